@@ -1,0 +1,261 @@
+//! Configuration: TOML as written → checked values. Whoever holds one of these structs holds values
+//! that `check` has passed: within their ranges, consistent with each other, names unique.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// `gateway.toml`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct GatewayConfig {
+    /// Data-plane threads; never 0 here.
+    pub workers: usize,
+    /// At least one.
+    pub listeners: Vec<Listener>,
+    /// Who may connect as a server.
+    pub servers: ServersPolicy,
+    /// At least one.
+    pub services: Vec<Service>,
+    /// Bounds.
+    pub limits: GatewayLimits,
+    /// Where metrics and health are served.
+    pub telemetry: Telemetry,
+}
+
+/// A named set of addresses with one policy.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Listener {
+    /// Unique among listeners.
+    pub name: String,
+    /// At least one; port 0 lets the kernel choose.
+    pub addresses: Vec<SocketAddr>,
+    /// TLS or plain.
+    pub kind: ListenerKind,
+}
+
+/// What is spoken on a listener.
+#[derive(Debug, Clone, PartialEq)]
+pub enum ListenerKind {
+    /// TLS 1.3, usually port 13000.
+    Tls {
+        /// The gateway's own certificate.
+        credentials: Credentials,
+        /// What is asked of devices.
+        device_certificates: DeviceCertificates,
+        /// Whether servers may connect here too (`servers = true`, the default).
+        servers: bool,
+    },
+    /// Plain TCP of old agents, usually port 14000.
+    Plain {
+        /// Index into `services` of the one service of this listener.
+        service: usize,
+        /// Takes TLS as an opaque stream instead of refusing it (`allow_tls = true`).
+        allow_tls: bool,
+    },
+}
+
+/// What a TLS listener asks of devices.
+#[derive(Debug, Clone, PartialEq)]
+pub enum DeviceCertificates {
+    /// No certificate, no session. Holds the file of the devices' CA.
+    Required(PathBuf),
+    /// A certificate is checked where one is shown. Holds the file of the devices' CA.
+    Optional(PathBuf),
+    /// None is asked for.
+    None,
+}
+
+/// A certificate chain and its key, as files in PEM.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Credentials {
+    /// Leaf first, then intermediates.
+    pub certificate: PathBuf,
+    /// PKCS#8, SEC1 or PKCS#1.
+    pub key: PathBuf,
+}
+
+/// Who may connect as a server.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServersPolicy {
+    /// File of the servers' CA.
+    pub ca: PathBuf,
+    /// At least one.
+    pub allow: Vec<AllowedServer>,
+}
+
+/// One entry of the allow-list of servers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AllowedServer {
+    /// Matched against the DNS names (SAN) of its certificate.
+    pub name: String,
+    /// Indexes into `services` of those it may serve.
+    pub services: Vec<usize>,
+}
+
+/// A service of the gateway: which agents may reach it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Service {
+    /// Unique among services.
+    pub name: String,
+    /// Indexes into `listeners` where it is offered.
+    pub listeners: Vec<usize>,
+    /// Server names that choose it for a foreign agent; lower case. `*.example.com` matches one label.
+    pub sni: Vec<String>,
+    /// ALPN names that it offers to foreign agents, in order of preference; empty: none is agreed.
+    pub alpn: Vec<String>,
+    /// Taken for a foreign agent where no other service matches; at most one for each listener.
+    pub default: bool,
+    /// Who may reach it.
+    pub devices: DevicePolicy,
+}
+
+/// Which devices may reach a service.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum DevicePolicy {
+    /// Everyone that the listener lets in, also without a certificate (`devices = "any"`).
+    Any,
+    /// Every device with a valid certificate (`devices = "verified"`, the default on listeners that
+    /// ask for certificates).
+    Verified,
+    /// Devices whose identity matches one of these patterns, in which `*` stands for any characters.
+    Named(Vec<String>),
+}
+
+/// Bounds of a gateway.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GatewayLimits {
+    /// Connections over all workers.
+    pub max_connections: usize,
+    /// TLS handshakes in flight over all workers.
+    pub max_handshakes: usize,
+    /// Agents that wait for a server.
+    pub max_waiting: usize,
+    /// From accept to admitted.
+    pub admission_timeout: Duration,
+    /// From admitted to joined.
+    pub invitation_timeout: Duration,
+    /// Bounds of the relay.
+    pub session: SessionLimits,
+    /// How long SIGTERM lets live sessions finish.
+    pub drain_timeout: Duration,
+}
+
+/// Bounds of a session, the same for gateway and server.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SessionLimits {
+    /// `None`: never.
+    pub idle_timeout: Option<Duration>,
+    /// Bound on a quiet half-closed session.
+    pub half_closed_timeout: Duration,
+    /// TCP keepalive.
+    pub keepalive: Duration,
+    /// `TCP_USER_TIMEOUT`.
+    pub user_timeout: Duration,
+}
+
+/// Where metrics, health and status are served.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Telemetry {
+    /// A loopback address; `None` turns the listener off.
+    pub address: Option<SocketAddr>,
+}
+
+/// `server.toml`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ServerConfig {
+    /// Data-plane threads; never 0 here.
+    pub workers: usize,
+    /// The server's own certificate.
+    pub credentials: Credentials,
+    /// File of the gateways' CA.
+    pub gateway_ca: PathBuf,
+    /// At least one.
+    pub gateways: Vec<Gateway>,
+    /// At least one.
+    pub services: Vec<ServedService>,
+    /// Sessions at once; told to the gateways.
+    pub max_sessions: usize,
+    /// Bounds of the relay.
+    pub session: SessionLimits,
+    /// How long SIGTERM lets live sessions finish.
+    pub drain_timeout: Duration,
+    /// Where metrics and health are served.
+    pub telemetry: Telemetry,
+}
+
+/// A gateway as a server or an agent sees it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Gateway {
+    /// Host name or address, and port, to dial.
+    pub address: HostPort,
+    /// Name that its certificate must bear; the host of `address` unless given.
+    pub name: String,
+}
+
+/// A host name or an IP address, and a port.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct HostPort {
+    /// Name or address, without brackets.
+    pub host: String,
+    /// Never 0.
+    pub port: u16,
+}
+
+/// A service at the server: which backend it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServedService {
+    /// As the gateway names it.
+    pub name: String,
+    /// Where sessions go.
+    pub backend: Backend,
+    /// By ALPN of the agent, where it differs from `backend`.
+    pub backend_by_alpn: Vec<(String, Backend)>,
+}
+
+/// A TCP backend.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Backend {
+    /// Where it listens.
+    pub address: HostPort,
+    /// Sends a PROXY protocol v2 header first.
+    pub proxy_protocol: bool,
+    /// TLS towards the backend; `None`: plain TCP.
+    pub tls: Option<BackendTls>,
+    /// For the TCP connection and, if any, the TLS handshake.
+    pub connect_timeout: Duration,
+}
+
+/// How TLS with a backend is checked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BackendTls {
+    /// File of the CA that its certificate must be of.
+    pub ca: PathBuf,
+    /// Name that its certificate must bear.
+    pub name: String,
+    /// Certificate that we show it, if it asks.
+    pub credentials: Option<Credentials>,
+}
+
+/// `agent.toml`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct AgentConfig {
+    /// The device's certificate; `None` for listeners that ask for none.
+    pub credentials: Option<Credentials>,
+    /// File of the gateways' CA.
+    pub gateway_ca: PathBuf,
+    /// At least one; tried in order, the one that worked last first.
+    pub gateways: Vec<Gateway>,
+    /// At least one.
+    pub forwards: Vec<Forward>,
+    /// Local connections at once.
+    pub max_connections: usize,
+}
+
+/// A local port that leads to a service.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Forward {
+    /// Where local programs connect; loopback unless `allow_remote = true`.
+    pub address: SocketAddr,
+    /// Service at the gateway.
+    pub service: String,
+}

@@ -1,0 +1,134 @@
+//! Every bound of the program, with the reason for its value. What an operator may change is in the
+//! configuration, whose defaults and ranges are here as well.
+
+use std::time::Duration;
+
+// ---- wire ----
+
+/// Largest message in a frame, in bytes. The largest that we build is a `ServerHello` with
+/// [`MAX_SERVICES`] names of [`MAX_NAME_LEN`] bytes: 256 × (63 + 2) = 16.6 KB.
+pub const MAX_FRAME_LEN: usize = 20 * 1024;
+/// Services of one gateway. More would not fit a `ServerHello` in one frame.
+pub const MAX_SERVICES: usize = 256;
+/// Bytes in the name of a service, listener, server or gateway: the length of a DNS label.
+pub const MAX_NAME_LEN: usize = 63;
+/// Bytes in the identity of a device: the length of a DNS name with its kind before it.
+pub const MAX_IDENTITY_LEN: usize = 260;
+/// Random bytes in a ticket: 128 bits can't be guessed within the life of an invitation.
+pub const TICKET_LEN: usize = 16;
+
+// ---- TLS ----
+
+/// Ciphertext that a handshake may hold while it waits for more, in bytes: one record of the largest
+/// size, and what came with it in the same read. A client's chain of certificates is cut to records.
+pub const MAX_HANDSHAKE_BUFFER_LEN: usize = 34 * 1024;
+/// Largest ClientHello, in bytes of records. Browsers send about 2 KB with a post-quantum key share.
+pub const MAX_CLIENT_HELLO_LEN: usize = 16 * 1024;
+/// Largest TLS record with its header (RFC 8446 §5.2): 5 + 2^14 + 256.
+pub const MAX_RECORD_LEN: usize = 5 + 16 * 1024 + 256;
+
+// ---- workers ----
+
+/// Bytes of one receive. 256 KiB measured best for bulk (half the CPU of 16 KiB) and stays in a
+/// core's L2 cache; a worker has a handful of buffers of this size, whatever the number of sessions.
+pub const RECEIVE_LEN: usize = 256 * 1024;
+/// Receives on one session before the next session has its turn: bulk profits from several turns
+/// while the bytes are hot, and no session waits for more than this many others' turns.
+pub const TURNS_PER_SESSION: usize = 4;
+/// Connections accepted in one turn of a worker's loop: the rest wait in the kernel's backlog.
+pub const ACCEPTS_PER_TURN: usize = 16;
+/// TLS handshake steps in one turn of a worker's loop, at about 0.3 ms of CPU each: a storm of
+/// handshakes may add this much to the delay of those who are connected.
+pub const HANDSHAKES_PER_TURN: usize = 4;
+/// Mails that a worker reads in one turn of its loop.
+pub const MAILS_PER_TURN: usize = 256;
+/// Capacity of the mailbox of a thread. A sender whose mail does not fit keeps it and tries again in
+/// its next turn; what it keeps is bounded by its connections.
+pub const MAILBOX_CAPACITY: usize = 4096;
+/// Backlog of a listener: connections that the kernel holds while a worker is busy.
+pub const LISTEN_BACKLOG: i32 = 1024;
+/// Submission entries of a worker's ring. The queue is flushed when full, so this bounds a batch only.
+pub const RING_ENTRIES: u32 = 1024;
+/// Time for a goodbye (an alert, a refusal, the last bytes) to leave before the socket is closed.
+pub const LINGER: Duration = Duration::from_secs(2);
+/// Bytes that a peer may still send to a connection that lingers, before it is closed regardless.
+pub const MAX_LINGER_LEN: usize = 256 * 1024;
+/// How long a worker waits before it accepts again after descriptors ran out.
+pub const ACCEPT_RETRY: Duration = Duration::from_millis(100);
+
+// ---- control ----
+
+/// Between two pings on a signal connection, each way.
+pub const PING_INTERVAL: Duration = Duration::from_secs(3);
+/// Silence after which the other end of a signal connection is dead: below the promised 10 s, and
+/// long enough for two lost pings.
+pub const SIGNAL_DEAD_AFTER: Duration = Duration::from_secs(9);
+/// Signal connections that a gateway holds at once, over all servers.
+pub const MAX_SIGNAL_CONNECTIONS: usize = 64;
+/// Bytes waiting to be written to one signal connection. A server that does not read for so long
+/// that this fills (some 10,000 invitations) is as good as dead.
+pub const MAX_SIGNAL_BACKLOG_LEN: usize = 1024 * 1024;
+/// Time for ServerHello and GatewayHello after the handshake of a signal connection.
+pub const SIGNAL_HELLO_TIMEOUT: Duration = Duration::from_secs(5);
+/// First wait before a server dials a gateway again; doubles up to [`RECONNECT_MAX`], with jitter.
+pub const RECONNECT_MIN: Duration = Duration::from_millis(250);
+/// Longest wait before a server or an agent dials again: an operator who repaired something does
+/// not want to wait longer.
+pub const RECONNECT_MAX: Duration = Duration::from_secs(10);
+/// Time for a TCP connection and TLS handshake with a gateway.
+pub const DIAL_TIMEOUT: Duration = Duration::from_secs(8);
+
+// ---- telemetry ----
+
+/// Lines that the log holds while its output is blocked; further ones are dropped and counted.
+pub const LOG_BACKLOG_LINES: usize = 16 * 1024;
+/// Lines a second about peers that are not known (bad handshakes, refused connections); further
+/// ones are counted and summed up in one line.
+pub const STRANGER_LINES_PER_SECOND: u32 = 20;
+/// Connections to the telemetry listener at once.
+pub const MAX_TELEMETRY_CONNECTIONS: usize = 16;
+/// Time for one HTTP request on the telemetry listener.
+pub const TELEMETRY_TIMEOUT: Duration = Duration::from_secs(5);
+
+// ---- configuration: a default and a range for each number ----
+
+/// A number that an operator may set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Range {
+    /// Taken where the key is absent.
+    pub default: u64,
+    /// Smallest value allowed.
+    pub min: u64,
+    /// Largest value allowed.
+    pub max: u64,
+}
+
+const fn range(default: u64, min: u64, max: u64) -> Range {
+    Range { default, min, max }
+}
+
+/// `workers`: 0 stands for one for each core.
+pub const WORKERS: Range = range(0, 0, 256);
+/// `max_connections` of a gateway or server, over all workers.
+pub const MAX_CONNECTIONS: Range = range(20_000, 16, 1_000_000);
+/// `max_handshakes`: TLS handshakes in flight, over all workers. Each holds up to 40 KB.
+pub const MAX_HANDSHAKES: Range = range(1_000, 4, 100_000);
+/// `max_waiting`: agents that wait for a server, over all workers.
+pub const MAX_WAITING: Range = range(4_096, 1, 100_000);
+/// `admission_timeout_ms`: from accept to admitted.
+pub const ADMISSION_TIMEOUT_MS: Range = range(10_000, 100, 120_000);
+/// `invitation_timeout_ms`: from admitted to joined.
+pub const INVITATION_TIMEOUT_MS: Range = range(10_000, 100, 120_000);
+/// `idle_timeout_ms`: a session that moves no byte; 0 turns it off. The default is above the two
+/// hours of common keepalives, so that quiet but healthy sessions live.
+pub const IDLE_TIMEOUT_MS: Range = range(3 * 3_600_000, 0, 7 * 86_400_000);
+/// `half_closed_timeout_ms`: a session with one direction ended that moves no byte in the other.
+pub const HALF_CLOSED_TIMEOUT_MS: Range = range(120_000, 100, 86_400_000);
+/// `keepalive_ms`: TCP keepalive of agents; gentle, since each probe wakes a mobile radio.
+pub const KEEPALIVE_MS: Range = range(300_000, 1_000, 7_200_000);
+/// `user_timeout_ms`: unacknowledged bytes after which a leg is dead (`TCP_USER_TIMEOUT`).
+pub const USER_TIMEOUT_MS: Range = range(120_000, 1_000, 3_600_000);
+/// `drain_timeout_ms`: how long SIGTERM lets live sessions finish.
+pub const DRAIN_TIMEOUT_MS: Range = range(30_000, 0, 86_400_000);
+/// `connect_timeout_ms` of a backend.
+pub const CONNECT_TIMEOUT_MS: Range = range(5_000, 50, 120_000);

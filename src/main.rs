@@ -1,0 +1,3 @@
+//! The command line: a subcommand for each role.
+
+fn main() {}

@@ -1,0 +1,140 @@
+use std::fmt;
+
+use crate::wire::RefusalReason;
+
+/// Who stands at the far end of a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Party {
+    /// A Network Agent, at the gateway.
+    Agent,
+    /// An Administration Server, at the gateway.
+    Server,
+    /// The gateway, at the server.
+    Gateway,
+    /// What the server delivers a session to.
+    Backend,
+}
+
+/// Why a session, or a connection that did not become one, ended. Each ends exactly once, with one of
+/// these: the same word in log, metric and status.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum CloseReason {
+    /// Both directions ended cleanly.
+    Finished,
+    /// The peer reset its connection, or the kernel lost it.
+    Reset(Party),
+    /// The peer ended TCP without a close_notify: bytes may be missing.
+    Truncated(Party),
+    /// The peer broke the rules of TLS after the handshake, or sent a fatal alert.
+    Corrupt(Party),
+    /// No byte in either direction for `idle_timeout_ms`.
+    IdleTimeout,
+    /// One direction had ended, and the other moved no byte for `half_closed_timeout_ms`.
+    HalfClosedTimeout,
+    /// The process ended, and the session was not finished when `drain_timeout_ms` had passed.
+    DrainTimeout,
+    /// The agent left before the session was joined.
+    AgentLeft,
+    /// The connection was not admitted within `admission_timeout_ms`.
+    AdmissionTimeout,
+    /// Bytes on a TLS listener that are not TLS.
+    NotTls,
+    /// TLS on a plain listener.
+    UnexpectedTls,
+    /// The TLS handshake failed: no common version, suite or group, or a fatal alert.
+    HandshakeFailed,
+    /// The peer showed no certificate, and its role needs one.
+    CertificateMissing,
+    /// The peer's certificate is expired or not valid yet.
+    CertificateExpired,
+    /// The peer's certificate is of a CA that its role does not trust, or is damaged.
+    CertificateUntrusted,
+    /// The peer's certificate is valid, and its name is not on the list.
+    CertificateNotAllowed,
+    /// `max_connections` is reached.
+    ConnectionsFull,
+    /// `max_handshakes` is reached.
+    HandshakesFull,
+    /// A frame that can't be read, or is too large.
+    FrameInvalid,
+    /// A message that this release does not know.
+    MessageUnknown,
+    /// A message that has no place there.
+    MessageUnexpected,
+    /// The ticket is wrong, was used, is too old, or was given to another server.
+    TicketInvalid,
+    /// A signal connection fell silent.
+    SignalSilent,
+    /// A signal connection could not take what was to be written to it.
+    SignalStalled,
+    /// There is no session, for a reason that another process gave or hears too.
+    Refused(RefusalReason),
+}
+
+macro_rules! by_party {
+    ($party:expr, $kind:literal) => {
+        match $party {
+            Party::Agent => concat!("agent_", $kind),
+            Party::Server => concat!("server_", $kind),
+            Party::Gateway => concat!("gateway_", $kind),
+            Party::Backend => concat!("backend_", $kind),
+        }
+    };
+}
+
+impl CloseReason {
+    /// The one word for this reason.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Finished => "finished",
+            Self::Reset(party) => by_party!(party, "reset"),
+            Self::Truncated(party) => by_party!(party, "truncated"),
+            Self::Corrupt(party) => by_party!(party, "corrupt"),
+            Self::IdleTimeout => "idle_timeout",
+            Self::HalfClosedTimeout => "half_closed_timeout",
+            Self::DrainTimeout => "drain_timeout",
+            Self::AgentLeft => "agent_left",
+            Self::AdmissionTimeout => "admission_timeout",
+            Self::NotTls => "not_tls",
+            Self::UnexpectedTls => "unexpected_tls",
+            Self::HandshakeFailed => "handshake_failed",
+            Self::CertificateMissing => "certificate_missing",
+            Self::CertificateExpired => "certificate_expired",
+            Self::CertificateUntrusted => "certificate_untrusted",
+            Self::CertificateNotAllowed => "certificate_not_allowed",
+            Self::ConnectionsFull => "connections_full",
+            Self::HandshakesFull => "handshakes_full",
+            Self::FrameInvalid => "frame_invalid",
+            Self::MessageUnknown => "message_unknown",
+            Self::MessageUnexpected => "message_unexpected",
+            Self::TicketInvalid => "ticket_invalid",
+            Self::SignalSilent => "signal_silent",
+            Self::SignalStalled => "signal_stalled",
+            Self::Refused(reason) => reason.word(),
+        }
+    }
+
+    /// What the peer of a session that was never joined is told.
+    pub const fn refusal(self) -> RefusalReason {
+        match self {
+            Self::Refused(reason) => reason,
+            Self::AgentLeft | Self::Reset(Party::Agent) | Self::Truncated(Party::Agent) => {
+                RefusalReason::AgentLeft
+            }
+            Self::CertificateNotAllowed => RefusalReason::DeviceNotAllowed,
+            Self::TicketInvalid => RefusalReason::TicketInvalid,
+            Self::DrainTimeout => RefusalReason::Draining,
+            Self::FrameInvalid | Self::MessageUnknown | Self::MessageUnexpected => {
+                RefusalReason::ProtocolError
+            }
+            Self::Reset(Party::Backend) => RefusalReason::BackendRefused,
+            _ => RefusalReason::InternalError,
+        }
+    }
+}
+
+impl fmt::Display for CloseReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.word())
+    }
+}

@@ -1,0 +1,18 @@
+//! What crosses the wire: frames, the messages inside them, ALPN names. Bytes in, messages out; no I/O.
+//!
+#![doc = include_str!("PROTOCOL.md")]
+
+mod frame;
+mod message;
+mod refusal;
+
+pub mod alpn;
+
+pub use frame::{FrameDecoder, FrameError, encode};
+pub use message::{
+    Accepted, Claim, Decline, FromAgent, FromDataConnection, FromServer, GatewayHello, Goodbye,
+    Invitation, Message, Open, Opened, Ping, Pong, Refused, ServerHello, SessionHeader, ToAgent,
+    ToDataConnection, ToServer, Withdraw, from_agent, from_data_connection, from_server, to_agent,
+    to_data_connection, to_server,
+};
+pub use refusal::RefusalReason;
