@@ -380,8 +380,8 @@ impl<S, R> Core<S, R> {
             &mut self.scratch,
             self.now,
         );
-        self.counters.bytes_inward.add(session.bytes.inward - before.inward);
-        self.counters.bytes_outward.add(session.bytes.outward - before.outward);
+        self.counters.bytes_agent_to_server.add(session.bytes.inward - before.inward);
+        self.counters.bytes_server_to_agent.add(session.bytes.outward - before.outward);
         match turn {
             super::session::Turn::Over(ending) => return Some((token, ending)),
             super::session::Turn::Again => self.queue_session(token),
