@@ -1,11 +1,21 @@
-//! TLS without sockets: who a ClientHello is for, handshakes and records over byte slices.
+//! TLS without sockets: certificates and keys from their files, the names in a peer's certificate,
+//! who a ClientHello is for, the rustls configuration of each role, and handshakes and records over
+//! byte slices.
 
 mod alert;
 mod client_hello;
 mod connection;
+mod credentials;
 mod failure;
+mod identity;
+mod roles;
 
 pub use alert::Alert;
 pub use client_hello::{ClientHello, HelloError, HelloReader, looks_like_tls};
 pub use connection::TlsConnection;
+pub use credentials::{
+    CredentialError, expiry, key_file_warning, load_certificates, load_credentials, load_roots,
+};
 pub use failure::handshake_failure;
+pub use identity::{Identity, IdentityError};
+pub use roles::{ListenerRoles, backend_config, client_config, listener_roles, provider};
