@@ -37,6 +37,9 @@ pub const MAX_PEM_FILE_LEN: u64 = 1024 * 1024;
 /// Bytes of one receive. 256 KiB measured best for bulk (half the CPU of 16 KiB) and stays in a
 /// core's L2 cache; a worker has a handful of buffers of this size, whatever the number of sessions.
 pub const RECEIVE_LEN: usize = 256 * 1024;
+/// Payload that is taken from an agent that waits and has ended its direction, in bytes, to learn
+/// whether it ended cleanly or left. A request and its end usually fit; for more, it is let in.
+pub const READ_AHEAD_LEN: usize = 16 * 1024;
 /// Receives on one session before the next session has its turn: bulk profits from several turns
 /// while the bytes are hot, and no session waits for more than this many others' turns.
 pub const TURNS_PER_SESSION: usize = 4;

@@ -12,7 +12,7 @@ use super::slots::Slots;
 use super::timers::Timers;
 use crate::limits::{LINGER, MAX_LINGER_LEN};
 use crate::relay::{Ending, Party, Relay, RelayLimits};
-use crate::telemetry::WorkerCounters;
+use crate::telemetry::counters::WorkerCounters;
 use crate::uring::{Event, Ring, Token};
 
 /// Settings of a worker that do not depend on its role.
@@ -45,6 +45,7 @@ pub struct Core<S, R> {
     timers: Timers<Timer>,
     ready_connections: VecDeque<Token>,
     ready_sessions: VecDeque<Token>,
+    accepting: bool,
 }
 
 /// One TCP connection of a worker.
@@ -101,6 +102,7 @@ impl<S, R> Core<S, R> {
             timers: Timers::default(),
             ready_connections: VecDeque::new(),
             ready_sessions: VecDeque::new(),
+            accepting: true,
         }
     }
 
@@ -122,6 +124,15 @@ impl<S, R> Core<S, R> {
     /// Every connection of any stage.
     pub fn connection_tokens(&self) -> Vec<Token> {
         self.connections.tokens()
+    }
+
+    /// Has the listeners closed: whoever dials from now on is refused by the kernel.
+    pub fn stop_accepting(&mut self) {
+        self.accepting = false;
+    }
+
+    pub(super) fn is_accepting(&self) -> bool {
+        self.accepting
     }
 
     /// Takes a connection in. It is looked at in this turn already, since its first bytes often

@@ -5,10 +5,11 @@ use std::time::Duration;
 
 use socket2::SockRef;
 
-use crate::limits::{MAX_HANDSHAKE_BUFFER_LEN, MAX_RECORD_LEN, RECEIVE_LEN};
-use crate::relay::{CloseReason, Failure};
-use crate::tls::{TlsConnection, handshake_failure};
+use crate::limits::{MAX_HANDSHAKE_BUFFER_LEN, MAX_RECORD_LEN, READ_AHEAD_LEN, RECEIVE_LEN};
+use crate::relay::{CloseReason, Failure, Party};
+use crate::tls::{Alert, TlsConnection, handshake_failure, looks_like_tls};
 use crate::uring::Readiness;
+use crate::wire::{self, FrameDecoder, FrameError, Message};
 
 /// The buffers of a worker, shared by all its connections and hot in its cache. Nothing stays in
 /// them between two calls.
@@ -37,6 +38,8 @@ pub struct Leg {
     /// What the socket did not take.
     outbox: Vec<u8>,
     write_side: WriteSide,
+    /// Until the first bytes of a plain leg have come.
+    refuses_tls: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -71,6 +74,7 @@ impl Leg {
             unread: Vec::new(),
             outbox: Vec::new(),
             write_side: WriteSide::Open,
+            refuses_tls: false,
         }
     }
 
@@ -119,15 +123,10 @@ impl Leg {
         self.outbox.len()
     }
 
-    /// Receives raw bytes, before it is known what they are; `None` where there are none for now,
-    /// and an empty slice at the end.
-    pub fn receive_raw<'s>(
-        &mut self,
-        scratch: &'s mut Scratch,
-        max_len: usize,
-    ) -> Result<Option<&'s [u8]>, Failure> {
-        let len = self.recv(&mut scratch.incoming[..max_len])?;
-        Ok(len.map(|len| &scratch.incoming[..len]))
+    /// Receives raw bytes, before it is known what they are, for [`Scratch::raw`]. `None` where there
+    /// are none for now, 0 at the end.
+    pub fn receive_raw(&mut self, scratch: &mut Scratch) -> Result<Option<usize>, Failure> {
+        self.recv(&mut scratch.incoming[..MAX_RECORD_LEN])
     }
 
     /// Advances the handshake as far as it goes now. `Ok(true)` once it is over.
@@ -199,7 +198,11 @@ impl Leg {
         match self.recv(&mut scratch.incoming[..RECEIVE_LEN])? {
             None => Ok(Received::Nothing),
             Some(0) => Ok(Received::End),
+            Some(len) if len > 1 && self.refuses_tls && looks_like_tls(&scratch.incoming[..len]) => {
+                Err(Failure::UnexpectedTls)
+            }
             Some(len) => {
+                self.refuses_tls = false;
                 scratch.plain.extend_from_slice(&scratch.incoming[..len]);
                 Ok(Received::Payload)
             }
@@ -233,15 +236,78 @@ impl Leg {
         }
     }
 
+    /// Receives until a whole message is there; what follows it stays for the next to receive.
+    pub fn receive_message<M: Message>(
+        &mut self,
+        decoder: &mut FrameDecoder,
+        scratch: &mut Scratch,
+    ) -> Result<Option<M>, MessageError> {
+        loop {
+            match self.receive(scratch) {
+                Received::Nothing if !self.readiness.readable => return Ok(None),
+                Received::Nothing => {}
+                Received::End => return Err(MessageError::Ended),
+                Received::Failed(failure) => return Err(MessageError::Failed(failure)),
+                Received::Payload => {
+                    let mut rest = scratch.payload();
+                    let message = decoder.decode(&mut rest).map_err(MessageError::Frame)?;
+                    self.unread = rest.to_vec();
+                    if message.is_some() {
+                        return Ok(message);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Receives and keeps payload that nobody can take yet, up to a bound, to see what stands behind
+    /// it: an end, a break, or nothing for now.
+    pub fn read_ahead(&mut self, scratch: &mut Scratch) -> Received {
+        let kept = std::mem::take(&mut self.unread);
+        let received = self.receive(scratch);
+        self.unread = kept;
+        if received == Received::Payload {
+            self.unread.extend_from_slice(scratch.payload());
+        }
+        received
+    }
+
+    /// Whether there is still room to read ahead.
+    pub fn may_read_ahead(&self) -> bool {
+        self.unread.len() <= READ_AHEAD_LEN
+    }
+
+    /// From now on TLS as the first bytes of this plain leg is a failure.
+    pub fn refuse_tls(&mut self) {
+        self.refuses_tls = true;
+    }
+
+    /// Whether the first bytes that wait in the socket are those of TLS, which the leg refuses.
+    pub fn is_offered_refused_tls(&self) -> bool {
+        let mut first = [0; 2];
+        self.refuses_tls && matches!(self.socket.peek(&mut first), Ok(2)) && looks_like_tls(&first)
+    }
+
+    /// Whether the peer ended its direction before it sent anything.
+    pub fn is_empty_stream(&self) -> bool {
+        matches!(self.socket.peek(&mut [0]), Ok(0) | Err(_))
+    }
+
     /// Sends payload, and keeps what the socket does not take.
     pub fn send_payload(&mut self, scratch: &mut Scratch) -> Result<(), Failure> {
         let Scratch { plain, outgoing, .. } = scratch;
         self.send_sealed(plain, outgoing)
     }
 
-    /// Sends bytes of our own, sealed where the leg has TLS.
-    pub fn send_message(&mut self, bytes: &[u8], scratch: &mut Scratch) -> Result<(), Failure> {
-        self.send_sealed(bytes, &mut scratch.outgoing)
+    /// Sends a message of our own, in a frame.
+    pub fn send_message<M: Message>(
+        &mut self,
+        message: &M,
+        scratch: &mut Scratch,
+    ) -> Result<(), Failure> {
+        scratch.plain.clear();
+        wire::encode(message, &mut scratch.plain);
+        self.send_payload(scratch)
     }
 
     fn send_sealed(&mut self, bytes: &[u8], outgoing: &mut Vec<u8>) -> Result<(), Failure> {
@@ -287,7 +353,7 @@ impl Leg {
     }
 
     /// Ends our direction with a fatal alert instead of a close_notify.
-    pub fn end_with_alert(&mut self, alert: crate::tls::Alert) -> Result<(), Failure> {
+    pub fn end_with_alert(&mut self, alert: Alert) -> Result<(), Failure> {
         if let Some(record) = self.tls.take().and_then(|tls| tls.into_fatal_alert(alert)) {
             self.send_raw(&record)?;
         }
@@ -331,6 +397,11 @@ impl Leg {
 }
 
 impl Scratch {
+    /// The first bytes of the last [`Leg::receive_raw`].
+    pub fn raw(&self, len: usize) -> &[u8] {
+        &self.incoming[..len]
+    }
+
     /// The payload of the last receive.
     pub fn payload(&self) -> &[u8] {
         &self.plain
@@ -340,6 +411,28 @@ impl Scratch {
 impl AsFd for Leg {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.socket.as_fd()
+    }
+}
+
+/// Why there is no message.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum MessageError {
+    /// The bytes are not one.
+    Frame(FrameError),
+    /// The peer ended its direction.
+    Ended,
+    /// The leg is broken.
+    Failed(Failure),
+}
+
+impl MessageError {
+    /// The close reason of a connection with that party.
+    pub fn close_reason(&self, party: Party) -> CloseReason {
+        match self {
+            Self::Frame(_) => CloseReason::FrameInvalid,
+            Self::Ended => CloseReason::Truncated(party),
+            Self::Failed(failure) => failure.close_reason(party),
+        }
     }
 }
 

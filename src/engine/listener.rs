@@ -64,7 +64,7 @@ fn bind(address: SocketAddr, shared: bool) -> io::Result<TcpListener> {
 }
 
 /// Takes the next connection; `WouldBlock` where there is none.
-pub fn accept(listener: &TcpListener) -> io::Result<(TcpStream, SocketAddr)> {
+pub(super) fn accept(listener: &TcpListener) -> io::Result<(TcpStream, SocketAddr)> {
     let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
     let (socket, address) = rustix::net::acceptfrom_with(listener.as_fd(), flags)?;
     let address = address.and_then(|address| SocketAddr::try_from(address).ok());
@@ -73,7 +73,7 @@ pub fn accept(listener: &TcpListener) -> io::Result<(TcpStream, SocketAddr)> {
 }
 
 /// Starts a connection; the socket becomes writable when it is there or has failed.
-pub fn dial(address: SocketAddr) -> io::Result<TcpStream> {
+pub(super) fn dial(address: SocketAddr) -> io::Result<TcpStream> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_nonblocking(true)?;
     match socket.connect(&address.into()) {
@@ -88,7 +88,7 @@ pub fn dial(address: SocketAddr) -> io::Result<TcpStream> {
 }
 
 /// Options of every session's socket: no delay, and bounds on a peer that is gone.
-pub fn tune(socket: &TcpStream, keepalive: Duration, user_timeout: Duration) {
+pub(super) fn tune(socket: &TcpStream, keepalive: Duration, user_timeout: Duration) {
     let socket = SockRef::from(socket);
     let probes =
         TcpKeepalive::new().with_time(keepalive).with_interval(keepalive / 4).with_retries(3);

@@ -53,6 +53,11 @@ impl<T, W: Wake> Post<T, W> {
         self.flush();
     }
 
+    /// Whether mail waits for room.
+    pub fn has_kept(&self) -> bool {
+        !self.kept.is_empty()
+    }
+
     /// Sends what did not fit before. Returns whether all has gone.
     pub fn flush(&mut self) -> bool {
         let mut sent = false;

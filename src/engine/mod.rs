@@ -6,14 +6,19 @@ mod leg;
 mod listener;
 mod mailbox;
 mod session;
+mod signal;
 mod slots;
+mod threads;
 mod timers;
 mod worker;
 
 pub use self::core::{Connection, Core, WorkerSettings};
-pub use leg::{HandshakeError, Leg, Received, Scratch, connect_result};
+pub use leg::{HandshakeError, Leg, MessageError, Received, Scratch, connect_result};
 pub use listener::{ListenError, listen};
 pub use mailbox::{Post, Wake, queue};
 pub use session::{Moved, Session};
-pub use slots::Slots;
+pub use signal::{SignalEvent, SignalParts, SignalSender, Stalled, start_signal};
+pub use threads::{
+    StartError, WorkerThread, bind_telemetry, fill_random, instance_name, run_control, start_worker,
+};
 pub use worker::{CoreOf, Role, Worker};

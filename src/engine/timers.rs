@@ -5,7 +5,7 @@ use std::time::Instant;
 /// Deadlines of many tenants. Setting one again is cheap and leaves the old entry: whoever is woken
 /// looks at its own deadline, and sets the timer anew where that has moved.
 #[derive(Debug)]
-pub struct Timers<K> {
+pub(super) struct Timers<K> {
     heap: BinaryHeap<Reverse<(Instant, K)>>,
 }
 
@@ -17,17 +17,17 @@ impl<K: Ord> Default for Timers<K> {
 
 impl<K: Ord> Timers<K> {
     /// Wakes `key` at that time.
-    pub fn set(&mut self, at: Instant, key: K) {
+    pub(super) fn set(&mut self, at: Instant, key: K) {
         self.heap.push(Reverse((at, key)));
     }
 
     /// The time of the next entry.
-    pub fn next(&self) -> Option<Instant> {
+    pub(super) fn next(&self) -> Option<Instant> {
         self.heap.peek().map(|Reverse((at, _))| *at)
     }
 
     /// One that is due.
-    pub fn pop(&mut self, now: Instant) -> Option<K> {
+    pub(super) fn pop(&mut self, now: Instant) -> Option<K> {
         if self.next()? > now {
             return None;
         }

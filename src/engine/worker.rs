@@ -10,7 +10,7 @@ use super::listener;
 use super::session::Session;
 use crate::limits::{ACCEPT_RETRY, ACCEPTS_PER_TURN, HANDSHAKES_PER_TURN, MAILS_PER_TURN};
 use crate::relay::CloseReason;
-use crate::telemetry::WorkerCounters;
+use crate::telemetry::counters::WorkerCounters;
 use crate::uring::{Event, Ring, RingError, Token, Waker};
 
 /// What the worker of one role does with its connections. Called by the worker's loop only, and
@@ -79,6 +79,7 @@ pub struct Worker<R: Role> {
 struct Listening {
     socket: TcpListener,
     ready: bool,
+    closing: bool,
 }
 
 impl<R: Role> Worker<R> {
@@ -96,7 +97,7 @@ impl<R: Role> Worker<R> {
         for (index, socket) in (0u32..).zip(&listeners) {
             ring.watch(socket.as_fd(), Token { index: LISTENERS + index, generation: 0 });
         }
-        let listen = |socket| Some(Listening { socket, ready: false });
+        let listen = |socket| Some(Listening { socket, ready: false, closing: false });
         Ok(Self {
             core: Core::new(ring, settings, counters),
             role,
@@ -115,7 +116,10 @@ impl<R: Role> Worker<R> {
             self.core.counters.turns.add(1);
             let more_mail = self.read_mails();
             self.accept();
-            self.serve_connections();
+            // A claim must not overtake the mail that announces it.
+            if !more_mail {
+                self.serve_connections();
+            }
             self.serve_sessions();
             self.fire_timers();
             if !self.role.turn_ended(&mut self.core) {
@@ -136,6 +140,9 @@ impl<R: Role> Worker<R> {
     }
 
     fn accept(&mut self) {
+        if !self.core.is_accepting() {
+            return self.close_listeners();
+        }
         if self.accept_after.is_some_and(|after| after > self.core.now) {
             return;
         }
@@ -163,6 +170,18 @@ impl<R: Role> Worker<R> {
                         return;
                     }
                 }
+            }
+        }
+    }
+
+    /// Asks the kernel to let go of the listeners; each is closed with its last event.
+    fn close_listeners(&mut self) {
+        for (index, listening) in (0u32..).zip(&mut self.listeners) {
+            if let Some(listening) = listening
+                && !listening.closing
+            {
+                listening.closing = true;
+                self.core.ring().unwatch(Token { index: LISTENERS + index, generation: 0 });
             }
         }
     }
@@ -250,11 +269,13 @@ impl<R: Role> Worker<R> {
     fn note(&mut self, event: Event) {
         if event.token.index >= LISTENERS {
             let index = (event.token.index - LISTENERS) as usize;
-            if let Some(Some(listening)) = self.listeners.get_mut(index) {
-                listening.ready = true;
-                if event.ended {
-                    self.core.ring().watch(listening.socket.as_fd(), event.token);
-                }
+            let Some(place) = self.listeners.get_mut(index) else { return };
+            let Some(listening) = place else { return };
+            listening.ready = true;
+            match (event.ended, listening.closing) {
+                (false, _) => {}
+                (true, false) => self.core.ring().watch(listening.socket.as_fd(), event.token),
+                (true, true) => *place = None,
             }
         } else if let Some((connection, stage)) = self.core.note(event) {
             self.role.handed_over(&mut self.core, connection, stage);

@@ -127,6 +127,8 @@ impl CloseReason {
             Self::FrameInvalid | Self::MessageUnknown | Self::MessageUnexpected => {
                 RefusalReason::ProtocolError
             }
+            // The agent may try again, and meet another server.
+            Self::Reset(Party::Server) | Self::Truncated(Party::Server) => RefusalReason::NoServer,
             Self::Reset(Party::Backend) => RefusalReason::BackendRefused,
             _ => RefusalReason::InternalError,
         }

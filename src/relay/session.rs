@@ -40,6 +40,20 @@ pub enum Failure {
     Truncated,
     /// Bytes that are not TLS, or a fatal alert.
     Corrupt,
+    /// TLS where only plain bytes are taken.
+    UnexpectedTls,
+}
+
+impl Failure {
+    /// The close reason of a connection with that party.
+    pub const fn close_reason(self, party: Party) -> CloseReason {
+        match self {
+            Self::Reset => CloseReason::Reset(party),
+            Self::Truncated => CloseReason::Truncated(party),
+            Self::Corrupt => CloseReason::Corrupt(party),
+            Self::UnexpectedTls => CloseReason::UnexpectedTls,
+        }
+    }
 }
 
 /// Bounds on quiet sessions.
@@ -153,12 +167,7 @@ impl Relay {
 
     /// A leg broke: what it had to say is lost, and the other leg must not take it for an end.
     pub fn failed(&self, side: Side, failure: Failure) -> Ending {
-        let party = self.parties[side.index()];
-        let reason = match failure {
-            Failure::Reset => CloseReason::Reset(party),
-            Failure::Truncated => CloseReason::Truncated(party),
-            Failure::Corrupt => CloseReason::Corrupt(party),
-        };
+        let reason = failure.close_reason(self.parties[side.index()]);
         Ending { reason, reset: true }
     }
 
