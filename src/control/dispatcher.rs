@@ -283,10 +283,10 @@ impl Dispatcher {
                 waiting.declined_by.push(number);
                 self.place(position, now, random);
             }
-            reason => {
+            said => {
                 let agent = waiting.agent;
                 self.queue.remove(position);
-                self.refuse(agent, reason);
+                self.refuse(agent, final_reason(said));
             }
         }
         self.refill(number, now, random);
@@ -452,6 +452,18 @@ impl Dispatcher {
 
     fn push(&mut self, action: Action) {
         self.actions.push_back(action);
+    }
+}
+
+/// What an agent is told after a decline that no other server would mend. A server has no say in
+/// reasons that are the gateway's own, such as a full queue: they would mislead the operator.
+fn final_reason(said: RefusalReason) -> RefusalReason {
+    match said {
+        RefusalReason::BackendRefused
+        | RefusalReason::BackendTimeout
+        | RefusalReason::BackendUnreachable
+        | RefusalReason::BackendTlsFailed => said,
+        _ => RefusalReason::InternalError,
     }
 }
 
