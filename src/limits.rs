@@ -78,6 +78,12 @@ pub const MAX_SIGNAL_CONNECTIONS: usize = 64;
 pub const MAX_SIGNAL_BACKLOG_LEN: usize = 1024 * 1024;
 /// Time for ServerHello and GatewayHello after the handshake of a signal connection.
 pub const SIGNAL_HELLO_TIMEOUT: Duration = Duration::from_secs(5);
+/// Invitations that one agent gets before it is refused: a server that declines, or comes and goes,
+/// moves it on each time. More servers than that can't all be full or dying by chance.
+pub const MAX_INVITATIONS_PER_AGENT: usize = 8;
+/// Life after which a signal connection counts as sound: when it is lost, the server dials again
+/// with the shortest wait. One that dies sooner, time after time, is dialed ever more slowly.
+pub const SIGNAL_SOUND_AFTER: Duration = Duration::from_secs(10);
 /// First wait before a server dials a gateway again; doubles up to [`RECONNECT_MAX`], with jitter.
 pub const RECONNECT_MIN: Duration = Duration::from_millis(250);
 /// Longest wait before a server or an agent dials again: an operator who repaired something does

@@ -9,7 +9,9 @@
 //! Each is driven alike: after every `handle` and `handle_timeout` the caller carries out what
 //! `poll_action` gives until it gives nothing, then waits for an event, or until `next_timeout`.
 
+mod choice;
 mod dispatcher;
+mod event;
 mod gateway_link;
 mod link;
 mod liveness;
@@ -17,7 +19,8 @@ mod queue;
 mod snapshot;
 mod tickets;
 
-pub use dispatcher::{Action, Dispatcher, DispatcherLimits, Event};
+pub use dispatcher::Dispatcher;
+pub use event::{Action, DispatcherLimits, Event};
 pub use gateway_link::{GatewayAction, GatewayEvent, GatewayLink};
 pub use liveness::{Liveness, Vital};
 pub use snapshot::{LinkStatus, ServiceStatus, Snapshot};

@@ -24,7 +24,7 @@ pub struct LinkStatus {
     pub link: LinkId,
     /// Name of the server on the allow-list.
     pub server: String,
-    /// Names of the services that it is invited for.
+    /// Names of the services that it offers and may serve.
     pub services: Vec<String>,
     /// Invitations that it has not answered.
     pub waiting: usize,
