@@ -122,6 +122,7 @@ pub enum CredentialError {
 /// Loads a certificate chain and its key, and checks that they are a pair and valid now.
 pub fn load_credentials(files: &Credentials) -> Result<Arc<CertifiedKey>, CredentialError> {
     let chain = load_certificates(&files.certificate)?;
+    check_validity(&chain, &files.certificate)?;
     check_is_leaf(&chain[0], &files.certificate)?;
     let key = load_key(&files.key)?;
     let credentials =
@@ -138,25 +139,28 @@ pub fn load_credentials(files: &Credentials) -> Result<Arc<CertifiedKey>, Creden
     Ok(Arc::new(credentials))
 }
 
-/// Loads the certificates of a CA, as the only ones that are trusted. Never empty.
+/// Loads the certificates of a CA, as the only ones that are trusted, and checks that they are valid
+/// now. Never empty.
 pub fn load_roots(path: &Path) -> Result<Arc<RootCertStore>, CredentialError> {
+    let certificates = load_certificates(path)?;
+    check_validity(&certificates, path)?;
     let mut roots = RootCertStore::empty();
-    for (index, certificate) in load_certificates(path)?.into_iter().enumerate() {
+    for (index, certificate) in certificates.into_iter().enumerate() {
         roots.add(certificate).map_err(|error| malformed(path, index, &error.to_string()))?;
     }
     Ok(Arc::new(roots))
 }
 
-/// Loads every certificate in a PEM file, and checks that each is valid now. Never empty.
+/// Loads every certificate in a PEM file, whether it is valid now or not. Never empty; each parses.
 pub fn load_certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, CredentialError> {
-    let certificates = CertificateDer::pem_slice_iter(&read(path)?)
+    let certificates = CertificateDer::pem_slice_iter(&read_pem_file(path)?)
         .collect::<Result<Vec<_>, _>>()
         .map_err(|source| CredentialError::NotPem { path: path.to_owned(), source })?;
     if certificates.is_empty() {
         return Err(CredentialError::NoCertificate { path: path.to_owned() });
     }
     for (index, certificate) in certificates.iter().enumerate() {
-        check_validity(certificate, path, index)?;
+        parse(certificate, path, index)?;
     }
     Ok(certificates)
 }
@@ -185,21 +189,8 @@ pub fn key_file_warning(path: &Path) -> Option<String> {
     }
 }
 
-/// A moment of a certificate, for people.
-fn date(time: ASN1Time) -> String {
-    let time = time.to_datetime();
-    let (year, month, day) = (time.year(), u8::from(time.month()), time.day());
-    format!("{year}-{month:02}-{day:02} {:02}:{:02} UTC", time.hour(), time.minute())
-}
-
-fn load_key(path: &Path) -> Result<PrivateKeyDer<'static>, CredentialError> {
-    PrivateKeyDer::from_pem_slice(&read(path)?).map_err(|error| match error {
-        pem::Error::NoItemsFound => CredentialError::NoKey { path: path.to_owned() },
-        source => CredentialError::NotPem { path: path.to_owned(), source },
-    })
-}
-
-fn read(path: &Path) -> Result<Vec<u8>, CredentialError> {
+/// Reads a file of certificates, keys or requests, up to a bound.
+pub(crate) fn read_pem_file(path: &Path) -> Result<Vec<u8>, CredentialError> {
     let mut bytes = Vec::new();
     File::open(path)
         .and_then(|file| file.take(MAX_PEM_FILE_LEN + 1).read_to_end(&mut bytes))
@@ -210,6 +201,20 @@ fn read(path: &Path) -> Result<Vec<u8>, CredentialError> {
     Ok(bytes)
 }
 
+/// A moment of a certificate, for people.
+pub(crate) fn date(time: ASN1Time) -> String {
+    let time = time.to_datetime();
+    let (year, month, day) = (time.year(), u8::from(time.month()), time.day());
+    format!("{year}-{month:02}-{day:02} {:02}:{:02} UTC", time.hour(), time.minute())
+}
+
+fn load_key(path: &Path) -> Result<PrivateKeyDer<'static>, CredentialError> {
+    PrivateKeyDer::from_pem_slice(&read_pem_file(path)?).map_err(|error| match error {
+        pem::Error::NoItemsFound => CredentialError::NoKey { path: path.to_owned() },
+        source => CredentialError::NotPem { path: path.to_owned(), source },
+    })
+}
+
 fn check_is_leaf(certificate: &CertificateDer<'_>, path: &Path) -> Result<(), CredentialError> {
     if parse(certificate, path, 0)?.is_ca() {
         return Err(CredentialError::NotLeaf { path: path.to_owned() });
@@ -217,23 +222,19 @@ fn check_is_leaf(certificate: &CertificateDer<'_>, path: &Path) -> Result<(), Cr
     Ok(())
 }
 
-fn check_validity(
-    certificate: &CertificateDer<'_>,
-    path: &Path,
-    index: usize,
-) -> Result<(), CredentialError> {
-    let parsed = parse(certificate, path, index)?;
-    let validity = parsed.validity();
+fn check_validity(chain: &[CertificateDer<'_>], path: &Path) -> Result<(), CredentialError> {
     let now = ASN1Time::now();
-    if now < validity.not_before {
-        let date = date(validity.not_before);
-        return Err(CredentialError::NotYetValid { path: path.to_owned(), date });
-    }
-    if now > validity.not_after {
-        return Err(CredentialError::Expired {
-            path: path.to_owned(),
-            date: date(validity.not_after),
-        });
+    for (index, certificate) in chain.iter().enumerate() {
+        let parsed = parse(certificate, path, index)?;
+        let validity = parsed.validity();
+        if now < validity.not_before {
+            let date = date(validity.not_before);
+            return Err(CredentialError::NotYetValid { path: path.to_owned(), date });
+        }
+        if now > validity.not_after {
+            let date = date(validity.not_after);
+            return Err(CredentialError::Expired { path: path.to_owned(), date });
+        }
     }
     Ok(())
 }

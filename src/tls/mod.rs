@@ -8,5 +8,6 @@ mod roles;
 pub use credentials::{
     CredentialError, expiry, key_file_warning, load_certificates, load_credentials, load_roots,
 };
+pub(crate) use credentials::{date, read_pem_file};
 pub use identity::{Identity, IdentityError};
 pub use roles::{ListenerRoles, backend_config, client_config, listener_roles, provider};
