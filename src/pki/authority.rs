@@ -246,3 +246,116 @@ fn random_serial() -> Result<SerialNumber, PkiError> {
     bytes[0] &= 0x7f;
     Ok(SerialNumber::from_slice(&bytes))
 }
+
+#[cfg(test)]
+mod tests {
+    use x509_parser::prelude::{FromDer, ParsedExtension, Pem, X509Certificate};
+
+    use super::*;
+
+    fn leaf(role: Role, name: &str) -> Leaf {
+        Leaf { role, names: vec![name.parse().expect("a name")], days: LEAF_DAYS }
+    }
+
+    fn pki() -> (tempfile::TempDir, Pki) {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let pki = Pki::create(folder.path()).expect("an empty folder");
+        (folder, pki)
+    }
+
+    fn der(pem: &str) -> Vec<u8> {
+        Pem::iter_from_buffer(pem.as_bytes()).next().expect("one section").expect("PEM").contents
+    }
+
+    #[test]
+    fn a_certificate_is_signed_by_the_ca_of_its_role_and_by_no_other() {
+        let (_folder, pki) = pki();
+        for role in Role::ALL {
+            let issued = pki.issue(&leaf(role, "a.example.com")).expect("issued");
+            let bytes = der(&issued.certificate_pem);
+            let (_, certificate) = X509Certificate::from_der(&bytes).expect("a certificate");
+            for ca_role in Role::ALL {
+                let chain = tls::load_certificates(&pki.ca_certificate(ca_role)).expect("a CA");
+                let (_, ca) = X509Certificate::from_der(&chain[0]).expect("a certificate");
+                let signed = certificate.verify_signature(Some(ca.public_key())).is_ok();
+                assert_eq!(signed, role == ca_role, "{role} by the CA of {ca_role}s");
+            }
+        }
+    }
+
+    #[test]
+    fn a_certificate_names_its_ca_by_key_and_cannot_sign() {
+        let (_folder, pki) = pki();
+        let issued = pki.issue(&leaf(Role::Gateway, "gw.example.com")).expect("issued");
+        let bytes = der(&issued.certificate_pem);
+        let (_, certificate) = X509Certificate::from_der(&bytes).expect("a certificate");
+        let chain = tls::load_certificates(&pki.ca_certificate(Role::Gateway)).expect("a CA");
+        let (_, ca) = X509Certificate::from_der(&chain[0]).expect("a certificate");
+
+        let ca_key_id =
+            ca.extensions().iter().find_map(|extension| match extension.parsed_extension() {
+                ParsedExtension::SubjectKeyIdentifier(id) => Some(id.0),
+                _ => None,
+            });
+        let issuer_key_id = certificate.extensions().iter().find_map(|extension| {
+            match extension.parsed_extension() {
+                ParsedExtension::AuthorityKeyIdentifier(id) => id.key_identifier.as_ref(),
+                _ => None,
+            }
+        });
+        assert!(ca_key_id.is_some());
+        assert_eq!(issuer_key_id.map(|id| id.0), ca_key_id);
+        assert!(!certificate.is_ca() && ca.is_ca());
+        let constraints = ca.basic_constraints().expect("well-formed").expect("present");
+        assert_eq!(constraints.value.path_len_constraint, Some(0));
+    }
+
+    #[test]
+    fn two_certificates_of_one_name_have_different_serial_numbers() {
+        let (_folder, pki) = pki();
+        let serial = || {
+            let issued = pki.issue(&leaf(Role::Device, "pc.example.com")).expect("issued");
+            let bytes = der(&issued.certificate_pem);
+            let (_, certificate) = X509Certificate::from_der(&bytes).expect("a certificate");
+            certificate.raw_serial().to_vec()
+        };
+        assert_ne!(serial(), serial());
+    }
+
+    #[test]
+    fn a_second_init_keeps_the_first() {
+        let (folder, pki) = pki();
+        let before = std::fs::read(pki.ca_key(Role::Device)).expect("it is readable");
+        assert!(matches!(Pki::create(folder.path()), Err(PkiError::Exists { .. })));
+        assert_eq!(std::fs::read(pki.ca_key(Role::Device)).expect("it is readable"), before);
+    }
+
+    #[test]
+    fn a_certificate_never_outlives_its_ca() {
+        let (_folder, pki) = pki();
+        let beyond = Leaf { days: CA_DAYS + 1, ..leaf(Role::Device, "pc.example.com") };
+        assert!(matches!(pki.issue(&beyond), Err(PkiError::BeyondAuthority { at_most: 3649, .. })));
+    }
+
+    #[test]
+    fn a_key_that_is_not_the_cas_is_refused() {
+        let (_folder, pki) = pki();
+        std::fs::copy(pki.ca_key(Role::Server), pki.ca_key(Role::Device)).expect("copied");
+        let result = pki.issue(&leaf(Role::Device, "pc.example.com"));
+        assert!(matches!(result, Err(PkiError::AuthorityKey { .. })));
+    }
+
+    #[test]
+    fn a_folder_without_cas_is_answered_with_the_command_that_makes_them() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let error = Pki::open(folder.path()).issue(&leaf(Role::Device, "pc")).expect_err("no CA");
+        assert!(error.to_string().contains("vestibule pki init"), "{error}");
+    }
+
+    #[test]
+    fn a_key_does_not_show_in_debug_output() {
+        let (_folder, pki) = pki();
+        let issued = pki.issue(&leaf(Role::Device, "pc.example.com")).expect("issued");
+        assert!(!format!("{issued:?}").contains("PRIVATE KEY"));
+    }
+}

@@ -80,3 +80,48 @@ fn write_draft(draft: &Path, file: &NewFile) -> io::Result<()> {
     }
     written
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn file(path: PathBuf, secret: bool) -> NewFile {
+        NewFile { path, contents: "new".to_owned(), secret }
+    }
+
+    fn names_in(folder: &Path) -> Vec<String> {
+        let entries = fs::read_dir(folder).expect("the folder is there");
+        let name = |entry: io::Result<fs::DirEntry>| entry.expect("it is readable").file_name();
+        let mut names =
+            entries.map(|entry| name(entry).to_string_lossy().into_owned()).collect::<Vec<_>>();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn a_file_that_exists_is_kept_and_its_pair_is_not_written() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let (key, certificate) = (folder.path().join("a.key"), folder.path().join("a.crt"));
+        fs::write(&certificate, "old").expect("the folder is writable");
+
+        let result = write_new(&[file(key, true), file(certificate.clone(), false)]);
+
+        assert!(matches!(result, Err(PkiError::Exists { path }) if path == certificate));
+        assert_eq!(names_in(folder.path()), ["a.crt"]);
+        assert_eq!(fs::read_to_string(certificate).expect("it is readable"), "old");
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn secrets_are_for_their_owner_only_and_no_draft_remains() {
+        use std::os::unix::fs::PermissionsExt;
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let (key, certificate) = (folder.path().join("a.key"), folder.path().join("a.crt"));
+
+        write_new(&[file(key.clone(), true), file(certificate.clone(), false)]).expect("written");
+
+        let mode = |path| fs::metadata(path).expect("it is there").permissions().mode() & 0o777;
+        assert_eq!((mode(key), mode(certificate)), (0o600, 0o644));
+        assert_eq!(names_in(folder.path()), ["a.crt", "a.key"]);
+    }
+}

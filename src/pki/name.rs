@@ -145,3 +145,52 @@ fn is_dns_name(text: &str) -> bool {
     };
     text.len() <= 253 && text.strip_prefix("*.").unwrap_or(text).split('.').all(label)
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn a_name_is_written_as_it_is_read() {
+        for text in [
+            "gw.example.com",
+            "*.example.com",
+            "203.0.113.7",
+            "2001:db8::7",
+            "uri:a:b",
+            "email:a@b",
+        ] {
+            assert_eq!(text.parse::<SubjectName>().map(|name| name.to_string()), Ok(text.into()));
+        }
+    }
+
+    #[test]
+    fn a_text_that_is_no_name_is_refused() {
+        for text in [
+            "", ".", "..", "a..b", "-a", "a b", "a/b", "a\n", "ä", "uri:", "cn:a", "a.*.b",
+            "uri:a b",
+        ] {
+            assert_eq!(text.parse::<SubjectName>(), Err(NameError::Malformed(text.to_owned())));
+        }
+    }
+
+    #[test]
+    fn a_gateway_is_not_known_by_an_email_address_and_a_server_not_by_an_ip_address() {
+        let email = SubjectName::Email("jo@example.com".to_owned());
+        assert!(email.check_role(Role::Device).is_ok());
+        assert!(email.check_role(Role::Gateway).is_err());
+        assert!(SubjectName::Ip([127, 0, 0, 1].into()).check_role(Role::Server).is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn the_files_of_a_name_stay_in_their_folder(text in ".{1,80}") {
+            if let Ok(name) = text.parse::<SubjectName>() {
+                let stem = name.file_stem();
+                prop_assert!(!stem.contains(['/', '\\', '\0']) && !stem.starts_with('.'), "{stem}");
+            }
+        }
+    }
+}

@@ -258,3 +258,135 @@ fn malformed(path: &Path, index: usize, detail: &str) -> CredentialError {
         detail: detail.to_owned(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+    use crate::tls::testing::{Authority, Folder, params};
+
+    #[test]
+    fn a_pair_of_certificate_and_key_loads() {
+        let folder = Folder::new();
+        let files = Authority::new(&folder, "ca").issue("gw.example.com");
+        let credentials = load_credentials(&files).expect("a good pair");
+        assert_eq!(expiry(&credentials.cert[0]), Some(67_090_118_400));
+    }
+
+    #[test]
+    fn a_key_of_another_certificate_is_refused_and_both_files_are_named() {
+        let folder = Folder::new();
+        let ca = Authority::new(&folder, "ca");
+        let files = Credentials { key: ca.issue("b").key, ..ca.issue("a") };
+
+        let message = load_credentials(&files).expect_err("no pair").to_string();
+
+        let start =
+            format!("{}: does not belong to {};", files.key.display(), files.certificate.display());
+        assert!(message.starts_with(&start), "{message}");
+    }
+
+    #[test]
+    fn an_expired_certificate_is_refused_with_its_date() {
+        let folder = Folder::new();
+        let mut params = params("a");
+        params.not_after = rcgen::date_time_ymd(2020, 2, 29);
+        let files = Authority::new(&folder, "ca").issue_with("a", params);
+
+        let error = load_credentials(&files).expect_err("expired");
+
+        assert!(
+            matches!(&error, CredentialError::Expired { path, date }
+            if *path == files.certificate && date == "2020-02-29 00:00 UTC"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn a_certificate_of_the_future_is_refused_with_its_date() {
+        let folder = Folder::new();
+        let mut params = params("a");
+        params.not_before = rcgen::date_time_ymd(3000, 1, 1);
+        let files = Authority::new(&folder, "ca").issue_with("a", params);
+
+        let error = load_credentials(&files).expect_err("not valid yet");
+
+        assert!(
+            matches!(&error, CredentialError::NotYetValid { path, date }
+            if *path == files.certificate && date == "3000-01-01 00:00 UTC"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn a_chain_that_begins_with_a_ca_is_refused() {
+        let folder = Folder::new();
+        let ca = Authority::new(&folder, "ca");
+        let files = Credentials { certificate: ca.file.clone(), ..ca.issue("a") };
+        let error = load_credentials(&files).expect_err("a CA");
+        assert!(matches!(error, CredentialError::NotLeaf { path } if path == ca.file));
+    }
+
+    #[test]
+    fn a_file_that_is_not_what_it_should_be_is_refused_by_its_kind() {
+        type Check = fn(&CredentialError) -> bool;
+        let folder = Folder::new();
+        let cases: [(&str, &str, Check); 5] = [
+            ("empty", "", |e| matches!(e, CredentialError::NoCertificate { .. })),
+            ("noise", "\u{1}\u{2}\u{3}", |e| matches!(e, CredentialError::NoCertificate { .. })),
+            ("cut", "-----BEGIN CERTIFICATE-----\nMIIB\n", |e| {
+                matches!(e, CredentialError::NotPem { .. })
+            }),
+            ("base64", "-----BEGIN CERTIFICATE-----\n%%%\n-----END CERTIFICATE-----\n", |e| {
+                matches!(e, CredentialError::NotPem { .. })
+            }),
+            ("der", "-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n", |e| {
+                matches!(e, CredentialError::CertificateMalformed { position: 1, .. })
+            }),
+        ];
+        for (name, contents, expected) in cases {
+            let path = folder.write(name, contents);
+            let error = load_roots(&path).expect_err(name);
+            assert!(expected(&error), "{name}: {error}");
+            assert!(error.to_string().starts_with(&path.display().to_string()), "{error}");
+        }
+    }
+
+    #[test]
+    fn an_encrypted_key_is_answered_with_the_way_to_decrypt_it() {
+        let folder = Folder::new();
+        let key = folder.write(
+            "a.key",
+            "-----BEGIN ENCRYPTED PRIVATE KEY-----\nMIIB\n-----END ENCRYPTED PRIVATE KEY-----\n",
+        );
+        let files = Credentials { key, ..Authority::new(&folder, "ca").issue("b") };
+        let error = load_credentials(&files).expect_err("encrypted");
+        assert!(matches!(error, CredentialError::NoKey { .. }), "{error}");
+        assert!(error.to_string().contains("openssl pkey"), "{error}");
+    }
+
+    #[test]
+    fn a_missing_or_endless_file_is_refused() {
+        let folder = Folder::new();
+        let missing = load_roots(&folder.path().join("missing.crt"));
+        assert!(matches!(missing, Err(CredentialError::Unreadable { .. })));
+        let endless = load_roots(Path::new("/dev/zero"));
+        assert!(matches!(endless, Err(CredentialError::TooLarge { .. })));
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_key_that_every_user_can_read_is_warned_about() {
+        use std::os::unix::fs::PermissionsExt;
+        let folder = Folder::new();
+        let path = folder.write("a.key", "");
+        let warning_at = |mode| {
+            fs::set_permissions(&path, fs::Permissions::from_mode(mode)).expect("it is ours");
+            key_file_warning(&path)
+        };
+        assert!(warning_at(0o644).is_some_and(|warning| warning.contains("chmod 600")));
+        assert_eq!(warning_at(0o640), None);
+        assert_eq!(warning_at(0o600), None);
+    }
+}

@@ -4,6 +4,8 @@
 mod credentials;
 mod identity;
 mod roles;
+#[cfg(test)]
+mod testing;
 
 pub use credentials::{
     CredentialError, expiry, key_file_warning, load_certificates, load_credentials, load_roots,
