@@ -292,7 +292,7 @@ mod tests {
         let folder = Folder::new();
         let mut params = params("a");
         params.not_after = rcgen::date_time_ymd(2020, 2, 29);
-        let files = Authority::new(&folder, "ca").issue_with("a", params);
+        let files = Authority::new(&folder, "ca").issue_with("a", &params);
 
         let error = load_credentials(&files).expect_err("expired");
 
@@ -308,7 +308,7 @@ mod tests {
         let folder = Folder::new();
         let mut params = params("a");
         params.not_before = rcgen::date_time_ymd(3000, 1, 1);
-        let files = Authority::new(&folder, "ca").issue_with("a", params);
+        let files = Authority::new(&folder, "ca").issue_with("a", &params);
 
         let error = load_credentials(&files).expect_err("not valid yet");
 

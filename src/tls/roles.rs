@@ -149,6 +149,7 @@ mod tests {
     use std::path::PathBuf;
     use std::time::Duration;
 
+    use rustls::crypto::SupportedKxGroup;
     use rustls::{
         CertificateError, ClientConnection, Error, NamedGroup, ProtocolVersion, ServerConnection,
     };
@@ -161,6 +162,9 @@ mod tests {
     use crate::tls::testing::{Authority, Folder};
 
     const NAME: &str = "gw.example.com";
+
+    /// Who connects, offering what, to which role, and what is agreed.
+    type Case<'a> = (&'a Credentials, &'a [&'a [u8]], &'a Arc<ServerConfig>, Option<&'a [u8]>);
 
     /// A CA for each role, and a certificate of each.
     struct World {
@@ -278,7 +282,8 @@ mod tests {
     }
 
     fn refusal(client: ClientConfig, name: &str, server: &Arc<ServerConfig>) -> Error {
-        handshake(client, name, server).err().expect("the handshake fails")
+        let result = handshake(client, name, server);
+        result.map(|_| ()).expect_err("the handshake fails")
     }
 
     fn foreign(roles: &ListenerRoles, service: usize) -> Arc<ServerConfig> {
@@ -291,7 +296,7 @@ mod tests {
         let roles = world.roles();
         let signal = roles.signal.clone().expect("servers are let in");
         let data = roles.data.clone().expect("servers are let in");
-        let cases: [(&Credentials, &[&[u8]], &Arc<ServerConfig>, Option<&[u8]>); 6] = [
+        let cases: [Case<'_>; 6] = [
             (&world.server, &[alpn::SIGNAL], &signal, Some(alpn::SIGNAL)),
             (&world.server, &[b"vestibule-at/0.0", alpn::DATA], &data, Some(alpn::DATA)),
             (&world.device, &[alpn::AGENT], &roles.agent, Some(alpn::AGENT)),
@@ -304,7 +309,7 @@ mod tests {
             let (client, server) = handshake(client, NAME, server).expect("all is well");
             assert_eq!(server.alpn_protocol(), agreed);
             assert_eq!(server.protocol_version(), Some(ProtocolVersion::TLSv1_3));
-            let group = server.negotiated_key_exchange_group().map(|group| group.name());
+            let group = server.negotiated_key_exchange_group().map(SupportedKxGroup::name);
             assert_eq!(group, Some(NamedGroup::X25519MLKEM768));
             assert!(server.peer_certificates().is_some());
             assert!(client.dangerous_extract_secrets().is_ok());

@@ -50,10 +50,10 @@ impl<'a> Authority<'a> {
 
     /// A certificate for clients and servers, valid now.
     pub(super) fn issue(&self, name: &str) -> Credentials {
-        self.issue_with(name, params(name))
+        self.issue_with(name, &params(name))
     }
 
-    pub(super) fn issue_with(&self, name: &str, params: CertificateParams) -> Credentials {
+    pub(super) fn issue_with(&self, name: &str, params: &CertificateParams) -> Credentials {
         let key = KeyPair::generate().expect("a key");
         let certificate = params.signed_by(&key, &self.issuer).expect("a certificate");
         Credentials {
