@@ -27,6 +27,11 @@ pub const MAX_CLIENT_HELLO_LEN: usize = 16 * 1024;
 /// Largest TLS record with its header (RFC 8446 §5.2): 5 + 2^14 + 256.
 pub const MAX_RECORD_LEN: usize = 5 + 16 * 1024 + 256;
 
+/// Names in one certificate. A host has a few; each costs memory and time at every connection.
+pub const MAX_IDENTITY_NAMES: usize = 64;
+/// Bytes of a file of certificates or keys. The bundle of all public CAs has about 250 KB.
+pub const MAX_PEM_FILE_LEN: u64 = 1024 * 1024;
+
 // ---- workers ----
 
 /// Bytes of one receive. 256 KiB measured best for bulk (half the CPU of 16 KiB) and stays in a

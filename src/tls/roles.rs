@@ -1,0 +1,145 @@
+use std::path::Path;
+use std::sync::{Arc, LazyLock};
+
+use rustls::client::Resumption;
+use rustls::crypto::{CryptoProvider, aws_lc_rs};
+use rustls::server::danger::ClientCertVerifier;
+use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
+use rustls::version::{TLS12, TLS13};
+use rustls::{ClientConfig, RootCertStore, ServerConfig, SupportedProtocolVersion};
+
+use super::credentials::{CredentialError, load_credentials, load_roots};
+use crate::config::{BackendTls, DeviceCertificates, GatewayConfig, ListenerKind};
+use crate::wire::alpn;
+
+/// One configuration for each role on a TLS listener; the `ClientHello` chooses.
+#[derive(Debug, Clone)]
+pub struct ListenerRoles {
+    /// Signal connections of servers; `None` where the listener takes no servers.
+    pub signal: Option<Arc<ServerConfig>>,
+    /// Data connections of servers; `None` where the listener takes no servers.
+    pub data: Option<Arc<ServerConfig>>,
+    /// Our own agent.
+    pub agent: Arc<ServerConfig>,
+    /// Foreign agents, by index of the service; `None` where this listener does not offer it.
+    pub foreign: Vec<Option<Arc<ServerConfig>>>,
+}
+
+/// Loads the files of the TLS listener at that index and builds its roles.
+///
+/// # Panics
+/// Where the listener is plain: it has no roles.
+pub fn listener_roles(
+    config: &GatewayConfig,
+    listener: usize,
+) -> Result<ListenerRoles, CredentialError> {
+    let ListenerKind::Tls { credentials, device_certificates, servers } =
+        &config.listeners[listener].kind
+    else {
+        panic!("listener {} is plain and has no TLS roles", config.listeners[listener].name);
+    };
+    let credentials = load_credentials(credentials)?;
+    let devices = device_verifier(device_certificates)?;
+    let role = |verifier: &Arc<dyn ClientCertVerifier>, protocols: Vec<Vec<u8>>| {
+        server_config(Arc::clone(&credentials), Arc::clone(verifier), protocols).map(Arc::new)
+    };
+    let (signal, data) = if *servers {
+        let verifier = required(&config.servers.ca)?;
+        let signal = role(&verifier, vec![alpn::SIGNAL.to_vec()])?;
+        (Some(signal), Some(role(&verifier, vec![alpn::DATA.to_vec()])?))
+    } else {
+        (None, None)
+    };
+    let agent = role(&devices, vec![alpn::AGENT.to_vec()])?;
+    let foreign = config
+        .services
+        .iter()
+        .map(|service| {
+            let protocols = || service.alpn.iter().map(|name| name.clone().into_bytes()).collect();
+            let offered = service.listeners.contains(&listener);
+            offered.then(|| role(&devices, protocols())).transpose()
+        })
+        .collect::<Result<_, _>>()?;
+    Ok(ListenerRoles { signal, data, agent, foreign })
+}
+
+/// For connections to a gateway: TLS 1.3 only, these roots only.
+pub fn client_config(
+    roots: Arc<RootCertStore>,
+    credentials: Option<Arc<CertifiedKey>>,
+    alpn: Vec<Vec<u8>>,
+) -> Result<ClientConfig, CredentialError> {
+    client_config_of(&[&TLS13], roots, credentials, alpn)
+}
+
+/// For connections to a TLS backend, which may be old: TLS 1.2 as well. Loads its files.
+pub fn backend_config(
+    tls: &BackendTls,
+    alpn: Vec<Vec<u8>>,
+) -> Result<ClientConfig, CredentialError> {
+    let credentials = tls.credentials.as_ref().map(load_credentials).transpose()?;
+    client_config_of(&[&TLS13, &TLS12], load_roots(&tls.ca)?, credentials, alpn)
+}
+
+/// The cryptography of every connection: aws-lc-rs, with the post-quantum group preferred. Always
+/// given explicitly, so that no process default can change it.
+pub fn provider() -> Arc<CryptoProvider> {
+    static PROVIDER: LazyLock<Arc<CryptoProvider>> =
+        LazyLock::new(|| Arc::new(aws_lc_rs::default_provider()));
+    Arc::clone(&PROVIDER)
+}
+
+fn server_config(
+    credentials: Arc<CertifiedKey>,
+    verifier: Arc<dyn ClientCertVerifier>,
+    alpn: Vec<Vec<u8>>,
+) -> Result<ServerConfig, CredentialError> {
+    let mut config = ServerConfig::builder_with_provider(provider())
+        .with_protocol_versions(&[&TLS13])?
+        .with_client_cert_verifier(verifier)
+        .with_cert_resolver(Arc::new(SingleCertAndKey::from(credentials)));
+    config.alpn_protocols = alpn;
+    // rustls resumes across roles and without a second look at the client's certificate.
+    config.send_tls13_tickets = 0;
+    config.session_storage = Arc::new(NoServerSessionStorage {});
+    config.enable_secret_extraction = true;
+    Ok(config)
+}
+
+fn client_config_of(
+    versions: &[&'static SupportedProtocolVersion],
+    roots: Arc<RootCertStore>,
+    credentials: Option<Arc<CertifiedKey>>,
+    alpn: Vec<Vec<u8>>,
+) -> Result<ClientConfig, CredentialError> {
+    let builder = ClientConfig::builder_with_provider(provider())
+        .with_protocol_versions(versions)?
+        .with_root_certificates(roots);
+    let mut config = match credentials {
+        Some(own) => builder.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(own))),
+        None => builder.with_no_client_auth(),
+    };
+    config.alpn_protocols = alpn;
+    config.resumption = Resumption::disabled();
+    config.enable_secret_extraction = true;
+    Ok(config)
+}
+
+fn device_verifier(
+    asked: &DeviceCertificates,
+) -> Result<Arc<dyn ClientCertVerifier>, CredentialError> {
+    match asked {
+        DeviceCertificates::Required(ca) => required(ca),
+        DeviceCertificates::Optional(ca) => {
+            let roots = load_roots(ca)?;
+            let builder = WebPkiClientVerifier::builder_with_provider(roots, provider());
+            Ok(builder.allow_unauthenticated().build()?)
+        }
+        DeviceCertificates::None => Ok(WebPkiClientVerifier::no_client_auth()),
+    }
+}
+
+fn required(ca: &Path) -> Result<Arc<dyn ClientCertVerifier>, CredentialError> {
+    Ok(WebPkiClientVerifier::builder_with_provider(load_roots(ca)?, provider()).build()?)
+}
