@@ -1,9 +1,7 @@
-use std::time::Duration;
 use std::{fmt, io};
 
 use rustls::CertificateError;
 use rustls::pki_types::ServerName;
-use socket2::{SockRef, TcpKeepalive};
 use thiserror::Error;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -12,7 +10,8 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 use super::relay::loss;
-use crate::limits::{DIAL_TIMEOUT, KEEPALIVE_MS, OPEN_TIMEOUT, USER_TIMEOUT_MS};
+use super::socket::prepare_gateway_leg;
+use crate::limits::{DIAL_TIMEOUT, OPEN_TIMEOUT};
 use crate::relay::{CloseReason, Party};
 use crate::wire::{
     FrameDecoder, FrameError, FromAgent, Open, RefusalReason, ToAgent, alpn, encode, from_agent,
@@ -113,7 +112,7 @@ impl Endpoint {
         let stream = TcpStream::connect((self.host.as_str(), self.port))
             .await
             .map_err(OpenError::Connect)?;
-        tune(&stream).map_err(OpenError::Connect)?;
+        prepare_gateway_leg(&stream).map_err(OpenError::Connect)?;
         let stream =
             connector.connect(self.name.clone(), stream).await.map_err(OpenError::Handshake)?;
         if stream.get_ref().1.alpn_protocol() != Some(alpn::AGENT) {
@@ -173,15 +172,4 @@ fn handshake_failure(error: &io::Error) -> CloseReason {
         }
         _ => CloseReason::CertificateUntrusted,
     }
-}
-
-/// Notices a gateway that is gone, gently enough for a mobile radio; never holds small writes back.
-fn tune(stream: &TcpStream) -> io::Result<()> {
-    let socket = SockRef::from(stream);
-    socket.set_tcp_nodelay(true)?;
-    let keepalive = Duration::from_millis(KEEPALIVE_MS.default);
-    socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(keepalive))?;
-    #[cfg(target_os = "linux")]
-    socket.set_tcp_user_timeout(Some(Duration::from_millis(USER_TIMEOUT_MS.default)))?;
-    Ok(())
 }

@@ -4,6 +4,7 @@
 mod dial;
 mod relay;
 mod session;
+mod socket;
 #[cfg(test)]
 mod tests;
 
@@ -28,7 +29,7 @@ use crate::config::{AgentConfig, Gateway};
 use crate::limits::{ACCEPT_RETRY, DRAIN_TIMEOUT_MS, RESOLVER_THREADS, STRANGER_LINES_PER_SECOND};
 use crate::telemetry::log::LineLimiter;
 use crate::telemetry::notify;
-use crate::tls::{CredentialError, client_config, load_credentials, load_roots};
+use crate::tls::{CredentialError, client_config, key_file_warning, load_credentials, load_roots};
 use crate::wire::alpn;
 
 const TARGET: &str = "vestibule::agent";
@@ -110,6 +111,11 @@ impl Agent {
     /// Loads the files and takes the ports of a configuration.
     pub async fn bind(config: AgentConfig) -> Result<Self, AgentError> {
         let credentials = config.credentials.as_ref().map(load_credentials).transpose()?;
+        if let Some(warning) =
+            config.credentials.as_ref().and_then(|own| key_file_warning(&own.key))
+        {
+            tracing::warn!(target: TARGET, "{warning}");
+        }
         let roots = load_roots(&config.gateway_ca)?;
         let tls = client_config(roots, credentials, vec![alpn::AGENT.to_vec()])?;
         let endpoints = config.gateways.into_iter().map(endpoint).collect::<Result<_, _>>()?;
@@ -123,6 +129,7 @@ impl Agent {
             let (address, service) = (forward.address, forward.service);
             match TcpListener::bind(address).await {
                 Ok(listener) => {
+                    tracing::info!(target: TARGET, %address, service, "forwarding");
                     listeners.push(ForwardListener { listener, service: service.into() });
                 }
                 Err(source) => return Err(AgentError::Listen { address, service, source }),
@@ -158,7 +165,7 @@ impl Agent {
                 accepted = poll_fn(|cx| poll_accept(&listeners, &mut turn, cx)) => accepted,
             };
             if let Ok(local) = &accepted {
-                relay::reset_on_close(local);
+                socket::prepare_local(local);
             }
             match accepted {
                 Ok(local) if sessions.len() < max_connections => {

@@ -4,13 +4,13 @@ use std::pin::{Pin, pin};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep};
 use tokio_rustls::client::TlsStream;
 
-use crate::limits::AGENT_BUFFER_LEN;
+use super::socket::finish;
+use crate::limits::{AGENT_BUFFER_LEN, TURNS_PER_SESSION};
 use crate::relay::{CloseReason, Party};
 
 /// A local connection and a session at the gateway, joined. Dropping it passes a failure on: the
@@ -59,9 +59,7 @@ impl Relay {
 
     /// Closes both legs cleanly, after `run` said `Finished`.
     pub(super) fn finish(self) {
-        if let Err(error) = SockRef::from(&self.local).set_linger(None) {
-            tracing::debug!(target: super::TARGET, %error, "local connection is gone already");
-        }
+        finish(self.local);
     }
 
     fn poll_flows(&mut self, cx: &mut Context<'_>) -> Poll<CloseReason> {
@@ -87,14 +85,6 @@ pub(super) fn loss(party: Party, error: &io::Error) -> CloseReason {
         io::ErrorKind::UnexpectedEof => CloseReason::Truncated(party),
         io::ErrorKind::InvalidData => CloseReason::Corrupt(party),
         _ => CloseReason::Reset(party),
-    }
-}
-
-/// From now on every close of the local connection is a reset, also where this process is killed: a
-/// FIN would look like the end of a complete answer. [`Relay::finish`] alone takes it back.
-pub(super) fn reset_on_close(local: &TcpStream) {
-    if let Err(error) = local.set_zero_linger() {
-        tracing::debug!(target: super::TARGET, %error, "local connection is gone already");
     }
 }
 
@@ -137,7 +127,8 @@ impl Flow {
         matches!(self.state, FlowState::Ending | FlowState::Ended)
     }
 
-    /// Goes on until it has to wait (tokio's budget for a task bounds the turns) or has ended.
+    /// Goes on until it has to wait, has ended, or has had its turns: a flood in one direction stops
+    /// neither the other one nor other sessions.
     fn poll(
         &mut self,
         cx: &mut Context<'_>,
@@ -145,8 +136,13 @@ impl Flow {
         sink: &mut (impl AsyncWrite + Unpin),
     ) -> Poll<Result<(), FlowError>> {
         let mut sink = Pin::new(sink);
+        let mut turns = 0;
         loop {
             self.state = match self.state {
+                FlowState::Reading if turns == TURNS_PER_SESSION => {
+                    cx.waker().wake_by_ref();
+                    return Poll::Pending;
+                }
                 FlowState::Reading => {
                     let mut buffer = ReadBuf::new(&mut self.buffer);
                     ready!(Pin::new(&mut *source).poll_read(cx, &mut buffer))
@@ -171,6 +167,7 @@ impl Flow {
                 }
                 FlowState::Flushing => {
                     ready!(sink.as_mut().poll_flush(cx)).map_err(FlowError::Sink)?;
+                    turns += 1;
                     FlowState::Reading
                 }
                 FlowState::Ending => {
@@ -189,5 +186,21 @@ impl FlowError {
             Self::Source(error) => loss(source, error),
             Self::Sink(error) => loss(sink, error),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::task::Waker;
+
+    use super::*;
+
+    #[test]
+    fn a_flow_that_never_has_to_wait_ends_its_turn() {
+        let mut flow = Flow::new();
+        let mut cx = Context::from_waker(Waker::noop());
+        let polled = flow.poll(&mut cx, &mut tokio::io::repeat(b'x'), &mut tokio::io::sink());
+        assert!(polled.is_pending());
+        assert_eq!(flow.moved, (TURNS_PER_SESSION * AGENT_BUFFER_LEN) as u64);
     }
 }

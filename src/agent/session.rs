@@ -23,27 +23,28 @@ pub(super) struct Gateways {
 }
 
 impl Gateways {
-    /// Asks one gateway after the other. On success, also says which one it was.
-    async fn open(&self, service: &str) -> Result<(&Endpoint, OpenedSession), OpenError> {
-        let mut failure = None;
+    /// Asks one gateway after the other. Says what the last one asked answered, and which it was.
+    async fn open(&self, service: &str) -> (&Endpoint, Result<OpenedSession, OpenError>) {
+        let mut answer = None;
         for index in order(self.endpoints.len(), self.last_good.load(Ordering::Relaxed)) {
-            let endpoint = &self.endpoints[index];
-            let error = match endpoint.open(&self.connector, service).await {
-                Ok(opened) => {
+            let gateway = &self.endpoints[index];
+            let opened = gateway.open(&self.connector, service).await;
+            let goes_on = match &opened {
+                Ok(_) => {
                     self.last_good.store(index, Ordering::Relaxed);
-                    return Ok((endpoint, opened));
+                    false
                 }
-                Err(error) => error,
+                Err(error) => {
+                    tracing::warn!(target: TARGET, service, %gateway, %error, "no session");
+                    error.leads_to_next_gateway()
+                }
             };
-            tracing::warn!(
-                target: TARGET, service, gateway = %endpoint, %error, "no session by this gateway"
-            );
-            if !error.leads_to_next_gateway() {
-                return Err(error);
+            answer = Some((gateway, opened));
+            if !goes_on {
+                break;
             }
-            failure = Some(error);
         }
-        Err(failure.expect("a checked configuration names at least one gateway"))
+        answer.expect("a checked configuration names at least one gateway")
     }
 }
 
@@ -56,16 +57,16 @@ pub(super) async fn serve(
     mut stop: watch::Receiver<bool>,
 ) {
     let mut end = SessionEnd::new();
-    let opened = tokio::select! {
-        opened = gateways.open(&service) => opened.map_err(|error| error.reason()),
-        () = lost(&local) => Err(CloseReason::Reset(Party::Local)),
-        () = stopped(&mut stop) => Err(CloseReason::DrainTimeout),
+    let answer = tokio::select! {
+        answer = gateways.open(&service) => answer,
+        () = lost(&local) => return end.log(&service, CloseReason::Reset(Party::Local)),
+        () = stopped(&mut stop) => return end.log(&service, CloseReason::DrainTimeout),
     };
-    let (endpoint, opened) = match opened {
+    end.gateway = answer.0.to_string();
+    let opened = match answer.1 {
         Ok(opened) => opened,
-        Err(reason) => return end.log(&service, reason),
+        Err(error) => return end.log(&service, error.reason()),
     };
-    end.gateway = endpoint.to_string();
     end.session = opened.name;
 
     let mut relay = Relay::new(local, opened.stream);
@@ -85,7 +86,7 @@ pub(super) async fn serve(
 /// What the one line at the end says.
 struct SessionEnd {
     started: Instant,
-    /// Empty where there was no session.
+    /// The last one asked; empty where none had answered.
     gateway: String,
     /// Empty where there was no session.
     session: String,
