@@ -83,6 +83,17 @@ pub const RECONNECT_MAX: Duration = Duration::from_secs(10);
 /// Time for a TCP connection and TLS handshake with a gateway.
 pub const DIAL_TIMEOUT: Duration = Duration::from_secs(8);
 
+// ---- agent ----
+
+/// Bytes that an agent reads at once in each direction of a session: the content of one TLS record.
+pub const AGENT_BUFFER_LEN: usize = 16 * 1024;
+/// Time for a gateway's answer to `Open`: a little more than a gateway may be configured to wait for
+/// a server ([`INVITATION_TIMEOUT_MS`]), so that its own refusal, which says more, comes first.
+pub const OPEN_TIMEOUT: Duration = Duration::from_secs(125);
+/// Threads of an agent that resolve the names of gateways. Sessions beyond these wait their turn,
+/// within [`DIAL_TIMEOUT`].
+pub const RESOLVER_THREADS: usize = 4;
+
 // ---- telemetry ----
 
 /// Lines that the log holds while its output is blocked; further ones are dropped and counted.

@@ -223,6 +223,7 @@ const fn party_word(party: Party) -> &'static str {
         Party::Server => "server",
         Party::Gateway => "gateway",
         Party::Backend => "backend",
+        Party::Local => "local",
     }
 }
 
