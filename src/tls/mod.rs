@@ -9,6 +9,8 @@ mod credentials;
 mod failure;
 mod identity;
 mod roles;
+#[cfg(test)]
+mod testing;
 
 pub use alert::Alert;
 pub use client_hello::{ClientHello, HelloError, HelloReader, looks_like_tls};
@@ -16,6 +18,8 @@ pub use connection::TlsConnection;
 pub use credentials::{
     CredentialError, expiry, key_file_warning, load_certificates, load_credentials, load_roots,
 };
+#[cfg(feature = "pki")]
+pub(crate) use credentials::{date, read_pem_file};
 pub use failure::handshake_failure;
 pub use identity::{Identity, IdentityError};
 pub use roles::{ListenerRoles, backend_config, client_config, listener_roles, provider};
