@@ -76,6 +76,9 @@ pub const MAX_SIGNAL_CONNECTIONS: usize = 64;
 /// Bytes waiting to be written to one signal connection. A server that does not read for so long
 /// that this fills (some 10,000 invitations) is as good as dead.
 pub const MAX_SIGNAL_BACKLOG_LEN: usize = 1024 * 1024;
+/// Frames of all signal connections that wait for the control thread; a connection is not read
+/// while there is no room.
+pub const SIGNAL_EVENTS: usize = 1024;
 /// Time for ServerHello and GatewayHello after the handshake of a signal connection.
 pub const SIGNAL_HELLO_TIMEOUT: Duration = Duration::from_secs(5);
 /// Invitations that one agent gets before it is refused: a server that declines, or comes and goes,

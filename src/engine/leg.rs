@@ -198,7 +198,9 @@ impl Leg {
         match self.recv(&mut scratch.incoming[..RECEIVE_LEN])? {
             None => Ok(Received::Nothing),
             Some(0) => Ok(Received::End),
-            Some(len) if len > 1 && self.refuses_tls && looks_like_tls(&scratch.incoming[..len]) => {
+            Some(len)
+                if len > 1 && self.refuses_tls && looks_like_tls(&scratch.incoming[..len]) =>
+            {
                 Err(Failure::UnexpectedTls)
             }
             Some(len) => {

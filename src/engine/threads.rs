@@ -26,7 +26,9 @@ pub enum StartError {
     #[error("the kernel refuses to go on: {0}")]
     Kernel(#[source] io::Error),
     /// The telemetry address can't be had.
-    #[error("[telemetry] address: cannot listen on {address}: {source}; choose another port, or \"off\"")]
+    #[error(
+        "[telemetry] address: cannot listen on {address}: {source}; choose another port, or \"off\""
+    )]
     Telemetry {
         /// As configured.
         address: SocketAddr,

@@ -33,7 +33,8 @@ pub(super) fn role(
     if hello.offers(alpn::AGENT) {
         return Ok(Role::Agent);
     }
-    let offered = || config.services.iter().enumerate().filter(|(_, s)| s.listeners.contains(&listener));
+    let offered =
+        || config.services.iter().enumerate().filter(|(_, s)| s.listeners.contains(&listener));
     offered()
         .find(|(_, service)| is_asked_for(service, hello))
         .or_else(|| offered().find(|(_, service)| service.default))
@@ -58,7 +59,9 @@ fn is_asked_for(service: &Service, hello: &ClientHello) -> bool {
 fn sni_matches(pattern: &str, name: &str) -> bool {
     match pattern.strip_prefix("*.") {
         None => pattern == name,
-        Some(parent) => name.split_once('.').is_some_and(|(label, rest)| !label.is_empty() && rest == parent),
+        Some(parent) => {
+            name.split_once('.').is_some_and(|(label, rest)| !label.is_empty() && rest == parent)
+        }
     }
 }
 
@@ -68,7 +71,8 @@ pub(super) fn named_service(
     listener: usize,
     name: &str,
 ) -> Result<ServiceId, RefusalReason> {
-    let found = config.services.iter().position(|s| s.name == name && s.listeners.contains(&listener));
+    let found =
+        config.services.iter().position(|s| s.name == name && s.listeners.contains(&listener));
     found.ok_or(RefusalReason::ServiceUnknown)
 }
 

@@ -28,7 +28,8 @@ impl GatewayWorker {
         socket: TcpStream,
         peer: SocketAddr,
     ) {
-        let ListenerKind::Plain { service, .. } = self.shared.config.listeners[listener].kind else {
+        let ListenerKind::Plain { service, .. } = self.shared.config.listeners[listener].kind
+        else {
             return;
         };
         let visitor = Visitor {
@@ -56,7 +57,8 @@ impl GatewayWorker {
         let Some(Stage::Request { visitor, mut decoder }) = core.take_stage(token) else { return };
         let Some((connection, scratch)) = core.with_scratch(token) else { return };
         let request = connection.leg.receive_message::<wire::FromAgent>(&mut decoder, scratch);
-        let identity = connection.leg.tls().and_then(|tls| tls.peer_certificate()).map(Identity::of);
+        let identity =
+            connection.leg.tls().and_then(|tls| tls.peer_certificate()).map(Identity::of);
         let identity = identity.and_then(Result::ok);
         let listener = visitor.listener;
         match request {
@@ -120,12 +122,17 @@ impl GatewayWorker {
         let now = core.now;
         if let Some(Stage::Waiting(waiting)) = core.stage(Token::from_bits(agent)) {
             waiting.invited = Some(now);
-            self.tickets.expect(invitation, ticket, server, agent);
+            self.tickets.expect(invitation, ticket, server.to_owned(), agent);
         }
     }
 
     /// The dispatcher has no server for an agent.
-    pub(super) fn refuse_waiting(&mut self, core: &mut GatewayCore, token: Token, reason: RefusalReason) {
+    pub(super) fn refuse_waiting(
+        &mut self,
+        core: &mut GatewayCore,
+        token: Token,
+        reason: RefusalReason,
+    ) {
         // An agent that was claimed meanwhile is not refused: the claim was first.
         if matches!(core.stage(token), Some(Stage::Waiting(_))) {
             self.tickets.forget(token.to_bits());
@@ -136,7 +143,9 @@ impl GatewayWorker {
     /// Looks whether an agent that waits is still there. Its bytes stay where they are.
     pub(super) fn watch_waiting(&mut self, core: &mut GatewayCore, token: Token) {
         let speaks = match core.stage(token) {
-            Some(Stage::Waiting(waiting) | Stage::Claimed { waiting, .. }) => waiting.visitor.speaks,
+            Some(Stage::Waiting(waiting) | Stage::Claimed { waiting, .. }) => {
+                waiting.visitor.speaks
+            }
             _ => return,
         };
         let Some((connection, scratch)) = core.with_scratch(token) else { return };
@@ -186,7 +195,9 @@ impl GatewayWorker {
     pub(super) fn turn_down(&mut self, core: &mut GatewayCore, token: Token, reason: CloseReason) {
         let speaks = match core.stage(token) {
             Some(Stage::Request { .. }) => Speech::Messages,
-            Some(Stage::Waiting(waiting) | Stage::Claimed { waiting, .. }) => waiting.visitor.speaks,
+            Some(Stage::Waiting(waiting) | Stage::Claimed { waiting, .. }) => {
+                waiting.visitor.speaks
+            }
             _ => return,
         };
         let refusal = reason.refusal();
@@ -248,6 +259,9 @@ impl GatewayWorker {
     }
 
     fn allows_tls(&self, listener: usize) -> bool {
-        matches!(self.shared.config.listeners[listener].kind, ListenerKind::Plain { allow_tls: true, .. })
+        matches!(
+            self.shared.config.listeners[listener].kind,
+            ListenerKind::Plain { allow_tls: true, .. }
+        )
     }
 }

@@ -25,7 +25,9 @@ impl GatewayWorker {
         core.enter(token, Stage::Claiming { listener, server, decoder });
         match message {
             Ok(None) => {}
-            Ok(Some(FromDataConnection { message: Some(from_data_connection::Message::Claim(claim)) })) => {
+            Ok(Some(FromDataConnection {
+                message: Some(from_data_connection::Message::Claim(claim)),
+            })) => {
                 self.judge(core, token, listener, server, &claim);
             }
             Ok(Some(FromDataConnection { message: None })) => {
@@ -44,7 +46,7 @@ impl GatewayWorker {
         server: usize,
         claim: &wire::Claim,
     ) {
-        let claimed = self.tickets.claim(claim, &self.allowed(server).name);
+        let claimed = self.tickets.claim(claim, &self.shared.servers[server]);
         let Ok(agent) = claimed.map(Token::from_bits) else {
             return self.refuse_data(core, token, CloseReason::TicketInvalid);
         };
@@ -52,7 +54,8 @@ impl GatewayWorker {
             return self.refuse_data(core, token, CloseReason::TicketInvalid);
         };
         let header = self.header(core, agent, &waiting, claim.id);
-        let message = ToDataConnection { message: Some(to_data_connection::Message::Header(header)) };
+        let message =
+            ToDataConnection { message: Some(to_data_connection::Message::SessionHeader(header)) };
         let claim = Claim { data: token, invitation: claim.id, server, at: core.now };
         core.enter(agent, Stage::Claimed { waiting, claim });
         self.handshakes -= 1;
@@ -69,7 +72,13 @@ impl GatewayWorker {
         }
     }
 
-    fn header(&self, core: &mut GatewayCore, agent: Token, waiting: &Waiting, id: u64) -> SessionHeader {
+    fn header(
+        &self,
+        core: &mut GatewayCore,
+        agent: Token,
+        waiting: &Waiting,
+        id: u64,
+    ) -> SessionHeader {
         let visitor = &waiting.visitor;
         let local = core.connection(agent).and_then(|c| c.leg.socket().local_addr().ok());
         let (listener_ip, listener_port) = local.map(address_bytes).unwrap_or_default();
@@ -89,7 +98,8 @@ impl GatewayWorker {
 
     /// Reads whether the server reached the backend.
     pub(super) fn read_answer(&mut self, core: &mut GatewayCore, token: Token) {
-        let Some(Stage::Answering { listener, server, agent, mut decoder }) = core.take_stage(token)
+        let Some(Stage::Answering { listener, server, agent, mut decoder }) =
+            core.take_stage(token)
         else {
             return;
         };
@@ -101,7 +111,8 @@ impl GatewayWorker {
             Ok(Some(FromDataConnection { message: Some(message) })) => match message {
                 from_data_connection::Message::Accepted(_) => self.join(core, agent, token),
                 from_data_connection::Message::Refused(Refused { reason, .. }) => {
-                    let reason = RefusalReason::try_from(reason).unwrap_or(RefusalReason::Unspecified);
+                    let reason =
+                        RefusalReason::try_from(reason).unwrap_or(RefusalReason::Unspecified);
                     self.answer_failed(core, token, CloseReason::Refused(reason));
                 }
                 from_data_connection::Message::Claim(_) => {
@@ -116,7 +127,12 @@ impl GatewayWorker {
     }
 
     /// The claim led to no session: both connections end, for the same reason.
-    pub(super) fn answer_failed(&mut self, core: &mut GatewayCore, token: Token, reason: CloseReason) {
+    pub(super) fn answer_failed(
+        &mut self,
+        core: &mut GatewayCore,
+        token: Token,
+        reason: CloseReason,
+    ) {
         let Some(Stage::Answering { agent, .. }) = core.stage(token) else { return };
         let agent = *agent;
         if let Some(Stage::Claimed { claim, .. }) = core.stage(agent) {
@@ -129,7 +145,8 @@ impl GatewayWorker {
 
     fn refuse_data(&mut self, core: &mut GatewayCore, token: Token, reason: CloseReason) {
         let refused = Refused { reason: reason.refusal().into(), retry_after_ms: 0 };
-        let message = ToDataConnection { message: Some(to_data_connection::Message::Refused(refused)) };
+        let message =
+            ToDataConnection { message: Some(to_data_connection::Message::Refused(refused)) };
         if let Some((connection, scratch)) = core.with_scratch(token) {
             // A server that is gone needs no answer; `fail` closes either way.
             let _ = connection.leg.send_message(&message, scratch);
@@ -143,7 +160,8 @@ impl GatewayWorker {
         if waiting.visitor.speaks == Speech::Messages {
             let opened = Opened { session: session.clone() };
             let message = ToAgent { message: Some(to_agent::Message::Opened(opened)) };
-            let sent = core.with_scratch(agent).map(|(c, scratch)| c.leg.send_message(&message, scratch));
+            let sent =
+                core.with_scratch(agent).map(|(c, scratch)| c.leg.send_message(&message, scratch));
             if !matches!(sent, Some(Ok(()))) {
                 core.enter(agent, Stage::Claimed { waiting, claim });
                 return self.answer_failed(core, data, CloseReason::AgentLeft);

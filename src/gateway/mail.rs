@@ -51,8 +51,6 @@ pub(super) enum ControlMail {
     ConnectionEnded(Box<ConnectionRecord>),
     /// A signal connection after its handshake.
     Signal(Box<Signal>),
-    /// The worker has stopped; an error where the kernel made it.
-    Stopped(Result<(), String>),
 }
 
 /// A signal connection on its way from the worker that did its handshake.

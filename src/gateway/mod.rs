@@ -20,7 +20,7 @@ use crate::control::Tickets;
 use crate::engine::{self, ListenError, Post, StartError, WorkerSettings};
 use crate::relay::RelayLimits;
 use crate::telemetry::counters::WorkerCounters;
-use crate::tls::{CredentialError, ListenerRoles, listener_roles};
+use crate::tls::{CredentialError, ListenerRoles, file_expiry, listener_roles};
 use crate::uring::Waker;
 use control::Control;
 use worker::GatewayWorker;
@@ -50,6 +50,8 @@ struct Shared {
     listeners: Vec<Arc<str>>,
     /// The allow-list's names.
     servers: Vec<Arc<str>>,
+    /// Own certificate files, and when each expires, in seconds since 1970.
+    certificates: Vec<(String, i64)>,
 }
 
 impl Shared {
@@ -58,7 +60,12 @@ impl Shared {
             ListenerKind::Tls { .. } => listener_roles(&config, index).map(Some),
             ListenerKind::Plain { .. } => Ok(None),
         });
+        let certificates = config.listeners.iter().filter_map(|listener| match &listener.kind {
+            ListenerKind::Tls { credentials, .. } => file_expiry(&credentials.certificate),
+            ListenerKind::Plain { .. } => None,
+        });
         Ok(Self {
+            certificates: certificates.collect(),
             roles: roles.collect::<Result<_, _>>()?,
             instance: engine::instance_name(),
             services: config.services.iter().map(|s| s.name.as_str().into()).collect(),
@@ -84,7 +91,8 @@ pub fn run(config: GatewayConfig) -> Result<(), RunError> {
         let waker = Arc::new(Waker::new().map_err(StartError::Kernel)?);
         doors.push((engine::queue(), waker));
     }
-    let posts = || doors.iter().map(|((sender, _), waker)| Post::new(sender.clone(), Arc::clone(waker)));
+    let posts =
+        || doors.iter().map(|((sender, _), waker)| Post::new(sender.clone(), Arc::clone(waker)));
     let posts_of_control: Vec<_> = posts().collect();
     let posts_of_workers: Vec<Vec<_>> = (0..workers).map(|_| posts().collect()).collect();
     let counters: Vec<_> = (0..workers).map(|_| Arc::new(WorkerCounters::default())).collect();

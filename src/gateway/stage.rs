@@ -91,7 +91,12 @@ pub(super) struct Record {
 }
 
 /// Where a data connection belongs, if not here.
-pub(super) fn elsewhere(hint: Option<&Hint>, instance: &str, own: usize, workers: usize) -> Option<usize> {
+pub(super) fn elsewhere(
+    hint: Option<&Hint>,
+    instance: &str,
+    own: usize,
+    workers: usize,
+) -> Option<usize> {
     let hint = hint.filter(|hint| hint.instance == instance)?;
     let worker = usize::try_from(hint.worker).ok()?;
     (worker != own && worker < workers).then_some(worker)

@@ -8,7 +8,7 @@ use super::Shared;
 use super::admission::{self, Role};
 use super::mail::{ControlMail, Signal, Transfer, WorkerMail};
 use super::stage::{Kind, Record, Speech, Stage, Visitor, elsewhere};
-use crate::config::{AllowedServer, ListenerKind};
+use crate::config::ListenerKind;
 use crate::control::{AgentRef, Tickets};
 use crate::engine::{self, Connection, Core, HandshakeError, Post, Session};
 use crate::relay::{CloseReason, Party};
@@ -100,8 +100,16 @@ impl engine::Role for GatewayWorker {
                 self.peers[worker].send(WorkerMail::Transfer(transfer));
             }
             (Stage::Signalling { listener, server }, Some(tls)) => {
-                let signal =
-                    Signal { socket, peer, tls, inbox, unread, allowed: server, accepted: opened, listener };
+                let signal = Signal {
+                    socket,
+                    peer,
+                    tls,
+                    inbox,
+                    unread,
+                    allowed: server,
+                    accepted: opened,
+                    listener,
+                };
                 self.control.send(ControlMail::Signal(Box::new(signal)));
             }
             // Nothing else is handed over.
@@ -148,7 +156,13 @@ impl GatewayWorker {
     }
 
     /// A connection that is closed at once: its socket was dropped by the caller.
-    fn turn_away(&mut self, core: &GatewayCore, listener: usize, peer: SocketAddr, reason: CloseReason) {
+    fn turn_away(
+        &mut self,
+        core: &GatewayCore,
+        listener: usize,
+        peer: SocketAddr,
+        reason: CloseReason,
+    ) {
         self.record_connection(core, listener, peer, core.now, None, None, reason);
     }
 
@@ -183,7 +197,9 @@ impl GatewayWorker {
             let Some((connection, scratch)) = core.with_scratch(token) else { return };
             match connection.leg.receive_raw(scratch) {
                 Ok(None) => return,
-                Ok(Some(0)) | Err(_) => return self.fail(core, token, CloseReason::HandshakeFailed),
+                Ok(Some(0)) | Err(_) => {
+                    return self.fail(core, token, CloseReason::HandshakeFailed);
+                }
                 Ok(Some(len)) => {
                     let bytes = scratch.raw(len).to_vec();
                     if self.take_hello_bytes(core, token, &bytes) {
@@ -230,7 +246,9 @@ impl GatewayWorker {
             Ok(Role::Signal) => (Kind::Signal, roles.signal.as_ref()),
             Ok(Role::Data(hint)) => {
                 let workers = self.peers.len();
-                if let Some(worker) = elsewhere(hint.as_ref(), &shared.instance, self.index, workers) {
+                if let Some(worker) =
+                    elsewhere(hint.as_ref(), &shared.instance, self.index, workers)
+                {
                     self.handshakes -= 1;
                     return core.hand_over(token, Stage::Transferring { worker, listener, seen });
                 }
@@ -268,7 +286,8 @@ impl GatewayWorker {
     }
 
     fn established(&mut self, core: &mut GatewayCore, token: Token) {
-        let Some(Stage::Handshake { listener, kind, sni, hello_at }) = core.take_stage(token) else {
+        let Some(Stage::Handshake { listener, kind, sni, hello_at }) = core.take_stage(token)
+        else {
             return;
         };
         let now = core.now;
@@ -334,7 +353,13 @@ impl GatewayWorker {
         self.fail_with(core, token, &[], reason);
     }
 
-    fn fail_with(&mut self, core: &mut GatewayCore, token: Token, answer: &[u8], reason: CloseReason) {
+    fn fail_with(
+        &mut self,
+        core: &mut GatewayCore,
+        token: Token,
+        answer: &[u8],
+        reason: CloseReason,
+    ) {
         let Some(connection) = core.connection(token) else { return };
         let (peer, opened) = (connection.peer, connection.opened);
         let sent = answer.is_empty() || connection.leg.send_raw(answer).is_ok();
@@ -371,10 +396,6 @@ impl GatewayWorker {
 
     pub(super) fn proven_server(&self, server: usize) -> (Party, Arc<str>) {
         (Party::Server, Arc::clone(&self.shared.servers[server]))
-    }
-
-    pub(super) fn allowed(&self, server: usize) -> &AllowedServer {
-        &self.shared.config.servers.allow[server]
     }
 
     pub(super) fn agent_ref(&self, token: Token) -> AgentRef {

@@ -171,6 +171,12 @@ pub fn expiry(certificate: &CertificateDer<'_>) -> Option<i64> {
     Some(parsed.validity().not_after.timestamp())
 }
 
+/// A certificate file by its name, and the last moment of its leaf's validity, in seconds since 1970.
+pub fn file_expiry(path: &Path) -> Option<(String, i64)> {
+    let leaf = load_certificates(path).ok()?.into_iter().next()?;
+    Some((path.display().to_string(), expiry(&leaf)?))
+}
+
 /// What to tell the operator about a key file that every user of the host can read or change.
 pub fn key_file_warning(path: &Path) -> Option<String> {
     #[cfg(unix)]

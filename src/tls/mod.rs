@@ -16,7 +16,8 @@ pub use alert::Alert;
 pub use client_hello::{ClientHello, HelloError, HelloReader, looks_like_tls};
 pub use connection::TlsConnection;
 pub use credentials::{
-    CredentialError, expiry, key_file_warning, load_certificates, load_credentials, load_roots,
+    CredentialError, expiry, file_expiry, key_file_warning, load_certificates, load_credentials,
+    load_roots,
 };
 #[cfg(feature = "pki")]
 pub(crate) use credentials::{date, read_pem_file};

@@ -4,6 +4,7 @@ mod client;
 mod page;
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -93,8 +94,6 @@ pub struct Listener {
     pub addresses: Vec<SocketAddr>,
     /// `tls` or `plain`.
     pub kind: String,
-    /// Held at this moment.
-    pub connections: u64,
 }
 
 /// A signal connection, or the lack of one.
@@ -154,6 +153,19 @@ pub struct Totals {
     pub bytes_to_agent: u64,
     /// What ended and why.
     pub ended: Ended,
+}
+
+impl Totals {
+    /// The sums of all workers.
+    pub fn of(workers: &[Arc<WorkerCounters>], ended: Ended) -> Self {
+        let sum = |count: fn(&WorkerCounters) -> u64| workers.iter().map(|w| count(w)).sum();
+        Self {
+            connections: sum(|worker| worker.connections_accepted.get()),
+            bytes_to_server: sum(|worker| worker.bytes_agent_to_server.get()),
+            bytes_to_agent: sum(|worker| worker.bytes_server_to_agent.get()),
+            ended,
+        }
+    }
 }
 
 /// What ended, by reason, the most frequent first.
@@ -236,13 +248,11 @@ pub(super) fn sample() -> Status {
                 name: "agents".to_owned(),
                 addresses: vec![address("0.0.0.0:13000"), address("[::]:13000")],
                 kind: "tls".to_owned(),
-                connections: 1_312,
             },
             Listener {
                 name: "old".to_owned(),
                 addresses: vec![address("0.0.0.0:14000")],
                 kind: "plain".to_owned(),
-                connections: 1,
             },
         ],
         signal_connections: vec![SignalConnection {

@@ -40,12 +40,7 @@ fn headline(status: &Status) -> String {
 
 fn listeners(status: &Status) -> Vec<Row> {
     let row = |listener: &super::Listener| {
-        row([
-            &listener.name,
-            &listener.kind,
-            &addresses(&listener.addresses),
-            &counted(listener.connections, "connection"),
-        ])
+        row([&listener.name, &listener.kind, &addresses(&listener.addresses)])
     };
     status.listeners.iter().map(row).collect()
 }
