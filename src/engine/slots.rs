@@ -3,7 +3,7 @@ use slab::Slab;
 use crate::uring::Token;
 
 /// A table whose places are reused, and whose tokens are not: each tenant has a generation.
-pub struct Slots<T> {
+pub(super) struct Slots<T> {
     slab: Slab<Slot<T>>,
     next_generation: u32,
 }
@@ -21,7 +21,7 @@ impl<T> Default for Slots<T> {
 
 impl<T> Slots<T> {
     /// Takes a place.
-    pub fn insert(&mut self, value: T) -> Token {
+    pub(super) fn insert(&mut self, value: T) -> Token {
         let generation = self.next_generation;
         self.next_generation = self.next_generation.wrapping_add(1);
         let index = self.slab.insert(Slot { generation, value });
@@ -30,13 +30,13 @@ impl<T> Slots<T> {
     }
 
     /// `None` where the tenant has left.
-    pub fn get_mut(&mut self, token: Token) -> Option<&mut T> {
+    pub(super) fn get_mut(&mut self, token: Token) -> Option<&mut T> {
         let slot = self.slab.get_mut(token.index as usize)?;
         (slot.generation == token.generation).then_some(&mut slot.value)
     }
 
     /// Two different tenants at once.
-    pub fn pair_mut(&mut self, first: Token, second: Token) -> Option<(&mut T, &mut T)> {
+    pub(super) fn pair_mut(&mut self, first: Token, second: Token) -> Option<(&mut T, &mut T)> {
         if first.index == second.index {
             return None;
         }
@@ -46,23 +46,19 @@ impl<T> Slots<T> {
     }
 
     /// Gives the place free.
-    pub fn remove(&mut self, token: Token) -> Option<T> {
+    pub(super) fn remove(&mut self, token: Token) -> Option<T> {
         self.get_mut(token)?;
         Some(self.slab.remove(token.index as usize).value)
     }
 
     /// Number of tenants.
-    pub fn len(&self) -> usize {
+    pub(super) fn len(&self) -> usize {
         self.slab.len()
     }
 
-    /// Whether there is none.
-    pub fn is_empty(&self) -> bool {
-        self.slab.is_empty()
-    }
 
     /// All tenants of this moment.
-    pub fn tokens(&self) -> Vec<Token> {
+    pub(super) fn tokens(&self) -> Vec<Token> {
         let token = |(index, slot): (usize, &Slot<T>)| Token {
             index: u32::try_from(index).expect("checked at insertion"),
             generation: slot.generation,
