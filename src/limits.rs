@@ -97,6 +97,9 @@ pub const TELEMETRY_TIMEOUT: Duration = Duration::from_secs(5);
 
 // ---- configuration: a default and a range for each number ----
 
+/// Bytes of a configuration file. A thousand services fit; a device file named by mistake does not.
+pub const MAX_CONFIG_LEN: usize = 1024 * 1024;
+
 /// A number that an operator may set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Range {
