@@ -184,15 +184,17 @@ fn summary(leaf: &Leaf) -> String {
     format!("for {} {}, valid for {} days", leaf.role, list(&leaf.names), leaf.days)
 }
 
-/// Where the new files belong, and the CA files that its holder needs beside them.
+/// Where the new files belong, and which CAs its holder needs beside them, under which keys.
 fn next_step(pki: &Pki, role: Role, files: &str) -> String {
     let ca = |role| pki.ca_certificate(role).display().to_string();
     let (host, config, roots) = match role {
-        Role::Gateway => {
-            ("gateway", "gateway.toml", format!("{} and {}", ca(Role::Server), ca(Role::Device)))
-        }
-        Role::Server => ("server", "server.toml", ca(Role::Gateway)),
-        Role::Device => ("device", "agent.toml", ca(Role::Gateway)),
+        Role::Gateway => (
+            "gateway",
+            "gateway.toml",
+            format!("{} (device_ca) and {} ([servers] ca)", ca(Role::Device), ca(Role::Server)),
+        ),
+        Role::Server => ("server", "server.toml", format!("{} (gateway_ca)", ca(Role::Gateway))),
+        Role::Device => ("device", "agent.toml", format!("{} (gateway_ca)", ca(Role::Gateway))),
     };
     format!(
         "Next: copy {files} to the {host}, with {roots}; name them in {config}; then run \

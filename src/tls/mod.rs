@@ -10,8 +10,11 @@ mod failure;
 mod identity;
 mod roles;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 
+pub(crate) use credentials::date;
+#[cfg(feature = "pki")]
+pub(crate) use credentials::read_pem_file;
 pub use alert::Alert;
 pub use client_hello::{ClientHello, HelloError, HelloReader, looks_like_tls};
 pub use connection::TlsConnection;
@@ -19,8 +22,6 @@ pub use credentials::{
     CredentialError, expiry, file_expiry, key_file_warning, load_certificates, load_credentials,
     load_roots,
 };
-#[cfg(feature = "pki")]
-pub(crate) use credentials::{date, read_pem_file};
 pub use failure::handshake_failure;
 pub use identity::{Identity, IdentityError};
 pub use roles::{ListenerRoles, backend_config, client_config, listener_roles, provider};

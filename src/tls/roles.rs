@@ -147,7 +147,6 @@ fn required(ca: &Path) -> Result<Arc<dyn ClientCertVerifier>, CredentialError> {
 #[cfg(test)]
 mod tests {
     use std::path::PathBuf;
-    use std::time::Duration;
 
     use rustls::crypto::SupportedKxGroup;
     use rustls::{
@@ -155,11 +154,8 @@ mod tests {
     };
 
     use super::*;
-    use crate::config::{
-        Credentials, DevicePolicy, GatewayLimits, Listener, ServersPolicy, Service, SessionLimits,
-        Telemetry,
-    };
-    use crate::tls::testing::{Authority, Folder};
+    use crate::config::Credentials;
+    use crate::tls::testing::{Authority, Folder, gateway_config};
 
     const NAME: &str = "gw.example.com";
 
@@ -194,38 +190,14 @@ mod tests {
             }
         }
 
-        fn config(&self, device_certificates: DeviceCertificates, servers: bool) -> GatewayConfig {
-            let credentials = self.gateway.clone();
-            let service = |name: &str, listeners: &[usize], alpn: &[&str]| Service {
-                name: name.to_owned(),
-                listeners: listeners.to_vec(),
-                sni: vec![],
-                alpn: alpn.iter().map(ToString::to_string).collect(),
-                default: false,
-                devices: DevicePolicy::Any,
-            };
-            GatewayConfig {
-                workers: 1,
-                listeners: vec![Listener {
-                    name: "main".to_owned(),
-                    addresses: vec![],
-                    kind: ListenerKind::Tls { credentials, device_certificates, servers },
-                }],
-                servers: ServersPolicy { ca: self.servers.clone(), allow: vec![] },
-                services: vec![
-                    service("web", &[0], &["h2", "http/1.1"]),
-                    service("elsewhere", &[], &[]),
-                    service("raw", &[0], &[]),
-                ],
-                limits: limits(),
-                telemetry: Telemetry { address: None },
-            }
+        fn roles(&self, asked: DeviceCertificates) -> ListenerRoles {
+            let config = gateway_config(self.gateway.clone(), asked, &self.servers);
+            listener_roles(&config, 0).expect("good files")
         }
 
         /// Roles of a listener where devices must show a certificate.
-        fn roles(&self) -> ListenerRoles {
-            let config = self.config(DeviceCertificates::Required(self.devices.clone()), true);
-            listener_roles(&config, 0).expect("good files")
+        fn strict_roles(&self) -> ListenerRoles {
+            self.roles(DeviceCertificates::Required(self.devices.clone()))
         }
 
         fn client(&self, credentials: Option<&Credentials>, alpn: &[&[u8]]) -> ClientConfig {
@@ -233,24 +205,6 @@ mod tests {
             let roots = load_roots(&self.gateways).expect("a CA");
             let alpn = alpn.iter().map(|name| name.to_vec()).collect();
             client_config(roots, credentials, alpn).expect("accepted")
-        }
-    }
-
-    fn limits() -> GatewayLimits {
-        let second = Duration::from_secs(1);
-        GatewayLimits {
-            max_connections: 1,
-            max_handshakes: 1,
-            max_waiting: 1,
-            admission_timeout: second,
-            invitation_timeout: second,
-            session: SessionLimits {
-                idle_timeout: None,
-                half_closed_timeout: second,
-                keepalive: second,
-                user_timeout: second,
-            },
-            drain_timeout: second,
         }
     }
 
@@ -293,7 +247,7 @@ mod tests {
     #[test]
     fn each_role_is_agreed_over_tls_1_3_with_a_post_quantum_group() {
         let world = World::new();
-        let roles = world.roles();
+        let roles = world.strict_roles();
         let signal = roles.signal.clone().expect("servers are let in");
         let data = roles.data.clone().expect("servers are let in");
         let cases: [Case<'_>; 6] = [
@@ -320,7 +274,7 @@ mod tests {
     #[test]
     fn a_device_certificate_with_a_servers_alpn_is_refused() {
         let world = World::new();
-        let roles = world.roles();
+        let roles = world.strict_roles();
         for (role, name) in [(&roles.signal, alpn::SIGNAL), (&roles.data, alpn::DATA)] {
             let client = world.client(Some(&world.device), &[name]);
             let error = refusal(client, NAME, role.as_ref().expect("servers are let in"));
@@ -332,7 +286,7 @@ mod tests {
     fn a_server_certificate_does_not_pass_for_a_device() {
         let world = World::new();
         let client = world.client(Some(&world.server), &[alpn::AGENT]);
-        let error = refusal(client, NAME, &world.roles().agent);
+        let error = refusal(client, NAME, &world.strict_roles().agent);
         assert_eq!(error, Error::InvalidCertificate(CertificateError::UnknownIssuer));
     }
 
@@ -341,12 +295,11 @@ mod tests {
         let world = World::new();
         let ca = || world.devices.clone();
         let client = || world.client(None, &[alpn::AGENT]);
-        let roles_with = |asked| listener_roles(&world.config(asked, true), 0).expect("good files");
 
-        let roles = roles_with(DeviceCertificates::Required(ca()));
+        let roles = world.roles(DeviceCertificates::Required(ca()));
         assert_eq!(refusal(client(), NAME, &roles.agent), Error::NoCertificatesPresented);
         for asked in [DeviceCertificates::Optional(ca()), DeviceCertificates::None] {
-            let roles = roles_with(asked);
+            let roles = world.roles(asked);
             let (_, server) = handshake(client(), NAME, &roles.agent).expect("none is required");
             assert!(server.peer_certificates().is_none());
             let signal = roles.signal.expect("servers are let in");
@@ -358,8 +311,7 @@ mod tests {
     #[test]
     fn a_certificate_of_a_strange_ca_is_refused_even_where_none_is_required() {
         let world = World::new();
-        let config = world.config(DeviceCertificates::Optional(world.devices.clone()), true);
-        let roles = listener_roles(&config, 0).expect("good files");
+        let roles = world.roles(DeviceCertificates::Optional(world.devices.clone()));
         let client = world.client(Some(&world.server), &[alpn::AGENT]);
         let error = refusal(client, NAME, &roles.agent);
         assert_eq!(error, Error::InvalidCertificate(CertificateError::UnknownIssuer));
@@ -368,7 +320,7 @@ mod tests {
     #[test]
     fn a_gateway_of_another_name_or_another_ca_is_refused() {
         let world = World::new();
-        let roles = world.roles();
+        let roles = world.strict_roles();
         let client = world.client(Some(&world.device), &[alpn::AGENT]);
         let error = refusal(client, "other.example.com", &roles.agent);
         assert!(
@@ -388,14 +340,20 @@ mod tests {
     fn an_alpn_that_the_service_does_not_offer_is_refused() {
         let world = World::new();
         let client = world.client(Some(&world.device), &[b"smtp"]);
-        let error = refusal(client, NAME, &foreign(&world.roles(), 0));
+        let error = refusal(client, NAME, &foreign(&world.strict_roles(), 0));
         assert_eq!(error, Error::NoApplicationProtocol);
     }
 
     #[test]
     fn a_listener_without_servers_and_services_elsewhere_have_no_configuration() {
         let world = World::new();
-        let config = world.config(DeviceCertificates::None, false);
+        let asked = DeviceCertificates::None;
+        let mut config = gateway_config(world.gateway.clone(), asked.clone(), &world.servers);
+        config.listeners[0].kind = ListenerKind::Tls {
+            credentials: world.gateway.clone(),
+            device_certificates: asked,
+            servers: false,
+        };
         let roles = listener_roles(&config, 0).expect("good files");
         assert!(roles.signal.is_none() && roles.data.is_none());
         let offered = roles.foreign.iter().map(Option::is_some).collect::<Vec<_>>();
@@ -429,7 +387,8 @@ mod tests {
     fn no_ticket_is_given_out() {
         let world = World::new();
         let client = world.client(Some(&world.device), &[alpn::AGENT]);
-        let (client, server) = handshake(client, NAME, &world.roles().agent).expect("all is well");
+        let (client, server) =
+            handshake(client, NAME, &world.strict_roles().agent).expect("all is well");
         assert_eq!(client.tls13_tickets_received(), 0);
         assert_eq!(server.handshake_kind(), Some(rustls::HandshakeKind::Full));
     }
