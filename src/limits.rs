@@ -105,8 +105,16 @@ pub const STRANGER_LINES_PER_SECOND: u32 = 20;
 pub const MAX_TELEMETRY_CONNECTIONS: usize = 16;
 /// Time for one HTTP request on the telemetry listener.
 pub const TELEMETRY_TIMEOUT: Duration = Duration::from_secs(5);
+/// Sessions that a status page lists, the oldest first: a page with all of them helps nobody.
+pub const LISTED_SESSIONS: usize = 50;
+/// Largest status page that `vestibule status` reads, in bytes. The largest that we build lists
+/// [`MAX_SERVICES`] names on each of [`MAX_SIGNAL_CONNECTIONS`]: 64 × 256 × (63 + 3) = 1.1 MB.
+pub const MAX_STATUS_LEN: usize = 4 * 1024 * 1024;
 
 // ---- configuration: a default and a range for each number ----
+
+/// Bytes of a configuration file. A thousand services fit; a device file named by mistake does not.
+pub const MAX_CONFIG_LEN: usize = 1024 * 1024;
 
 /// A number that an operator may set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -4,27 +4,16 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use hdrhistogram::Histogram;
 use tracing::info;
 
 use super::log::LineLimiter;
 use super::record::{ConnectionRecord, SessionRecord, Stage, Way};
+use super::stage_times::StageTimes;
 use super::status::{self, Count, Latency, Session, Sessions};
-use crate::limits::STRANGER_LINES_PER_SECOND;
+use crate::limits::{LISTED_SESSIONS, STRANGER_LINES_PER_SECOND};
 use crate::relay::{CloseReason, Party};
 
-/// Longest time that a stage's histogram tells apart; what took longer counts as this.
-const LONGEST: Duration = Duration::from_secs(3600);
-/// Digits that a histogram keeps: any quantile is right to a thousandth, in 190 KB for each stage.
-const SIGNIFICANT_DIGITS: u8 = 3;
-/// Sessions on the status page: those that live longest. A page with all of them helps nobody.
-const LISTED_SESSIONS: usize = 50;
-/// Upper bounds of the exported buckets, in microseconds: 1 ms to a minute, and a handshake's range
-/// finer than the rest. The exact quantiles are on the status page.
-const BUCKET_BOUNDS_US: [u64; 15] = [
-    100, 250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 1_000_000,
-    2_500_000, 10_000_000, 60_000_000,
-];
+pub use super::stage_times::StageFigures;
 
 /// Takes the end of each session and connection, once. The control thread owns it.
 #[derive(Debug)]
@@ -150,15 +139,7 @@ impl Ledger {
     /// Quantiles of every stage that was seen, for the status page.
     pub fn latencies(&self) -> Vec<Latency> {
         let seen = Stage::ALL.into_iter().zip(&self.stages);
-        seen.filter(|(_, times)| !times.histogram.is_empty())
-            .map(|(stage, times)| Latency {
-                stage: stage.word().to_owned(),
-                count: times.histogram.len(),
-                p50_us: times.histogram.value_at_quantile(0.5),
-                p99_us: times.histogram.value_at_quantile(0.99),
-                max_us: times.histogram.max(),
-            })
-            .collect()
+        seen.filter_map(|(stage, times)| times.latency(stage)).collect()
     }
 }
 
@@ -171,61 +152,6 @@ pub struct Figures {
     pub connections_ended: Vec<(CloseReason, u64)>,
     /// One for each stage.
     pub stages: [StageFigures; Stage::ALL.len()],
-}
-
-/// The times of one stage, in buckets.
-#[derive(Debug, Clone, PartialEq)]
-pub struct StageFigures {
-    /// Which one.
-    pub stage: Stage,
-    /// Times noted.
-    pub count: u64,
-    /// All of them together, in seconds.
-    pub sum_s: f64,
-    /// Upper bound in seconds, and how many lie above the bound before it and not above this one. The
-    /// last bound is infinite.
-    pub buckets: Vec<(f64, u64)>,
-}
-
-#[derive(Debug)]
-struct StageTimes {
-    /// In microseconds.
-    histogram: Histogram<u64>,
-    sum: Duration,
-}
-
-impl StageTimes {
-    fn new() -> Self {
-        let longest_us = micros(LONGEST);
-        let histogram = Histogram::new_with_bounds(1, longest_us, SIGNIFICANT_DIGITS)
-            .expect("the bounds are constants that hdrhistogram takes");
-        Self { histogram, sum: Duration::ZERO }
-    }
-
-    fn note(&mut self, took: Duration) {
-        self.histogram.saturating_record(micros(took));
-        self.sum += took.min(LONGEST);
-    }
-
-    fn figures(&self, stage: Stage) -> StageFigures {
-        let mut counts = [0; BUCKET_BOUNDS_US.len() + 1];
-        for value in self.histogram.iter_recorded() {
-            let bucket =
-                BUCKET_BOUNDS_US.partition_point(|&bound| bound < value.value_iterated_to());
-            counts[bucket] += value.count_at_value();
-        }
-        let bounds = BUCKET_BOUNDS_US.iter().map(|&us| Duration::from_micros(us).as_secs_f64());
-        StageFigures {
-            stage,
-            count: self.histogram.len(),
-            sum_s: self.sum.as_secs_f64(),
-            buckets: bounds.chain([f64::INFINITY]).zip(counts).collect(),
-        }
-    }
-}
-
-fn micros(duration: Duration) -> u64 {
-    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
 }
 
 fn listed(live: &LiveSession, now: Instant) -> Session {
@@ -303,4 +229,186 @@ const fn party_word(party: Party) -> &'static str {
 
 fn milliseconds(duration: Duration) -> f64 {
     duration.as_secs_f64() * 1e3
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+    use std::net::SocketAddr;
+    use std::sync::Mutex;
+
+    use super::super::record::sample;
+    use super::*;
+
+    /// What `act` logs, in the form that `json` names.
+    fn logged(json: bool, act: impl FnOnce()) -> String {
+        #[derive(Clone, Default)]
+        struct Lines(Arc<Mutex<Vec<u8>>>);
+        impl io::Write for Lines {
+            fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+                self.0.lock().expect("not poisoned").extend_from_slice(bytes);
+                Ok(bytes.len())
+            }
+            fn flush(&mut self) -> io::Result<()> {
+                Ok(())
+            }
+        }
+        let lines = Lines::default();
+        let writer = lines.clone();
+        let log = tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone());
+        if json {
+            tracing::subscriber::with_default(log.json().flatten_event(true).finish(), act);
+        } else {
+            tracing::subscriber::with_default(log.finish(), act);
+        }
+        let bytes = lines.0.lock().expect("not poisoned").clone();
+        String::from_utf8(bytes).expect("the log is UTF-8")
+    }
+
+    fn connection(identity: Option<(Party, Arc<str>)>, reason: CloseReason) -> ConnectionRecord {
+        ConnectionRecord {
+            peer: SocketAddr::from(([192, 0, 2, 9], 40_000)),
+            identity,
+            place: "agents".into(),
+            service: None,
+            duration: Duration::from_millis(7),
+            reason,
+        }
+    }
+
+    fn live(who: &str, since: Instant) -> LiveSession {
+        LiveSession { who: who.to_owned(), service: "web".into(), since }
+    }
+
+    #[test]
+    fn a_session_leaves_one_line_with_who_what_and_why() {
+        let text = logged(true, || Ledger::new(1).session_ended(&sample("s-1")));
+        let line: serde_json::Value = serde_json::from_str(&text).expect("one object");
+        let expected = [
+            ("session", "s-1"),
+            ("service", "web"),
+            ("device", "dns:laptop-7.example.com"),
+            ("agent", "192.0.2.7:50000"),
+            ("listener", "agents"),
+            ("server", "server-1.lan"),
+            ("reason", "finished"),
+        ];
+        for (key, value) in expected {
+            assert_eq!(line[key], value, "{key}");
+        }
+        assert_eq!(line["bytes_to_server"], 1_500);
+        assert_eq!(line["bytes_to_agent"], 64_000);
+        assert_eq!(line["handshake_ms"], 1.25);
+        assert_eq!(line["accept_to_joined_ms"], 8.0);
+        assert_eq!(line["duration_ms"], 3_000.0);
+        assert!(line.get("gateway").is_none() && line.get("claim_to_joined_ms").is_none());
+    }
+
+    #[test]
+    fn a_server_names_the_gateway_and_the_backend() {
+        let way = Way::Server { gateway: "gw:13000".into(), backend: "127.0.0.1:80".into() };
+        let record = SessionRecord { way, ..sample("s-1") };
+        let text = logged(true, || Ledger::new(1).session_ended(&record));
+        let line: serde_json::Value = serde_json::from_str(&text).expect("one object");
+        assert_eq!(line["gateway"], "gw:13000");
+        assert_eq!(line["backend"], "127.0.0.1:80");
+        assert!(line.get("server").is_none());
+    }
+
+    #[test]
+    fn a_hostile_name_forges_no_line_and_no_colour() {
+        let hostile = "dns:a\n2026-01-01 INFO all is well\x1b[31m\" reason=\"finished";
+        let mut record = sample("s-1");
+        record.device = Some(hostile.into());
+        for json in [false, true] {
+            let text = logged(json, || Ledger::new(1).session_ended(&record));
+            assert_eq!(text.matches('\n').count(), 1, "{text}");
+            assert!(!text.contains('\x1b'), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_flood_of_strangers_is_summed_up_and_hides_no_known_device() {
+        let start = Instant::now();
+        let mut ledger = Ledger::new(1);
+        let flood = u64::from(STRANGER_LINES_PER_SECOND) + 500;
+        let text = logged(false, || {
+            for _ in 0..flood {
+                ledger.connection_ended(&connection(None, CloseReason::NotTls), start);
+            }
+            let device = Some((Party::Agent, "dns:laptop-7".into()));
+            let refused = CloseReason::CertificateNotAllowed;
+            ledger.connection_ended(&connection(device, refused), start);
+            ledger.tick(start + Duration::from_secs(1));
+        });
+        assert_eq!(text.lines().count() as u64, u64::from(STRANGER_LINES_PER_SECOND) + 2);
+        assert!(text.contains("laptop-7"), "{text}");
+        assert!(text.contains("suppressed lines about strangers lines=500"), "{text}");
+        let not_tls = (CloseReason::NotTls, flood);
+        assert!(ledger.figures().connections_ended.contains(&not_tls), "all are counted");
+    }
+
+    #[test]
+    fn ends_are_counted_by_service_and_reason() {
+        let mut ledger = Ledger::new(8);
+        ledger.session_ended(&sample("s-1"));
+        ledger.session_ended(&sample("s-2"));
+        let reset = CloseReason::Reset(Party::Agent);
+        ledger.session_ended(&SessionRecord { reason: reset, ..sample("s-3") });
+        ledger.session_ended(&SessionRecord { service: "ssh".into(), ..sample("s-4") });
+        let figures = ledger.figures();
+        let expected = [
+            ("ssh".into(), CloseReason::Finished, 1),
+            ("web".into(), CloseReason::Finished, 2),
+            ("web".into(), reset, 1),
+        ];
+        assert_eq!(figures.sessions_ended, expected);
+        let count = |reason: &str, count| Count { reason: reason.to_owned(), count };
+        assert_eq!(ledger.ended().sessions, [count("finished", 3), count("agent_reset", 1)]);
+    }
+
+    #[test]
+    fn live_sessions_are_bounded_and_the_oldest_come_first() {
+        let start = Instant::now();
+        let later = |seconds| start + Duration::from_secs(seconds);
+        let mut ledger = Ledger::new(200);
+        for index in (0..300).rev() {
+            ledger.session_joined(format!("s-{index}"), live(&format!("d-{index}"), later(index)));
+        }
+        let sessions = ledger.sessions(later(1_000));
+        assert_eq!(sessions.live, 200);
+        assert_eq!(sessions.oldest.len(), LISTED_SESSIONS);
+        assert!(sessions.oldest.is_sorted_by_key(|session| std::cmp::Reverse(session.age_s)));
+        assert_eq!(sessions.oldest[0].who, "d-100");
+        assert_eq!(sessions.oldest[0].age_s, 900);
+    }
+
+    #[test]
+    fn a_session_is_live_from_joined_to_its_record() {
+        let now = Instant::now();
+        let mut ledger = Ledger::new(2);
+        ledger.session_joined("s-1".to_owned(), live("d-1", now));
+        ledger.session_joined("s-2".to_owned(), live("d-2", now));
+        ledger.session_ended(&sample("s-1"));
+        let sessions = ledger.sessions(now);
+        assert_eq!(sessions.live, 1);
+        assert_eq!(sessions.oldest[0].who, "d-2");
+    }
+
+    #[test]
+    fn quantiles_come_from_every_session_that_had_the_stage() {
+        let mut ledger = Ledger::new(1);
+        for ms in 1..=100 {
+            let mut record = sample("s-1");
+            record.stages = crate::telemetry::record::Stages::default();
+            record.stages.set(Stage::Handshake, Duration::from_millis(ms));
+            ledger.session_ended(&record);
+        }
+        let latencies = ledger.latencies();
+        assert_eq!(latencies.len(), 1, "no other stage was seen");
+        let handshake = &latencies[0];
+        assert_eq!((handshake.stage.as_str(), handshake.count), ("handshake", 100));
+        assert!(handshake.p50_us.abs_diff(50_000) <= 50, "{}", handshake.p50_us);
+        assert!(handshake.p99_us.abs_diff(99_000) <= 99, "{}", handshake.p99_us);
+    }
 }

@@ -20,14 +20,14 @@ const DEFAULT_FILTER: &str = "info";
 static DROPPED: OnceLock<ErrorCounter> = OnceLock::new();
 
 /// The form of the log's lines.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
 pub enum LogFormat {
-    /// Text where standard error is a terminal, JSON otherwise.
+    /// Text where standard error is a terminal, JSON otherwise
     #[default]
     Auto,
-    /// For people.
+    /// For people
     Text,
-    /// For machines: an object on each line.
+    /// For machines: an object on each line
     Json,
 }
 

@@ -1,4 +1,4 @@
-//! The metrics, as OpenMetrics text. Names, services and listeners come from the configuration, and
+//! The metrics, as `OpenMetrics` text. Names, services and listeners come from the configuration, and
 //! reasons and stages are closed lists: no peer can make a label of its own.
 
 use std::fmt;
@@ -15,7 +15,7 @@ use super::log;
 use super::process::ProcessFigures;
 use super::status::Role;
 
-/// What `/metrics` is (the OpenMetrics specification, "Exposition format").
+/// What `/metrics` is (the `OpenMetrics` specification, "Exposition format").
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 /// Every number of the process at one moment.
@@ -125,10 +125,7 @@ impl Snapshot {
         for &(outcome, count) in &self.invitations {
             counter(&mut family.encode_family(&[("outcome", outcome)])?, count)?;
         }
-        let peer = match self.role {
-            Role::Gateway => "server",
-            Role::Server => "gateway",
-        };
+        let peer = self.role.peer().word();
         let help = "Signal connections that are up";
         let mut family =
             page.family("vestibule_signal_connections", help, None, MetricType::Gauge)?;
@@ -146,12 +143,8 @@ impl Snapshot {
     fn process(&self, page: &mut Page) -> fmt::Result {
         let help = "Log lines dropped because the log's output was blocked";
         page.counter("vestibule_log_lines_dropped", help, log::dropped_lines())?;
-        let role = match self.role {
-            Role::Gateway => "gateway",
-            Role::Server => "server",
-        };
         page.family("vestibule_build", "The software that runs", None, MetricType::Info)?
-            .encode_info(&[("version", env!("CARGO_PKG_VERSION")), ("role", role)])?;
+            .encode_info(&[("version", env!("CARGO_PKG_VERSION")), ("role", self.role.word())])?;
         let Some(figures) = ProcessFigures::read() else { return Ok(()) };
         let (name, help) = ("process_cpu", "User and system time");
         page.family(name, help, Some(&Unit::Seconds), MetricType::Counter)?
@@ -197,4 +190,104 @@ impl Page<'_> {
 
 fn counter(encoder: &mut MetricEncoder, value: u64) -> fmt::Result {
     encoder.encode_counter::<NoLabelSet, _, f64>(&value, None)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::ledger::Ledger;
+    use super::super::record::sample;
+    use super::*;
+
+    fn snapshot() -> Snapshot {
+        let mut ledger = Ledger::new(1);
+        ledger.session_ended(&sample("s-1"));
+        let workers =
+            vec![Arc::new(WorkerCounters::default()), Arc::new(WorkerCounters::default())];
+        for worker in &workers {
+            worker.connections_accepted.add(3);
+            worker.bytes_agent_to_server.add(1_500);
+        }
+        Snapshot {
+            role: Role::Gateway,
+            workers,
+            figures: ledger.figures(),
+            waiting_agents: 2,
+            invitations: vec![("claimed", 1)],
+            signal_connections: vec![("server-1.lan".to_owned(), 1)],
+            certificates: vec![("/etc/vestibule/gateway.pem".to_owned(), 1_800_000_000)],
+        }
+    }
+
+    #[test]
+    fn every_metric_has_its_name_type_and_unit() {
+        let page = render(snapshot());
+        assert!(page.ends_with("\n# EOF\n"), "{page}");
+        for family in [
+            "vestibule_connections_accepted counter",
+            "vestibule_connections gauge",
+            "vestibule_handshakes gauge",
+            "vestibule_connections_ended counter",
+            "vestibule_sessions gauge",
+            "vestibule_sessions_ended counter",
+            "vestibule_stage_seconds histogram",
+            "vestibule_relayed_bytes counter",
+            "vestibule_worker_turns counter",
+            "vestibule_worker_mails counter",
+            "vestibule_waiting_agents gauge",
+            "vestibule_invitations counter",
+            "vestibule_signal_connections gauge",
+            "vestibule_certificate_expiry_timestamp_seconds gauge",
+            "vestibule_log_lines_dropped counter",
+            "vestibule_build info",
+            "process_cpu_seconds counter",
+            "process_resident_memory_bytes gauge",
+            "process_open_fds gauge",
+        ] {
+            let kind = format!("# TYPE {family}\n");
+            assert_eq!(page.matches(&kind).count(), 1, "{kind}{page}");
+            let name = family.split(' ').next().expect("a name");
+            for unit in ["seconds", "bytes"] {
+                let line = format!("# UNIT {name} {unit}\n");
+                assert_eq!(page.contains(&line), name.ends_with(unit), "{line}{page}");
+            }
+        }
+    }
+
+    #[test]
+    fn samples_stand_under_their_final_names() {
+        let page = render(snapshot());
+        for line in [
+            "vestibule_connections_accepted_total 6",
+            "vestibule_sessions_ended_total{service=\"web\",reason=\"finished\"} 1",
+            "vestibule_relayed_bytes_total{direction=\"agent_to_server\",worker=\"1\"} 1500",
+            "vestibule_stage_seconds_count{stage=\"handshake\"} 1",
+            "vestibule_stage_seconds_bucket{le=\"0.001\",stage=\"handshake\"} 0",
+            "vestibule_stage_seconds_bucket{le=\"0.0025\",stage=\"handshake\"} 1",
+            "vestibule_stage_seconds_bucket{le=\"+Inf\",stage=\"handshake\"} 1",
+            "vestibule_invitations_total{outcome=\"claimed\"} 1",
+            "vestibule_signal_connections{server=\"server-1.lan\"} 1",
+            "vestibule_build_info{version=\"0.1.0\",role=\"gateway\"} 1",
+        ] {
+            assert!(page.lines().any(|each| each == line), "{line}\nin\n{page}");
+        }
+    }
+
+    #[test]
+    fn at_a_server_the_peers_of_signal_connections_are_gateways() {
+        let page = render(Snapshot { role: Role::Server, ..snapshot() });
+        assert!(page.contains("vestibule_signal_connections{gateway=\"server-1.lan\"} 1\n"));
+    }
+
+    #[test]
+    fn a_hostile_name_forges_no_sample() {
+        let hostile = "web\"} 1\nvestibule_sessions 99\n# EOF\n\\";
+        let mut snapshot = snapshot();
+        snapshot.signal_connections = vec![(hostile.to_owned(), 1)];
+        snapshot.figures.sessions_ended[0].0 = hostile.into();
+        let page = render(snapshot);
+        assert!(!page.lines().any(|line| line == "vestibule_sessions 99"), "{page}");
+        assert_eq!(page.lines().filter(|&line| line == "# EOF").count(), 1, "{page}");
+        let escaped = r#"{server="web\"} 1\nvestibule_sessions 99\n# EOF\n\\"} 1"#;
+        assert!(page.contains(escaped), "{page}");
+    }
 }

@@ -16,4 +16,6 @@ mod process;
 #[cfg(feature = "engine")]
 pub mod record;
 #[cfg(feature = "engine")]
+mod stage_times;
+#[cfg(feature = "engine")]
 pub mod status;

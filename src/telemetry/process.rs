@@ -29,7 +29,7 @@ impl ProcessFigures {
     }
 }
 
-/// Reads the line `VmRSS:	    1760 kB`.
+/// Reads the line `VmRSS:   1760 kB`.
 fn resident_memory(status: &str) -> Option<u64> {
     let value = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
     let kilobytes: u64 = value.trim().strip_suffix(" kB")?.parse().ok()?;

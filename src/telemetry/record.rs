@@ -72,9 +72,10 @@ pub struct ConnectionRecord {
 /// A stretch of a session's way to being joined.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Stage {
-    /// From accept to the whole ClientHello.
+    /// From accept to the whole `ClientHello`.
     AcceptToHello,
-    /// The TLS handshake, from the whole ClientHello on; at the server, dialling and TLS with the gateway.
+    /// The TLS handshake, from the whole `ClientHello` on; at the server, dialling the gateway and TLS
+    /// with it.
     Handshake,
     /// From admission until the invitation was written to a signal connection.
     AdmissionToInvitation,
@@ -123,6 +124,27 @@ impl Stages {
     /// The time of a stage; `None` where there was no such stage.
     pub fn get(&self, stage: Stage) -> Option<Duration> {
         self.0[stage as usize]
+    }
+}
+
+/// A session that finished after 3 s, as a gateway saw it.
+#[cfg(test)]
+pub(super) fn sample(session: &str) -> SessionRecord {
+    let mut stages = Stages::default();
+    stages.set(Stage::Handshake, Duration::from_micros(1_250));
+    stages.set(Stage::AcceptToJoined, Duration::from_millis(8));
+    SessionRecord {
+        session: session.to_owned(),
+        service: "web".into(),
+        device: Some("dns:laptop-7.example.com".into()),
+        agent: SocketAddr::from(([192, 0, 2, 7], 50_000)),
+        way: Way::Gateway { listener: "agents".into(), server: "server-1.lan".into() },
+        worker: 0,
+        bytes_to_server: 1_500,
+        bytes_to_agent: 64_000,
+        stages,
+        duration: Duration::from_secs(3),
+        reason: CloseReason::Finished,
     }
 }
 

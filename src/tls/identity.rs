@@ -152,3 +152,133 @@ fn glob(pattern: &str, text: &str) -> bool {
         .try_fold(text, |text, piece| text.find(piece).map(|at| &text[at + piece.len()..]))
         .is_some()
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use rcgen::{CertificateParams, DnType, KeyPair, SanType};
+
+    use super::*;
+    use crate::tls::testing::{common_name, dns};
+
+    fn identity(subject: &str, names: Vec<SanType>) -> Result<Identity, IdentityError> {
+        let mut params = CertificateParams::default();
+        params.distinguished_name = common_name(subject);
+        params.subject_alt_names = names;
+        identity_of(&params)
+    }
+
+    fn identity_of(params: &CertificateParams) -> Result<Identity, IdentityError> {
+        let key = KeyPair::generate().expect("a key");
+        Identity::of(params.self_signed(&key).expect("a certificate").der())
+    }
+
+    fn uri(text: &str) -> SanType {
+        SanType::URI(text.try_into().expect("ASCII"))
+    }
+
+    fn email(text: &str) -> SanType {
+        SanType::Rfc822Name(text.try_into().expect("ASCII"))
+    }
+
+    #[test]
+    fn names_come_in_the_order_of_their_kinds_and_dns_names_in_lower_case() {
+        let names =
+            vec![email("Jo@example.com"), uri("spiffe://x/PC"), dns("PC.example.com"), dns("b")];
+        let identity = identity("ignored", names).expect("an identity");
+        let expected = ["pc.example.com", "b", "uri:spiffe://x/PC", "email:Jo@example.com"];
+        assert_eq!(identity.names, expected);
+        assert_eq!(identity.name(), "pc.example.com");
+    }
+
+    #[test]
+    fn the_common_name_counts_only_where_there_are_no_alternative_names() {
+        assert_eq!(identity("pc 17", vec![]).expect("an identity").name(), "cn:pc 17");
+        let address = SanType::IpAddress([192, 0, 2, 1].into());
+        assert_eq!(identity("pc 17", vec![address]), Err(IdentityError::Nameless));
+        assert_eq!(identity_of(&CertificateParams::default()).expect("one").names.len(), 1);
+    }
+
+    #[test]
+    fn a_name_that_could_forge_a_line_of_the_log_or_another_kind_of_name_is_refused() {
+        for text in ["a\nb", "a\0b", "a\x1b[2J", "a b", "cn:a", "uri:a", "email:a", ""] {
+            let result = identity("x", vec![dns(text)]);
+            assert_eq!(result, Err(IdentityError::Unprintable { kind: "DNS" }), "{text:?}");
+        }
+        assert_eq!(
+            identity("x", vec![dns("good"), uri("a\rb")]),
+            Err(IdentityError::Unprintable { kind: "uri" })
+        );
+        for text in ["a\nb", "a\0b", "\u{202e}a", "ä", ""] {
+            let result = identity(text, vec![]);
+            assert_eq!(result, Err(IdentityError::Unprintable { kind: "cn" }), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn enormous_names_and_numbers_of_names_are_refused() {
+        let long = "a".repeat(MAX_IDENTITY_LEN + 1);
+        assert!(matches!(identity("x", vec![dns(&long)]), Err(IdentityError::TooLong { .. })));
+        assert!(matches!(identity(&long, vec![]), Err(IdentityError::TooLong { .. })));
+        let many = vec![dns("a"); MAX_IDENTITY_NAMES + 1];
+        assert!(matches!(identity("x", many), Err(IdentityError::TooMany { .. })));
+        let mut params = CertificateParams::default();
+        params.distinguished_name = rcgen::DistinguishedName::new();
+        params.distinguished_name.push(DnType::OrganizationName, "o");
+        assert_eq!(identity_of(&params), Err(IdentityError::Nameless));
+    }
+
+    #[test]
+    fn a_pattern_matches_names_of_its_own_kind_only() {
+        let names = vec![dns("pc.example.com"), uri("https://x.example.com")];
+        let identity = identity("x", names).expect("an identity");
+        for pattern in ["*", "pc.example.com", "PC.*", "*.com", "p*e*.c*m", "uri:*", "uri:https:*"]
+        {
+            assert!(identity.matches(pattern), "{pattern}");
+        }
+        for pattern in ["", "pc", "pc.example.co", "x.example.com", "*x.example.com", "cn:*", "*:*"]
+        {
+            assert!(!identity.matches(pattern), "{pattern}");
+        }
+        assert!(identity.has_dns_name("PC.example.com"));
+        assert!(!identity.has_dns_name("uri:https://x.example.com"));
+    }
+
+    fn slow_glob(pattern: &[u8], text: &[u8]) -> bool {
+        match pattern.split_first() {
+            None => text.is_empty(),
+            Some((b'*', rest)) => (0..=text.len()).any(|at| slow_glob(rest, &text[at..])),
+            Some((byte, rest)) => text
+                .split_first()
+                .is_some_and(|(first, text)| first == byte && slow_glob(rest, text)),
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_glob_matches_what_its_definition_says(pattern in "[ab*]{0,8}", text in "[ab]{0,10}") {
+            let expected = slow_glob(pattern.as_bytes(), text.as_bytes());
+            prop_assert_eq!(glob(&pattern, &text), expected);
+        }
+
+        #[test]
+        fn no_bytes_make_the_parser_panic(
+            at in any::<prop::sample::Index>(),
+            byte in any::<u8>(),
+            noise in prop::collection::vec(any::<u8>(), 0..200),
+        ) {
+            let mut params = CertificateParams::default();
+            params.subject_alt_names = vec![dns("pc.example.com"), uri("a:b")];
+            let key = KeyPair::generate().expect("a key");
+            let mut der = params.self_signed(&key).expect("a certificate").der().to_vec();
+            let index = at.index(der.len());
+            der[index] = byte;
+            for bytes in [der, noise] {
+                if let Ok(identity) = Identity::of(&CertificateDer::from(bytes)) {
+                    let printable = |name: &String| name.bytes().all(|b| (b' '..=b'~').contains(&b));
+                    prop_assert!(identity.names.iter().all(printable));
+                }
+            }
+        }
+    }
+}

@@ -143,3 +143,294 @@ fn device_verifier(
 fn required(ca: &Path) -> Result<Arc<dyn ClientCertVerifier>, CredentialError> {
     Ok(WebPkiClientVerifier::builder_with_provider(load_roots(ca)?, provider()).build()?)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+    use std::time::Duration;
+
+    use rustls::crypto::SupportedKxGroup;
+    use rustls::{
+        CertificateError, ClientConnection, Error, NamedGroup, ProtocolVersion, ServerConnection,
+    };
+
+    use super::*;
+    use crate::config::{
+        Credentials, DevicePolicy, GatewayLimits, Listener, ServersPolicy, Service, SessionLimits,
+        Telemetry,
+    };
+    use crate::tls::testing::{Authority, Folder};
+
+    const NAME: &str = "gw.example.com";
+
+    /// Who connects, offering what, to which role, and what is agreed.
+    type Case<'a> = (&'a Credentials, &'a [&'a [u8]], &'a Arc<ServerConfig>, Option<&'a [u8]>);
+
+    /// A CA for each role, and a certificate of each.
+    struct World {
+        gateways: PathBuf,
+        servers: PathBuf,
+        devices: PathBuf,
+        gateway: Credentials,
+        server: Credentials,
+        device: Credentials,
+        _folder: Folder,
+    }
+
+    impl World {
+        fn new() -> Self {
+            let folder = Folder::new();
+            let gateways = Authority::new(&folder, "gateways-ca");
+            let servers = Authority::new(&folder, "servers-ca");
+            let devices = Authority::new(&folder, "devices-ca");
+            Self {
+                gateway: gateways.issue(NAME),
+                server: servers.issue("lan.example.com"),
+                device: devices.issue("pc.example.com"),
+                gateways: gateways.file,
+                servers: servers.file,
+                devices: devices.file,
+                _folder: folder,
+            }
+        }
+
+        fn config(&self, device_certificates: DeviceCertificates, servers: bool) -> GatewayConfig {
+            let credentials = self.gateway.clone();
+            let service = |name: &str, listeners: &[usize], alpn: &[&str]| Service {
+                name: name.to_owned(),
+                listeners: listeners.to_vec(),
+                sni: vec![],
+                alpn: alpn.iter().map(ToString::to_string).collect(),
+                default: false,
+                devices: DevicePolicy::Any,
+            };
+            GatewayConfig {
+                workers: 1,
+                listeners: vec![Listener {
+                    name: "main".to_owned(),
+                    addresses: vec![],
+                    kind: ListenerKind::Tls { credentials, device_certificates, servers },
+                }],
+                servers: ServersPolicy { ca: self.servers.clone(), allow: vec![] },
+                services: vec![
+                    service("web", &[0], &["h2", "http/1.1"]),
+                    service("elsewhere", &[], &[]),
+                    service("raw", &[0], &[]),
+                ],
+                limits: limits(),
+                telemetry: Telemetry { address: None },
+            }
+        }
+
+        /// Roles of a listener where devices must show a certificate.
+        fn roles(&self) -> ListenerRoles {
+            let config = self.config(DeviceCertificates::Required(self.devices.clone()), true);
+            listener_roles(&config, 0).expect("good files")
+        }
+
+        fn client(&self, credentials: Option<&Credentials>, alpn: &[&[u8]]) -> ClientConfig {
+            let credentials = credentials.map(|files| load_credentials(files).expect("a pair"));
+            let roots = load_roots(&self.gateways).expect("a CA");
+            let alpn = alpn.iter().map(|name| name.to_vec()).collect();
+            client_config(roots, credentials, alpn).expect("accepted")
+        }
+    }
+
+    fn limits() -> GatewayLimits {
+        let second = Duration::from_secs(1);
+        GatewayLimits {
+            max_connections: 1,
+            max_handshakes: 1,
+            max_waiting: 1,
+            admission_timeout: second,
+            invitation_timeout: second,
+            session: SessionLimits {
+                idle_timeout: None,
+                half_closed_timeout: second,
+                keepalive: second,
+                user_timeout: second,
+            },
+            drain_timeout: second,
+        }
+    }
+
+    /// Shakes hands in memory, until both have finished or one refuses.
+    fn handshake(
+        client: ClientConfig,
+        name: &str,
+        server: &Arc<ServerConfig>,
+    ) -> Result<(ClientConnection, ServerConnection), Error> {
+        let name = name.to_owned().try_into().expect("a DNS name");
+        let mut client = ClientConnection::new(Arc::new(client), name)?;
+        let mut server = ServerConnection::new(Arc::clone(server))?;
+        while client.wants_write() || server.wants_write() {
+            let mut flight = Vec::new();
+            while client.wants_write() {
+                client.write_tls(&mut flight).expect("a Vec grows as needed");
+            }
+            server.read_tls(&mut flight.as_slice()).expect("a slice does not fail");
+            server.process_new_packets()?;
+            flight.clear();
+            while server.wants_write() {
+                server.write_tls(&mut flight).expect("a Vec grows as needed");
+            }
+            client.read_tls(&mut flight.as_slice()).expect("a slice does not fail");
+            client.process_new_packets()?;
+        }
+        assert!(!client.is_handshaking() && !server.is_handshaking());
+        Ok((client, server))
+    }
+
+    fn refusal(client: ClientConfig, name: &str, server: &Arc<ServerConfig>) -> Error {
+        let result = handshake(client, name, server);
+        result.map(|_| ()).expect_err("the handshake fails")
+    }
+
+    fn foreign(roles: &ListenerRoles, service: usize) -> Arc<ServerConfig> {
+        roles.foreign[service].clone().expect("offered here")
+    }
+
+    #[test]
+    fn each_role_is_agreed_over_tls_1_3_with_a_post_quantum_group() {
+        let world = World::new();
+        let roles = world.roles();
+        let signal = roles.signal.clone().expect("servers are let in");
+        let data = roles.data.clone().expect("servers are let in");
+        let cases: [Case<'_>; 6] = [
+            (&world.server, &[alpn::SIGNAL], &signal, Some(alpn::SIGNAL)),
+            (&world.server, &[b"vestibule-at/0.0", alpn::DATA], &data, Some(alpn::DATA)),
+            (&world.device, &[alpn::AGENT], &roles.agent, Some(alpn::AGENT)),
+            (&world.device, &[b"http/1.1", b"h2"], &foreign(&roles, 0), Some(b"h2")),
+            (&world.device, &[], &foreign(&roles, 0), None),
+            (&world.device, &[b"h2"], &foreign(&roles, 2), None),
+        ];
+        for (credentials, offer, server, agreed) in cases {
+            let client = world.client(Some(credentials), offer);
+            let (client, server) = handshake(client, NAME, server).expect("all is well");
+            assert_eq!(server.alpn_protocol(), agreed);
+            assert_eq!(server.protocol_version(), Some(ProtocolVersion::TLSv1_3));
+            let group = server.negotiated_key_exchange_group().map(SupportedKxGroup::name);
+            assert_eq!(group, Some(NamedGroup::X25519MLKEM768));
+            assert!(server.peer_certificates().is_some());
+            assert!(client.dangerous_extract_secrets().is_ok());
+            assert!(server.dangerous_extract_secrets().is_ok());
+        }
+    }
+
+    #[test]
+    fn a_device_certificate_with_a_servers_alpn_is_refused() {
+        let world = World::new();
+        let roles = world.roles();
+        for (role, name) in [(&roles.signal, alpn::SIGNAL), (&roles.data, alpn::DATA)] {
+            let client = world.client(Some(&world.device), &[name]);
+            let error = refusal(client, NAME, role.as_ref().expect("servers are let in"));
+            assert_eq!(error, Error::InvalidCertificate(CertificateError::UnknownIssuer));
+        }
+    }
+
+    #[test]
+    fn a_server_certificate_does_not_pass_for_a_device() {
+        let world = World::new();
+        let client = world.client(Some(&world.server), &[alpn::AGENT]);
+        let error = refusal(client, NAME, &world.roles().agent);
+        assert_eq!(error, Error::InvalidCertificate(CertificateError::UnknownIssuer));
+    }
+
+    #[test]
+    fn no_certificate_is_enough_only_where_none_is_required() {
+        let world = World::new();
+        let ca = || world.devices.clone();
+        let client = || world.client(None, &[alpn::AGENT]);
+        let roles_with = |asked| listener_roles(&world.config(asked, true), 0).expect("good files");
+
+        let roles = roles_with(DeviceCertificates::Required(ca()));
+        assert_eq!(refusal(client(), NAME, &roles.agent), Error::NoCertificatesPresented);
+        for asked in [DeviceCertificates::Optional(ca()), DeviceCertificates::None] {
+            let roles = roles_with(asked);
+            let (_, server) = handshake(client(), NAME, &roles.agent).expect("none is required");
+            assert!(server.peer_certificates().is_none());
+            let signal = roles.signal.expect("servers are let in");
+            let client = world.client(None, &[alpn::SIGNAL]);
+            assert_eq!(refusal(client, NAME, &signal), Error::NoCertificatesPresented);
+        }
+    }
+
+    #[test]
+    fn a_certificate_of_a_strange_ca_is_refused_even_where_none_is_required() {
+        let world = World::new();
+        let config = world.config(DeviceCertificates::Optional(world.devices.clone()), true);
+        let roles = listener_roles(&config, 0).expect("good files");
+        let client = world.client(Some(&world.server), &[alpn::AGENT]);
+        let error = refusal(client, NAME, &roles.agent);
+        assert_eq!(error, Error::InvalidCertificate(CertificateError::UnknownIssuer));
+    }
+
+    #[test]
+    fn a_gateway_of_another_name_or_another_ca_is_refused() {
+        let world = World::new();
+        let roles = world.roles();
+        let client = world.client(Some(&world.device), &[alpn::AGENT]);
+        let error = refusal(client, "other.example.com", &roles.agent);
+        assert!(
+            matches!(
+                error,
+                Error::InvalidCertificate(CertificateError::NotValidForNameContext { .. })
+            ),
+            "{error:?}"
+        );
+        let roots = load_roots(&world.devices).expect("a CA");
+        let client = client_config(roots, None, vec![alpn::AGENT.to_vec()]).expect("accepted");
+        let error = refusal(client, NAME, &roles.agent);
+        assert_eq!(error, Error::InvalidCertificate(CertificateError::UnknownIssuer));
+    }
+
+    #[test]
+    fn an_alpn_that_the_service_does_not_offer_is_refused() {
+        let world = World::new();
+        let client = world.client(Some(&world.device), &[b"smtp"]);
+        let error = refusal(client, NAME, &foreign(&world.roles(), 0));
+        assert_eq!(error, Error::NoApplicationProtocol);
+    }
+
+    #[test]
+    fn a_listener_without_servers_and_services_elsewhere_have_no_configuration() {
+        let world = World::new();
+        let config = world.config(DeviceCertificates::None, false);
+        let roles = listener_roles(&config, 0).expect("good files");
+        assert!(roles.signal.is_none() && roles.data.is_none());
+        let offered = roles.foreign.iter().map(Option::is_some).collect::<Vec<_>>();
+        assert_eq!(offered, [true, false, true]);
+    }
+
+    /// A server that knows TLS 1.2 only.
+    fn old_server(world: &World) -> Arc<ServerConfig> {
+        let credentials = load_credentials(&world.gateway).expect("a pair");
+        let builder = ServerConfig::builder_with_provider(provider());
+        let builder = builder.with_protocol_versions(&[&TLS12]).expect("aws-lc-rs knows it");
+        let resolver = Arc::new(SingleCertAndKey::from(credentials));
+        Arc::new(builder.with_no_client_auth().with_cert_resolver(resolver))
+    }
+
+    #[test]
+    fn tls_1_2_is_for_backends_only() {
+        let world = World::new();
+        let backend =
+            BackendTls { ca: world.gateways.clone(), name: NAME.to_owned(), credentials: None };
+        let client = backend_config(&backend, vec![]).expect("good files");
+        let (client, _) =
+            handshake(client, NAME, &old_server(&world)).expect("backends may be old");
+        assert_eq!(client.protocol_version(), Some(ProtocolVersion::TLSv1_2));
+
+        let error = refusal(world.client(None, &[]), NAME, &old_server(&world));
+        assert!(matches!(error, Error::PeerIncompatible(_)), "{error:?}");
+    }
+
+    #[test]
+    fn no_ticket_is_given_out() {
+        let world = World::new();
+        let client = world.client(Some(&world.device), &[alpn::AGENT]);
+        let (client, server) = handshake(client, NAME, &world.roles().agent).expect("all is well");
+        assert_eq!(client.tls13_tickets_received(), 0);
+        assert_eq!(server.handshake_kind(), Some(rustls::HandshakeKind::Full));
+    }
+}

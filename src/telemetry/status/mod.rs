@@ -1,8 +1,16 @@
 //! The status page: what the running process is doing, as JSON and as a page for a terminal.
 
+mod client;
+mod page;
+
 use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
+
+pub use client::{FetchError, fetch};
+pub use page::render;
+
+use super::counters::WorkerCounters;
 
 /// What a running process is doing. The JSON of `/status` and of `vestibule status --json`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -43,6 +51,25 @@ pub enum Role {
     Gateway,
     /// In the LAN.
     Server,
+}
+
+impl Role {
+    /// The subcommand of this role, and its word in metrics.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Gateway => "gateway",
+            Self::Server => "server",
+        }
+    }
+
+    /// The role at the other end of its signal connections.
+    #[must_use]
+    pub const fn peer(self) -> Self {
+        match self {
+            Self::Gateway => Self::Server,
+            Self::Server => Self::Gateway,
+        }
+    }
 }
 
 /// Where a process stands in its life.
@@ -171,4 +198,82 @@ pub struct Worker {
     pub sessions: u64,
     /// Payload relayed in both directions, in bytes.
     pub bytes: u64,
+}
+
+impl From<&WorkerCounters> for Worker {
+    fn from(counters: &WorkerCounters) -> Self {
+        Self {
+            connections: counters.connections_open.get(),
+            sessions: counters.sessions_open.get(),
+            bytes: counters.bytes_agent_to_server.get() + counters.bytes_server_to_agent.get(),
+        }
+    }
+}
+
+/// A gateway with one server and two of its sessions listed.
+#[cfg(test)]
+pub(super) fn sample() -> Status {
+    let address = |text: &str| text.parse().expect("an address");
+    let count = |reason: &str, count| Count { reason: reason.to_owned(), count };
+    let session =
+        |who: &str, age_s| Session { who: who.to_owned(), service: "web".to_owned(), age_s };
+    let latency = |stage: &str, p50_us| Latency {
+        stage: stage.to_owned(),
+        count: 1_300,
+        p50_us,
+        p99_us: p50_us * 4,
+        max_us: p50_us * 9,
+    };
+    Status {
+        role: Role::Gateway,
+        version: "0.1.0".to_owned(),
+        instance: "00ff00ff00ff00ff".to_owned(),
+        pid: 4242,
+        uptime_s: 11_520,
+        state: State::Ready,
+        listeners: vec![
+            Listener {
+                name: "agents".to_owned(),
+                addresses: vec![address("0.0.0.0:13000"), address("[::]:13000")],
+                kind: "tls".to_owned(),
+                connections: 1_312,
+            },
+            Listener {
+                name: "old".to_owned(),
+                addresses: vec![address("0.0.0.0:14000")],
+                kind: "plain".to_owned(),
+                connections: 1,
+            },
+        ],
+        signal_connections: vec![SignalConnection {
+            peer: "server-1.lan".to_owned(),
+            address: Some(address("10.0.0.5:55432")),
+            up_s: Some(11_400),
+            services: vec!["files".to_owned(), "web".to_owned()],
+            sessions: 1_310,
+            waiting: 2,
+        }],
+        waiting: Waiting { agents: 2, bound: 4_096 },
+        sessions: Sessions {
+            live: 1_310,
+            oldest: vec![
+                session("dns:laptop-7.example.com", 9_000),
+                session("192.0.2.7:50000", 42),
+            ],
+        },
+        totals: Totals {
+            connections: 2_650,
+            bytes_to_server: 12_345_678_901,
+            bytes_to_agent: 987_654,
+            ended: Ended {
+                sessions: vec![count("finished", 1_290), count("agent_reset", 10)],
+                connections: vec![count("not_tls", 40)],
+            },
+        },
+        latencies: vec![latency("handshake", 1_250), latency("accept_to_joined", 8_400)],
+        workers: vec![
+            Worker { connections: 700, sessions: 655, bytes: 6_000_000_000 },
+            Worker { connections: 613, sessions: 655, bytes: 6_345_678_901 },
+        ],
+    }
 }
