@@ -192,7 +192,7 @@ fn endpoint(gateway: Gateway) -> Result<Endpoint, AgentError> {
     let name = ServerName::try_from(gateway.name.as_str())
         .map_err(|_| AgentError::GatewayName { name: gateway.name.clone() })?
         .to_owned();
-    Ok(Endpoint { host: gateway.address.host, port: gateway.address.port, name })
+    Ok(Endpoint { address: gateway.address, name })
 }
 
 /// Takes the next connection of any listener. `turn` goes round, so that none starves the others.
