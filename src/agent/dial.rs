@@ -1,4 +1,4 @@
-use std::{fmt, io};
+use std::io;
 
 use rustls::CertificateError;
 use rustls::pki_types::ServerName;
@@ -11,6 +11,7 @@ use tokio_rustls::client::TlsStream;
 
 use super::relay::loss;
 use super::socket::prepare_gateway_leg;
+use crate::config::HostPort;
 use crate::limits::{DIAL_TIMEOUT, OPEN_TIMEOUT};
 use crate::relay::{CloseReason, Party};
 use crate::wire::{
@@ -21,8 +22,7 @@ use crate::wire::{
 /// A gateway to dial.
 #[derive(Debug)]
 pub(super) struct Endpoint {
-    pub(super) host: String,
-    pub(super) port: u16,
+    pub(super) address: HostPort,
     /// Name that its certificate must bear.
     pub(super) name: ServerName<'static>,
 }
@@ -83,16 +83,6 @@ impl OpenError {
     }
 }
 
-impl fmt::Display for Endpoint {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.host.contains(':') {
-            write!(f, "[{}]:{}", self.host, self.port)
-        } else {
-            write!(f, "{}:{}", self.host, self.port)
-        }
-    }
-}
-
 impl Endpoint {
     /// Dials the gateway and asks for a session with the service.
     pub(super) async fn open(
@@ -109,7 +99,7 @@ impl Endpoint {
     }
 
     async fn dial(&self, connector: &TlsConnector) -> Result<TlsStream<TcpStream>, OpenError> {
-        let stream = TcpStream::connect((self.host.as_str(), self.port))
+        let stream = TcpStream::connect((self.address.host.as_str(), self.address.port))
             .await
             .map_err(OpenError::Connect)?;
         prepare_gateway_leg(&stream).map_err(OpenError::Connect)?;

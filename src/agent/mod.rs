@@ -129,6 +129,7 @@ impl Agent {
             let (address, service) = (forward.address, forward.service);
             match TcpListener::bind(address).await {
                 Ok(listener) => {
+                    let address = listener.local_addr().unwrap_or(address);
                     tracing::info!(target: TARGET, %address, service, "forwarding");
                     listeners.push(ForwardListener { listener, service: service.into() });
                 }
@@ -164,6 +165,9 @@ impl Agent {
                 Some(_) = sessions.join_next() => continue,
                 accepted = poll_fn(|cx| poll_accept(&listeners, &mut turn, cx)) => accepted,
             };
+            if let Some(suppressed) = refusals.summary(Instant::now()) {
+                tracing::warn!(target: TARGET, suppressed, "more local connections were reset");
+            }
             if let Ok(local) = &accepted {
                 socket::prepare_local(local);
             }
@@ -188,7 +192,7 @@ fn endpoint(gateway: Gateway) -> Result<Endpoint, AgentError> {
     let name = ServerName::try_from(gateway.name.as_str())
         .map_err(|_| AgentError::GatewayName { name: gateway.name.clone() })?
         .to_owned();
-    Ok(Endpoint { host: gateway.address.host, port: gateway.address.port, name })
+    Ok(Endpoint { address: gateway.address, name })
 }
 
 /// Takes the next connection of any listener. `turn` goes round, so that none starves the others.
@@ -209,11 +213,7 @@ fn poll_accept(
 }
 
 fn warn_of_refusal(lines: &mut LineLimiter, max_connections: usize) {
-    let now = Instant::now();
-    if let Some(suppressed) = lines.summary(now) {
-        tracing::warn!(target: TARGET, suppressed, "more local connections were reset");
-    }
-    if lines.allow(now) {
+    if lines.allow(Instant::now()) {
         tracing::warn!(
             target: TARGET, max_connections, "local connection reset: max_connections is reached"
         );

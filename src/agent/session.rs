@@ -35,7 +35,7 @@ impl Gateways {
                     false
                 }
                 Err(error) => {
-                    tracing::warn!(target: TARGET, service, %gateway, %error, "no session");
+                    tracing::warn!(target: TARGET, service, gateway = %gateway.address, %error, "no session");
                     error.leads_to_next_gateway()
                 }
             };
@@ -62,7 +62,7 @@ pub(super) async fn serve(
         () = lost(&local) => return end.log(&service, CloseReason::Reset(Party::Local)),
         () = stopped(&mut stop) => return end.log(&service, CloseReason::DrainTimeout),
     };
-    end.gateway = answer.0.to_string();
+    end.gateway = answer.0.address.to_string();
     let opened = match answer.1 {
         Ok(opened) => opened,
         Err(error) => return end.log(&service, error.reason()),

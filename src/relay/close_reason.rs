@@ -25,7 +25,7 @@ pub enum CloseReason {
     Finished,
     /// The peer reset its connection, or the kernel lost it.
     Reset(Party),
-    /// The peer ended TCP without a close_notify: bytes may be missing.
+    /// The peer ended TCP without a `close_notify`: bytes may be missing.
     Truncated(Party),
     /// The peer broke the rules of TLS after the handshake, or sent a fatal alert.
     Corrupt(Party),
