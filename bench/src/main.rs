@@ -1,1 +1,99 @@
-fn main() {}
+//! `vestibule-bench`: measures gateway and server, the floor below them, and a plain relay beside them,
+//! in the same run. It starts everything itself. `bench/README.md` says what each figure means.
+
+mod backend;
+mod error;
+mod exchange;
+mod figures;
+mod floor;
+mod load;
+mod machine;
+mod pattern;
+mod process;
+mod relay;
+mod results;
+mod run;
+mod scenario;
+mod setup;
+mod table;
+mod target;
+mod tls;
+mod usage;
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::error::BenchError;
+use crate::relay::RelayArguments;
+use crate::results::Results;
+use crate::run::RunArguments;
+
+/// Measures Vestibule, its floor and a peer, side by side
+#[derive(Debug, Parser)]
+#[command(version)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run scenarios and print the table
+    Run(RunArguments),
+    /// Print the table of results that were kept
+    Table {
+        /// A file that `run --json` has written
+        file: PathBuf,
+    },
+    /// The backend: echo, sink and source
+    Backend {
+        /// Address to listen on
+        #[arg(long)]
+        listen: SocketAddr,
+    },
+    /// The floor: a plain copy with two AEAD passes
+    Floor {
+        /// Address to listen on
+        #[arg(long)]
+        listen: SocketAddr,
+        /// Address of the backend
+        #[arg(long)]
+        backend: SocketAddr,
+    },
+    /// A plain relay on tokio-rustls, as a peer
+    Relay(RelayArguments),
+    /// The load generator; `run` talks to it
+    #[command(hide = true)]
+    Load,
+}
+
+fn main() -> ExitCode {
+    match execute(Arguments::parse().command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("vestibule-bench: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn execute(command: Command) -> Result<(), BenchError> {
+    match command {
+        Command::Run(arguments) => run::run(arguments),
+        Command::Table { file } => {
+            let results = Results::read(&file)?;
+            print!("{}", table::render(&results));
+            match results.unclean() {
+                0 => Ok(()),
+                unclean => Err(BenchError::Unclean(unclean)),
+            }
+        }
+        Command::Backend { listen } => backend::run(listen),
+        Command::Floor { listen, backend } => floor::run(listen, backend),
+        Command::Relay(arguments) => relay::run(arguments),
+        Command::Load => load::run(),
+    }
+}

@@ -1,0 +1,71 @@
+//! What can go wrong around a measurement. Errors of sessions are not here: they are counted.
+
+use std::io;
+use std::path::PathBuf;
+
+/// Ends a sample, or the whole run.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum BenchError {
+    /// A system call on something that the message names.
+    #[error("{what}: {source}")]
+    Io {
+        /// What was done, to which file, address or process.
+        what: String,
+        /// Why it failed.
+        source: io::Error,
+    },
+    /// A process under test, or one that helps, is not as it should be.
+    #[error("{process} {what}; the end of its log:\n{log}")]
+    Process {
+        /// Its name in the table.
+        process: String,
+        /// What it did, or failed to do.
+        what: String,
+        /// The last lines that it wrote.
+        log: String,
+    },
+    /// A command that should have ended well.
+    #[error("`{command}` failed ({status}): {output}")]
+    Command {
+        /// As typed.
+        command: String,
+        /// Exit status.
+        status: String,
+        /// What it printed.
+        output: String,
+    },
+    /// A file that does not hold what it should.
+    #[error("{path}: {what}", path = path.display())]
+    File {
+        /// Which file.
+        path: PathBuf,
+        /// What is wrong with it.
+        what: String,
+    },
+    /// Certificates or keys that rustls refuses.
+    #[error("TLS settings from {folder}: {source}", folder = folder.display())]
+    Tls {
+        /// The folder of the PKI.
+        folder: PathBuf,
+        /// What rustls says.
+        source: rustls::Error,
+    },
+    /// Two processes of the bench do not understand each other.
+    #[error("the load generator's {what} is not valid: {source}")]
+    Conversation {
+        /// Plan or report.
+        what: &'static str,
+        /// Where the JSON fails.
+        source: serde_json::Error,
+    },
+    /// Everything ran, but not everything was right.
+    #[error("{0} of the samples have errors: see the table")]
+    Unclean(usize),
+}
+
+impl BenchError {
+    /// Names what was done when the system call failed.
+    pub(crate) fn io(what: impl Into<String>) -> impl FnOnce(io::Error) -> Self {
+        move |source| Self::Io { what: what.into(), source }
+    }
+}

@@ -1,0 +1,158 @@
+//! Latency: messages by the clock on many sessions, beside bulk ones. A message counts from when it was
+//! *due*: one that had to wait for the answer to the message before it is late, and shows it
+//! ("coordinated omission" would hide it).
+
+use std::time::{Duration, Instant};
+
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+
+use super::Gate;
+use super::bulk;
+use super::dial::{self, Dialer, Stream};
+use super::tally::Tally;
+use crate::error::BenchError;
+use crate::scenario::Direction;
+
+/// Bytes of a message.
+const MESSAGE_LEN: u64 = 64;
+/// Bytes of one bulk transfer; they follow each other until the last message was due.
+const TRANSFER_LEN: u64 = 16_000_000;
+
+/// The numbers of the scenario.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Shape {
+    /// Sessions with messages.
+    pub(super) sessions: u64,
+    /// Messages a second of each.
+    pub(super) rate: u64,
+    /// How long.
+    pub(super) seconds: u64,
+    /// Bulk sessions beside them.
+    pub(super) bulk: u64,
+}
+
+impl Shape {
+    /// Messages of all sessions.
+    fn messages(self) -> u64 {
+        self.sessions * self.rate * self.seconds
+    }
+
+    /// When message `number` of the run is due after its start, spread evenly.
+    fn due(self, number: u64) -> Duration {
+        Duration::from_nanos(number * 1_000_000_000 / (self.sessions * self.rate))
+    }
+}
+
+/// All sessions are open before the first message is due.
+pub(super) async fn run(
+    dialer: &Dialer,
+    shape: Shape,
+    gate: &mut Gate,
+) -> Result<Tally, BenchError> {
+    let mut tally = Tally::default();
+    let mut streams = Vec::new();
+    for _ in 0..shape.sessions {
+        match dialer.dial().await {
+            Ok(stream) => streams.push(stream),
+            Err(error) => tally.fail(&error),
+        }
+    }
+    let mut companions = Vec::new();
+    for number in 0..shape.bulk {
+        let direction = direction_of(number);
+        match bulk::open(dialer, direction, number).await {
+            Ok(stream) => companions.push((number, direction, stream)),
+            Err(error) => tally.fail(&error),
+        }
+    }
+    let start = gate.pass().await?;
+
+    let mut tasks = JoinSet::new();
+    let mut clocks = Vec::new();
+    for (number, stream) in (0..).zip(streams) {
+        // Holds all messages of the session: a message that is late must not delay the clock.
+        let capacity = usize::try_from(shape.rate * shape.seconds).unwrap_or(usize::MAX).max(1);
+        let (clock, due) = mpsc::channel(capacity);
+        clocks.push(clock);
+        tasks.spawn(send_messages(stream, number, due));
+    }
+    let end = start + Duration::from_secs(shape.seconds);
+    for (number, direction, stream) in companions {
+        tasks.spawn(transfer_until(end, stream, number, direction));
+    }
+    let pacer = tokio::task::spawn_blocking(move || pace(start, shape, &clocks));
+    tally.merge(pacer.await.expect("the pacer does not panic"));
+    while let Some(task) = tasks.join_next().await {
+        tally.merge(task.expect("sessions don't panic"));
+    }
+    Ok(tally)
+}
+
+/// Hands each message to its session when it is due. A thread of its own, since tokio's timers round
+/// to a millisecond.
+fn pace(start: Instant, shape: Shape, clocks: &[mpsc::Sender<Instant>]) -> Tally {
+    let mut tally = Tally::default();
+    for (number, clock) in (0..shape.messages()).zip(clocks.iter().cycle()) {
+        let due = start + shape.due(number);
+        let now = Instant::now();
+        std::thread::sleep(due.saturating_duration_since(now));
+        tally.note_lateness(due.elapsed());
+        // Fails only where the session has ended with an error, which is counted there.
+        let _ = clock.try_send(due);
+    }
+    tally
+}
+
+async fn send_messages(mut stream: Stream, number: u64, mut due: mpsc::Receiver<Instant>) -> Tally {
+    let mut tally = Tally::default();
+    while let Some(due) = due.recv().await {
+        if let Err(error) = dial::echo(&mut stream, number, MESSAGE_LEN).await {
+            tally.fail(&error);
+            return tally;
+        }
+        tally.note_latency(due.elapsed());
+        tally.messages += 1;
+    }
+    tally.count_end(dial::close(stream).await);
+    tally
+}
+
+async fn transfer_until(
+    end: Instant,
+    mut stream: Stream,
+    number: u64,
+    direction: Direction,
+) -> Tally {
+    let mut tally = Tally::default();
+    while Instant::now() < end {
+        if let Err(error) = bulk::transfer(&mut stream, direction, number, TRANSFER_LEN).await {
+            tally.fail(&format!("transfer: {error}"));
+            return tally;
+        }
+        tally.count_bytes(direction, TRANSFER_LEN);
+    }
+    tally.count_end(dial::close(stream).await);
+    tally
+}
+
+/// Every other bulk session goes up, the rest down.
+fn direction_of(number: u64) -> Direction {
+    if number.is_multiple_of(2) { Direction::Up } else { Direction::Down }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn messages_are_due_evenly_over_the_time_of_the_run() {
+        let shape = Shape { sessions: 500, rate: 4, seconds: 20, bulk: 2 };
+        assert_eq!(shape.messages(), 40_000);
+        assert_eq!(shape.due(0), Duration::ZERO);
+        assert_eq!(shape.due(1), Duration::from_micros(500));
+        assert_eq!(shape.due(shape.messages()), Duration::from_secs(20));
+        // Each session has its next message a quarter of a second after the last.
+        assert_eq!(shape.due(507), shape.due(7) + Duration::from_millis(250));
+    }
+}

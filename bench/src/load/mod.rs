@@ -1,0 +1,123 @@
+//! The load generator, a process of its own. It reads a [`Plan`] from standard input, prepares, says
+//! `ready`, waits for a line, works, and prints a [`Report`]. Between these lines `run` reads what the
+//! processes under test have used.
+
+mod bulk;
+mod dial;
+mod idle;
+mod latency;
+mod process;
+mod session_rate;
+mod tally;
+
+use std::io::{BufRead, Write};
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use serde::{Deserialize, Serialize};
+
+pub(crate) use self::process::LoadProcess;
+pub(crate) use self::tally::{Distribution, Report};
+
+use self::dial::Dialer;
+use self::tally::Tally;
+use crate::error::BenchError;
+use crate::scenario::Work;
+use crate::tls::Pki;
+
+/// Says that preparations are done.
+const READY: &str = "ready";
+/// Longest preparation: thousands of sessions with a megabyte each.
+const PREPARE_DEADLINE: Duration = Duration::from_secs(300);
+
+/// What to do, to whom.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Plan {
+    /// Where the target listens.
+    pub(crate) address: SocketAddr,
+    /// The device's certificate; `None` for plain TCP.
+    pub(crate) pki: Option<Pki>,
+    /// The work.
+    pub(crate) work: Work,
+}
+
+/// Runs one plan from standard input.
+pub(crate) fn run() -> Result<(), BenchError> {
+    let mut line = String::new();
+    std::io::stdin().lock().read_line(&mut line).map_err(BenchError::io("reading the plan"))?;
+    let plan: Plan = serde_json::from_str(&line)
+        .map_err(|source| BenchError::Conversation { what: "plan", source })?;
+    let dialer = Dialer::new(plan.address, plan.pki.as_ref())?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_all()
+        .build()
+        .map_err(BenchError::io("starting the runtime"))?;
+    let report = runtime.block_on(execute(dialer, plan.work));
+    // Sessions that hang are not waited for: they are counted, and end with the process.
+    runtime.shutdown_background();
+    let report = serde_json::to_string(&report?)
+        .map_err(|source| BenchError::Conversation { what: "report", source })?;
+    println!("{report}");
+    Ok(())
+}
+
+async fn execute(dialer: Dialer, work: Work) -> Result<Report, BenchError> {
+    let deadline = work.deadline();
+    let mut gate = Gate::default();
+    let working = async {
+        match work {
+            Work::Bulk { direction, connections, bytes } => {
+                bulk::run(&dialer, direction, connections, bytes, &mut gate).await
+            }
+            Work::SessionRate { sessions, concurrency } => {
+                session_rate::run(&dialer, sessions, concurrency, &mut gate).await
+            }
+            Work::Latency { sessions, rate, seconds, bulk } => {
+                let shape = latency::Shape { sessions, rate, seconds, bulk };
+                latency::run(&dialer, shape, &mut gate).await
+            }
+            Work::Idle { sessions, bytes, rest_ms } => {
+                let rest = Duration::from_millis(rest_ms);
+                idle::run(&dialer, sessions, bytes, rest, &mut gate).await
+            }
+        }
+    };
+    let worked = tokio::time::timeout(PREPARE_DEADLINE + deadline, working).await;
+    let tally = worked.unwrap_or_else(|_| {
+        let mut tally = Tally::default();
+        tally.fail(&"the deadline of the whole sample has passed");
+        Ok(tally)
+    })?;
+    Ok(tally.report(gate.elapsed()))
+}
+
+/// Between preparation and work.
+#[derive(Default)]
+struct Gate {
+    passed: Option<Instant>,
+}
+
+impl Gate {
+    /// Says that preparations are done and waits to be let through; returns when that was.
+    async fn pass(&mut self) -> Result<Instant, BenchError> {
+        let conversation = tokio::task::spawn_blocking(|| {
+            let mut out = std::io::stdout().lock();
+            writeln!(out, "{READY}")?;
+            out.flush()?;
+            std::io::stdin().lock().read_line(&mut String::new())
+        });
+        conversation
+            .await
+            .map_err(std::io::Error::from)
+            .flatten()
+            .map_err(BenchError::io("waiting for the signal to start"))?;
+        let now = Instant::now();
+        self.passed = Some(now);
+        Ok(now)
+    }
+
+    fn elapsed(&self) -> Duration {
+        self.passed.map_or(Duration::ZERO, |passed| passed.elapsed())
+    }
+}

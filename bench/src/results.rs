@@ -1,0 +1,142 @@
+//! The results of a run, as they are kept: every sample with all its raw figures. The table is derived
+//! from them and can be printed again.
+
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::BenchError;
+use crate::load::Report;
+use crate::machine::Machine;
+use crate::scenario::{Direction, Scenario, Size, Work};
+use crate::target::Target;
+use crate::usage::Usage;
+
+/// A whole run.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Results {
+    /// Where and with what.
+    pub(crate) machine: Machine,
+    /// Whether the figures are to be trusted.
+    pub(crate) size: Size,
+    /// In the order in which they were taken.
+    pub(crate) samples: Vec<Sample>,
+}
+
+/// One scenario on one target, once.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Sample {
+    /// What was measured.
+    pub(crate) scenario: Scenario,
+    /// On what.
+    pub(crate) target: Target,
+    /// Samples of the same run were taken side by side, and are compared with each other.
+    pub(crate) run: usize,
+    /// When, RFC 3339.
+    pub(crate) started: String,
+    /// What the load generator was asked to do.
+    pub(crate) work: Work,
+    /// What came of it.
+    pub(crate) outcome: Outcome,
+}
+
+/// What came of a sample.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", tag = "outcome")]
+pub(crate) enum Outcome {
+    /// The work came to its end, perhaps with errors.
+    Measured {
+        /// What the load generator saw.
+        load: Report,
+        /// What each process used.
+        processes: Vec<ProcessUsage>,
+    },
+    /// It did not.
+    Failed {
+        /// Why.
+        what: String,
+    },
+}
+
+/// What one process had used at three moments.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct ProcessUsage {
+    /// `gateway`, `server` or `floor`.
+    pub(crate) name: String,
+    /// After the warm-up, before the load generator connects.
+    pub(crate) before: Usage,
+    /// When the load generator is ready; idle sessions are open and at rest.
+    pub(crate) ready: Usage,
+    /// When the work is done.
+    pub(crate) end: Usage,
+}
+
+impl Results {
+    /// Reads a file that [`Results::write`] has written.
+    pub(crate) fn read(path: &Path) -> Result<Self, BenchError> {
+        let text =
+            std::fs::read(path).map_err(BenchError::io(format!("reading {}", path.display())))?;
+        serde_json::from_slice(&text).map_err(|error| BenchError::File {
+            path: path.to_owned(),
+            what: format!("not results of this bench: {error}"),
+        })
+    }
+
+    /// Writes JSON for programs and for the diff of a repository.
+    pub(crate) fn write(&self, path: &Path) -> Result<(), BenchError> {
+        let mut text = serde_json::to_vec_pretty(self)
+            .map_err(|error| BenchError::File { path: path.to_owned(), what: error.to_string() })?;
+        text.push(b'\n');
+        std::fs::write(path, text).map_err(BenchError::io(format!("writing {}", path.display())))
+    }
+
+    /// Samples that are not clean.
+    pub(crate) fn unclean(&self) -> usize {
+        self.samples.iter().filter(|sample| !sample.is_clean()).count()
+    }
+}
+
+impl Sample {
+    /// Whether all work was done and nothing went wrong. Only then its figures are figures.
+    pub(crate) fn is_clean(&self) -> bool {
+        match &self.outcome {
+            Outcome::Measured { load, .. } => load.errors.is_empty() && is_done(&self.work, load),
+            Outcome::Failed { .. } => false,
+        }
+    }
+
+    /// What went wrong, one line each.
+    pub(crate) fn complaints(&self) -> Vec<String> {
+        match &self.outcome {
+            Outcome::Failed { what } => vec![what.clone()],
+            Outcome::Measured { load, .. } => {
+                let errors = load.errors.iter().map(|(what, count)| format!("{count} × {what}"));
+                let undone = !is_done(&self.work, load);
+                errors.chain(undone.then(|| "not all of the work was done".to_owned())).collect()
+            }
+        }
+    }
+}
+
+/// Whether the counts of a report are exactly those of the work.
+fn is_done(work: &Work, load: &Report) -> bool {
+    match *work {
+        Work::Bulk { direction, connections, bytes } => {
+            let moved = match direction {
+                Direction::Up => load.bytes_up,
+                Direction::Down => load.bytes_down,
+            };
+            load.sessions == connections && moved == connections * bytes
+        }
+        Work::SessionRate { sessions, .. } => {
+            load.sessions == sessions && load.messages == sessions
+        }
+        Work::Latency { sessions, rate, seconds, bulk } => {
+            load.sessions == sessions + bulk && load.messages == sessions * rate * seconds
+        }
+        Work::Idle { sessions, bytes, .. } => {
+            let all = sessions * bytes;
+            load.sessions == sessions && load.bytes_up == all && load.bytes_down == all
+        }
+    }
+}

@@ -1,0 +1,99 @@
+//! Certificates and configurations of a run.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::Command;
+
+use crate::error::BenchError;
+use crate::tls::{DEVICE_NAME, GATEWAY_NAME, Pki, SERVER_NAME};
+
+/// Makes the certificates with the command that operators use.
+pub(crate) fn make_pki(vestibule: &Path, pki: &Pki) -> Result<(), BenchError> {
+    for arguments in [
+        &["init"][..],
+        &["gateway", GATEWAY_NAME, "--ip", "127.0.0.1"],
+        &["server", SERVER_NAME],
+        &["device", DEVICE_NAME],
+    ] {
+        let mut command = Command::new(vestibule);
+        command.arg("pki").args(arguments).arg("--dir").arg(pki.folder());
+        let text = format!("{} pki {}", vestibule.display(), arguments.join(" "));
+        let output = command.output().map_err(BenchError::io(format!("running {text}")))?;
+        if !output.status.success() {
+            return Err(BenchError::Command {
+                command: text,
+                status: output.status.to_string(),
+                output: String::from_utf8_lossy(&output.stderr).trim().to_owned(),
+            });
+        }
+    }
+    Ok(())
+}
+
+/// A gateway with one worker and one service for all verified devices.
+pub(crate) fn gateway_toml(pki: &Pki, listen: SocketAddr, telemetry: SocketAddr) -> String {
+    let (certificate, key) = pki.credentials(GATEWAY_NAME);
+    format!(
+        r#"workers = 1
+
+[[listeners]]
+name = "internet"
+addresses = ["{listen}"]
+kind = "tls"
+certificate = "{certificate}"
+key = "{key}"
+device_certificates = "required"
+device_ca = "{device_ca}"
+
+[servers]
+ca = "{server_ca}"
+
+[[servers.allow]]
+name = "{SERVER_NAME}"
+services = "all"
+
+[[services]]
+name = "bench"
+default = true
+devices = "verified"
+
+[telemetry]
+address = "{telemetry}"
+"#,
+        certificate = certificate.display(),
+        key = key.display(),
+        device_ca = pki.ca("devices").display(),
+        server_ca = pki.ca("servers").display(),
+    )
+}
+
+/// A server with one worker that delivers to the backend.
+pub(crate) fn server_toml(
+    pki: &Pki,
+    gateway: SocketAddr,
+    backend: SocketAddr,
+    telemetry: SocketAddr,
+) -> String {
+    let (certificate, key) = pki.credentials(SERVER_NAME);
+    format!(
+        r#"workers = 1
+certificate = "{certificate}"
+key = "{key}"
+gateway_ca = "{gateway_ca}"
+
+[[gateways]]
+address = "{gateway}"
+name = "{GATEWAY_NAME}"
+
+[[services]]
+name = "bench"
+backend = "{backend}"
+
+[telemetry]
+address = "{telemetry}"
+"#,
+        certificate = certificate.display(),
+        key = key.display(),
+        gateway_ca = pki.ca("gateways").display(),
+    )
+}

@@ -1,0 +1,104 @@
+//! CPU time, memory and descriptors of a process, from `/proc` (see `man 5 proc`).
+
+use std::io;
+use std::path::Path;
+
+use rustix::param::clock_ticks_per_second;
+use serde::{Deserialize, Serialize};
+
+/// What a process has used so far, and holds now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Usage {
+    /// On a CPU, in user and kernel, over all threads.
+    pub(crate) cpu_ns: u64,
+    /// Resident set.
+    pub(crate) rss_bytes: u64,
+    /// Resident set in which a page shared with others counts its share only.
+    pub(crate) pss_bytes: u64,
+    /// Open descriptors.
+    pub(crate) descriptors: u64,
+}
+
+impl Usage {
+    /// Of the process with this id. Fails when it has ended.
+    pub(crate) fn of(pid: u32) -> io::Result<Self> {
+        let folder = format!("/proc/{pid}");
+        let folder = Path::new(&folder);
+        let stat = std::fs::read_to_string(folder.join("stat"))?;
+        let ticks = ticks(&stat).ok_or_else(|| malformed("stat"))?;
+        let status = std::fs::read_to_string(folder.join("status"))?;
+        let rollup = std::fs::read_to_string(folder.join("smaps_rollup"))?;
+        Ok(Self {
+            // The scheduler's count is exact, but forgets threads that have ended; the count in ticks
+            // holds those too, rounded down. The larger is the truer.
+            cpu_ns: scheduled_ns(folder)?.max(ticks * (1_000_000_000 / clock_ticks_per_second())),
+            rss_bytes: field_bytes(&status, "VmRSS:").ok_or_else(|| malformed("status"))?,
+            pss_bytes: field_bytes(&rollup, "Pss:").ok_or_else(|| malformed("smaps_rollup"))?,
+            descriptors: std::fs::read_dir(folder.join("fd"))?.count() as u64,
+        })
+    }
+}
+
+/// Time on a CPU of all threads that live.
+fn scheduled_ns(folder: &Path) -> io::Result<u64> {
+    let mut sum = 0;
+    for task in std::fs::read_dir(folder.join("task"))? {
+        // A thread may end between the listing and the reading.
+        let Ok(schedstat) = std::fs::read_to_string(task?.path().join("schedstat")) else {
+            continue;
+        };
+        let ns = schedstat.split(' ').next().and_then(|ns| ns.parse::<u64>().ok());
+        sum += ns.ok_or_else(|| malformed("schedstat"))?;
+    }
+    Ok(sum)
+}
+
+/// utime + stime: fields 14 and 15. The name of the program, field 2, may hold anything but ends with
+/// the last parenthesis.
+fn ticks(stat: &str) -> Option<u64> {
+    let (_, after_name) = stat.rsplit_once(')')?;
+    let mut fields = after_name.split_whitespace().skip(11);
+    let user: u64 = fields.next()?.parse().ok()?;
+    let system: u64 = fields.next()?.parse().ok()?;
+    Some(user + system)
+}
+
+/// A line `Name:   123 kB`.
+fn field_bytes(text: &str, name: &str) -> Option<u64> {
+    let value = text.lines().find_map(|line| line.strip_prefix(name))?;
+    let kilobytes: u64 = value.trim().strip_suffix(" kB")?.parse().ok()?;
+    Some(kilobytes * 1024)
+}
+
+fn malformed(file: &str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, format!("unexpected content of {file}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ticks_are_found_behind_any_program_name() {
+        let stat = "7 (a) b) S 1 7 7 0 -1 4194560 107 0 0 0 30 12 0 0 20 0 1 0 22 8 2 18";
+        assert_eq!(ticks(stat), Some(42));
+        assert_eq!(ticks("7 (a) S 1"), None);
+    }
+
+    #[test]
+    fn fields_are_matched_by_their_whole_name() {
+        let text = "Pss_Dirty:  1 kB\nPss:    321 kB\n";
+        assert_eq!(field_bytes(text, "Pss:"), Some(321 * 1024));
+        assert_eq!(field_bytes(text, "Rss:"), None);
+    }
+
+    #[test]
+    fn work_and_memory_of_a_process_show_up_in_its_usage() {
+        let before = Usage::of(std::process::id()).expect("it runs");
+        let memory = std::hint::black_box(vec![1_u8; 64 * 1024 * 1024]);
+        let after = Usage::of(std::process::id()).expect("it runs");
+        assert!(after.cpu_ns > before.cpu_ns);
+        assert!(after.rss_bytes - before.rss_bytes >= memory.len() as u64 / 2);
+        assert!(after.descriptors > 0);
+    }
+}
