@@ -249,7 +249,7 @@ impl Gateway {
         let mut by_service = vec![0; self.services.len()];
         for waiting in self.waiting.values() {
             by_service[waiting.service] += 1;
-            assert!(now < waiting.since + self.limits.invitation_timeout, "a deadline was missed");
+            assert!(now <= waiting.since + self.limits.invitation_timeout, "a deadline was missed");
         }
         assert!(snapshot.services.iter().map(|service| service.waiting).eq(by_service));
         for status in &snapshot.links {
@@ -263,7 +263,7 @@ impl Gateway {
         self.invited.clear();
         let invited: usize = snapshot.links.iter().map(|link| link.waiting).sum();
         assert!(invited <= snapshot.waiting, "an invitation outlived its agent");
-        let silent = |link: &Link| now >= link.heard + SIGNAL_DEAD_AFTER;
+        let silent = |link: &Link| now > link.heard + SIGNAL_DEAD_AFTER;
         assert!(!self.links.values().any(silent), "a silent link is still there");
         self.check_nobody_is_forgotten(&snapshot);
         assert!(!self.draining || snapshot.waiting == 0, "someone waits while the gateway drains");

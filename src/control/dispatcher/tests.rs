@@ -92,8 +92,8 @@ impl Bench {
         self.seen()
     }
 
-    fn wait(&mut self, duration: Duration) -> Vec<Seen> {
-        self.now += duration;
+    fn wait_until(&mut self, due: Instant) -> Vec<Seen> {
+        self.now = due;
         self.dispatcher.handle_timeout(self.now, &mut |bytes| bytes.fill(0xee));
         self.seen()
     }
@@ -192,11 +192,12 @@ fn a_full_server_gets_the_next_agent_when_it_has_room() {
 fn a_deadline_in_front_of_a_full_server_says_so_and_one_of_the_invited_says_timeout() {
     let mut bench = Bench::new();
     bench.connect(1, 1);
+    let deadline = bench.now + TIMEOUT;
     let (_, id) = bench.invited(1);
     assert_eq!(bench.admit(2), []);
     bench.now += Duration::from_secs(5);
     bench.hear(1, from_server::Message::Pong(Pong { nonce: 0 }));
-    let seen = bench.wait(TIMEOUT - Duration::from_secs(5));
+    let seen = bench.wait_until(deadline);
     let timeout = Seen::Refused(1, RefusalReason::InvitationTimeout);
     let full = Seen::Refused(2, RefusalReason::ServerFull);
     assert_eq!(seen, [timeout, Seen::Withdrawn(1, id), full]);
@@ -205,6 +206,7 @@ fn a_deadline_in_front_of_a_full_server_says_so_and_one_of_the_invited_says_time
 #[test]
 fn a_decline_of_a_full_server_moves_the_agent_with_its_deadline() {
     let mut bench = Bench::with_servers(&[1, 2]);
+    let deadline = bench.now + TIMEOUT;
     let (link, id) = bench.invited(1);
     bench.now += Duration::from_secs(4);
     let seen = bench.decline(link, id, RefusalReason::ServerFull);
@@ -212,7 +214,7 @@ fn a_decline_of_a_full_server_moves_the_agent_with_its_deadline() {
     assert_eq!(other, 3 - link);
     assert_eq!(bench.decline(link, id, RefusalReason::ServerFull), [], "answered before");
     bench.hear(other, from_server::Message::Pong(Pong { nonce: 0 }));
-    let seen = bench.wait(TIMEOUT - Duration::from_secs(4));
+    let seen = bench.wait_until(deadline);
     let timeout = Seen::Refused(1, RefusalReason::InvitationTimeout);
     assert!(seen.starts_with(&[timeout, Seen::Withdrawn(other, moved)]), "{seen:?}");
 }
@@ -338,10 +340,11 @@ fn what_has_no_place_ends_the_link() {
 #[test]
 fn a_link_without_hello_and_a_silent_one_are_closed() {
     let mut bench = Bench::with_servers(&[1]);
+    let start = bench.now;
     bench.open(2);
-    let seen = bench.wait(SIGNAL_HELLO_TIMEOUT);
+    let seen = bench.wait_until(start + SIGNAL_HELLO_TIMEOUT);
     assert_eq!(seen, [Seen::Closed(2, CloseReason::SignalSilent)]);
-    let seen = bench.wait(SIGNAL_DEAD_AFTER - SIGNAL_HELLO_TIMEOUT);
+    let seen = bench.wait_until(start + SIGNAL_DEAD_AFTER);
     assert_eq!(seen, [Seen::Closed(1, CloseReason::SignalSilent)]);
     assert_eq!(bench.dispatcher.next_timeout(), None);
 }

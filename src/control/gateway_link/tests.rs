@@ -78,6 +78,12 @@ impl Bench {
         assert_eq!(self.jump(), [GatewayAction::Dial]);
         self.now - before
     }
+
+    fn wait_for_close(&mut self) -> Duration {
+        let before = self.now;
+        while !self.jump().contains(&GatewayAction::Close(CloseReason::SignalSilent)) {}
+        self.now - before
+    }
 }
 
 #[test]
@@ -130,14 +136,6 @@ fn a_gateway_that_does_not_answer_the_dial_or_the_hello_is_given_up() {
     assert_eq!(bench.wait_for_close(), SIGNAL_HELLO_TIMEOUT);
 }
 
-impl Bench {
-    fn wait_for_close(&mut self) -> Duration {
-        let before = self.now;
-        while !self.jump().contains(&GatewayAction::Close(CloseReason::SignalSilent)) {}
-        self.now - before
-    }
-}
-
 #[test]
 fn a_gateway_that_falls_silent_is_dead_after_two_pings() {
     let mut bench = Bench::up();
@@ -180,21 +178,28 @@ fn a_decline_without_its_connection_goes_nowhere() {
 fn what_has_no_place_ends_the_connection() {
     let mut spoiled = invitation("web");
     spoiled.ticket.pop();
+    let unknown = ToServer { message: None };
+    for (message, reason) in [
+        (to_server(hello()), CloseReason::MessageUnexpected),
+        (to_server(to_server::Message::Invitation(spoiled)), CloseReason::FrameInvalid),
+        (unknown, CloseReason::MessageUnknown),
+    ] {
+        let actions = Bench::up().happen(GatewayEvent::Message(message));
+        assert_eq!(actions, [GatewayAction::Close(reason)]);
+    }
+}
+
+#[test]
+fn nothing_but_a_hello_with_an_instance_comes_first() {
     let nameless = to_server::Message::GatewayHello(GatewayHello::default());
-    let unexpected = GatewayAction::Close(CloseReason::MessageUnexpected);
-    let invalid = GatewayAction::Close(CloseReason::FrameInvalid);
-    assert_eq!(Bench::up().hear(hello()), [unexpected.clone()]);
-    assert_eq!(Bench::up().hear(to_server::Message::Invitation(spoiled)), [invalid.clone()]);
-    let unknown = GatewayEvent::Message(ToServer { message: None });
-    let closed = Bench::up().happen(unknown);
-    assert_eq!(closed, [GatewayAction::Close(CloseReason::MessageUnknown)]);
-    for (first, answer) in
-        [(to_server::Message::Ping(Ping { nonce: 1 }), unexpected), (nameless, invalid)]
-    {
+    for (message, reason) in [
+        (to_server::Message::Ping(Ping { nonce: 1 }), CloseReason::MessageUnexpected),
+        (nameless, CloseReason::FrameInvalid),
+    ] {
         let mut bench = Bench::new();
         bench.wait();
         bench.happen(GatewayEvent::Dialed);
-        assert_eq!(bench.hear(first), [answer]);
+        assert_eq!(bench.hear(message), [GatewayAction::Close(reason)]);
     }
 }
 
