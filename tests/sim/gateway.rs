@@ -82,6 +82,12 @@ impl Gateway {
         }
     }
 
+    /// A new process of the same configuration.
+    pub(super) fn restart(&mut self) {
+        let seen = std::mem::take(&mut self.seen);
+        *self = Self { seen, ..Self::new(self.limits.clone(), self.services.clone()) };
+    }
+
     pub(super) fn next_timeout(&self) -> Option<Instant> {
         self.dispatcher.next_timeout()
     }

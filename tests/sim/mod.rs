@@ -19,7 +19,7 @@ use gateway::Sight;
 use world::World;
 
 /// Worlds of an ordinary test run: a few seconds.
-const WORLDS: u64 = 2_000;
+const WORLDS: u64 = 4_000;
 
 /// Seeds that once found a bug, and which.
 const REGRESSIONS: &[(u64, &str)] = &[(
