@@ -184,9 +184,12 @@ impl World {
     fn wake(&mut self) {
         self.gateway.handle_timeout(self.now, &mut self.random);
         self.carry_out_of_gateway();
+        assert!(self.gateway.next_timeout() != Some(self.now), "what was due is not done");
         for server in 0..self.servers.len() {
             self.servers[server].handle_timeout(self.now, &mut self.random);
             self.carry_out_of_server(server);
+            let next = self.servers[server].next_timeout();
+            assert!(next != Some(self.now), "what was due is not done");
         }
     }
 
