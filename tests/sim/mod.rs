@@ -23,7 +23,7 @@ const WORLDS: u64 = 4_000;
 
 /// Seeds that once found a bug, and which.
 const REGRESSIONS: &[(u64, &str)] = &[(
-    0x2,
+    0xc,
     "a server's decline could name a reason that is the gateway's own, such as a full queue",
 )];
 

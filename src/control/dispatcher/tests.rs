@@ -255,8 +255,18 @@ fn a_server_that_drains_gives_its_invitations_up_and_gets_no_more() {
     let seen = bench.hear(1, from_server::Message::Goodbye(Goodbye {}));
     assert_eq!(only_invitation(&seen, 1).0, 2);
     assert_eq!(bench.invited(2).0, 2);
-    let again = bench.hear(1, from_server::Message::Goodbye(Goodbye {}));
-    assert_eq!(again, [Seen::Closed(1, CloseReason::MessageUnexpected)]);
+    assert_eq!(bench.hear(1, from_server::Message::Goodbye(Goodbye {})), []);
+}
+
+#[test]
+fn a_decline_of_a_draining_server_moves_all_its_agents_and_its_goodbye_may_still_come() {
+    let mut bench = Bench::with_servers(&[1]);
+    let (_, first) = bench.invited(1);
+    bench.invited(2);
+    bench.connect(2, 0);
+    let seen = bench.decline(1, first, RefusalReason::Draining);
+    let [Seen::Invited(2, 2, _), Seen::Invited(2, 1, _)] = seen[..] else { panic!("{seen:?}") };
+    assert_eq!(bench.hear(1, from_server::Message::Goodbye(Goodbye {})), []);
 }
 
 #[test]
