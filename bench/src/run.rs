@@ -2,6 +2,7 @@
 //! slower or faster meanwhile does so for all of them.
 
 use std::net::SocketAddr;
+use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
 use crate::error::BenchError;
@@ -31,7 +32,7 @@ pub(crate) struct RunArguments {
     targets: Vec<Target>,
     /// Samples of each scenario and target [default: 3, with --quick 1]
     #[arg(long)]
-    runs: Option<usize>,
+    runs: Option<NonZeroUsize>,
     /// Little work: shows in seconds whether everything works; not for figures
     #[arg(long)]
     quick: bool,
@@ -53,7 +54,10 @@ pub(crate) fn run(arguments: RunArguments) -> Result<(), BenchError> {
     let scenarios = if scenarios.is_empty() { Scenario::ALL.to_vec() } else { scenarios };
     let targets = if targets.is_empty() { Target::ALL.to_vec() } else { targets };
     let size = if quick { Size::Quick } else { Size::Full };
-    let runs = runs.unwrap_or(if quick { QUICK_RUNS } else { RUNS });
+    let runs = runs.map_or(if quick { QUICK_RUNS } else { RUNS }, usize::from);
+    if scenarios.iter().all(|scenario| order(&targets, *scenario, 0).is_empty()) {
+        return Err(BenchError::Nothing);
+    }
 
     let folder = tempfile::tempdir().map_err(BenchError::io("making a temporary folder"))?;
     let (ground, backend) = prepare(folder.path(), vestibule, pki)?;
@@ -149,4 +153,25 @@ fn measure(target: Target, work: Work, ground: &Ground) -> Result<Outcome, Bench
         .collect();
     running.stop()?;
     Ok(Outcome::Measured { load, processes })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_round_starts_with_another_target_and_has_all_of_them() {
+        let first = |run| order(&Target::ALL, Scenario::BulkUp, run)[0];
+        assert_eq!(
+            [first(0), first(1), first(2), first(3)].map(Target::name),
+            ["vestibule", "relay", "floor", "vestibule"]
+        );
+        assert_eq!(order(&Target::ALL, Scenario::BulkUp, 5).len(), 3);
+    }
+
+    #[test]
+    fn the_floor_is_there_for_bulk_only() {
+        assert!(!order(&Target::ALL, Scenario::Idle, 0).contains(&Target::Floor));
+        assert!(order(&[Target::Floor], Scenario::Idle, 2).is_empty());
+    }
 }
