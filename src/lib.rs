@@ -14,6 +14,8 @@ pub mod config;
 
 pub mod tls;
 
+pub mod check;
+
 #[cfg(feature = "engine")]
 pub mod uring;
 

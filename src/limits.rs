@@ -27,11 +27,19 @@ pub const MAX_CLIENT_HELLO_LEN: usize = 16 * 1024;
 /// Largest TLS record with its header (RFC 8446 §5.2): 5 + 2^14 + 256.
 pub const MAX_RECORD_LEN: usize = 5 + 16 * 1024 + 256;
 
+/// Names in one certificate. A host has a few; each costs memory and time at every connection.
+pub const MAX_IDENTITY_NAMES: usize = 64;
+/// Bytes of a file of certificates or keys. The bundle of all public CAs has about 250 KB.
+pub const MAX_PEM_FILE_LEN: u64 = 1024 * 1024;
+
 // ---- workers ----
 
 /// Bytes of one receive. 256 KiB measured best for bulk (half the CPU of 16 KiB) and stays in a
 /// core's L2 cache; a worker has a handful of buffers of this size, whatever the number of sessions.
 pub const RECEIVE_LEN: usize = 256 * 1024;
+/// Payload that is taken from an agent that waits and has ended its direction, in bytes, to learn
+/// whether it ended cleanly or left. A request and its end usually fit; for more, it is let in.
+pub const READ_AHEAD_LEN: usize = 16 * 1024;
 /// Receives on one session before the next session has its turn: bulk profits from several turns
 /// while the bytes are hot, and no session waits for more than this many others' turns.
 pub const TURNS_PER_SESSION: usize = 4;
@@ -68,8 +76,17 @@ pub const MAX_SIGNAL_CONNECTIONS: usize = 64;
 /// Bytes waiting to be written to one signal connection. A server that does not read for so long
 /// that this fills (some 10,000 invitations) is as good as dead.
 pub const MAX_SIGNAL_BACKLOG_LEN: usize = 1024 * 1024;
+/// Frames of all signal connections that wait for the control thread; a connection is not read
+/// while there is no room.
+pub const SIGNAL_EVENTS: usize = 1024;
 /// Time for ServerHello and GatewayHello after the handshake of a signal connection.
 pub const SIGNAL_HELLO_TIMEOUT: Duration = Duration::from_secs(5);
+/// Invitations that one agent gets before it is refused: a server that declines, or comes and goes,
+/// moves it on each time. More servers than that can't all be full or dying by chance.
+pub const MAX_INVITATIONS_PER_AGENT: usize = 8;
+/// Life after which a signal connection counts as sound: when it is lost, the server dials again
+/// with the shortest wait. One that dies sooner, time after time, is dialed ever more slowly.
+pub const SIGNAL_SOUND_AFTER: Duration = Duration::from_secs(10);
 /// First wait before a server dials a gateway again; doubles up to [`RECONNECT_MAX`], with jitter.
 pub const RECONNECT_MIN: Duration = Duration::from_millis(250);
 /// Longest wait before a server or an agent dials again: an operator who repaired something does
@@ -77,6 +94,17 @@ pub const RECONNECT_MIN: Duration = Duration::from_millis(250);
 pub const RECONNECT_MAX: Duration = Duration::from_secs(10);
 /// Time for a TCP connection and TLS handshake with a gateway.
 pub const DIAL_TIMEOUT: Duration = Duration::from_secs(8);
+
+// ---- agent ----
+
+/// Bytes that an agent reads at once in each direction of a session: the content of one TLS record.
+pub const AGENT_BUFFER_LEN: usize = 16 * 1024;
+/// Time for a gateway's answer to `Open`: a little more than a gateway may be configured to wait for
+/// a server ([`INVITATION_TIMEOUT_MS`]), so that its own refusal, which says more, comes first.
+pub const OPEN_TIMEOUT: Duration = Duration::from_secs(125);
+/// Threads of an agent that resolve the names of gateways. Sessions beyond these wait their turn,
+/// within [`DIAL_TIMEOUT`].
+pub const RESOLVER_THREADS: usize = 4;
 
 // ---- telemetry ----
 
@@ -89,8 +117,16 @@ pub const STRANGER_LINES_PER_SECOND: u32 = 20;
 pub const MAX_TELEMETRY_CONNECTIONS: usize = 16;
 /// Time for one HTTP request on the telemetry listener.
 pub const TELEMETRY_TIMEOUT: Duration = Duration::from_secs(5);
+/// Sessions that a status page lists, the oldest first: a page with all of them helps nobody.
+pub const LISTED_SESSIONS: usize = 50;
+/// Largest status page that `vestibule status` reads, in bytes. The largest that we build lists
+/// [`MAX_SERVICES`] names on each of [`MAX_SIGNAL_CONNECTIONS`]: 64 × 256 × (63 + 3) = 1.1 MB.
+pub const MAX_STATUS_LEN: usize = 4 * 1024 * 1024;
 
 // ---- configuration: a default and a range for each number ----
+
+/// Bytes of a configuration file. A thousand services fit; a device file named by mistake does not.
+pub const MAX_CONFIG_LEN: usize = 1024 * 1024;
 
 /// A number that an operator may set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

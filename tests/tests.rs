@@ -1,1 +1,3 @@
+//! The promises, each as a test. One binary: it links once, and runs its tests in parallel.
 
+mod sim;

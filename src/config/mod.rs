@@ -1,9 +1,30 @@
 //! Configuration: TOML as written → checked values. Whoever holds one of these structs holds values
 //! that `check` has passed: within their ranges, consistent with each other, names unique.
 
+mod agent;
+mod file;
+mod gateway;
+mod gateway_rules;
+mod names;
+mod problem;
+mod section;
+mod server;
+mod suggest;
+mod table;
+#[cfg(test)]
+mod tests;
+mod value;
+
+use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
+
+pub use file::{
+    Role, guess_role, parse_agent, parse_gateway, parse_server, read_agent, read_gateway,
+    read_server, read_text,
+};
+pub use problem::{Checked, Place, Problem, Problems};
 
 /// `gateway.toml`.
 #[derive(Debug, Clone, PartialEq)]
@@ -199,6 +220,13 @@ pub struct HostPort {
     pub host: String,
     /// Never 0.
     pub port: u16,
+}
+
+impl fmt::Display for HostPort {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { host, port } = self;
+        if host.contains(':') { write!(f, "[{host}]:{port}") } else { write!(f, "{host}:{port}") }
+    }
 }
 
 /// A service at the server: which backend it is.

@@ -1,1 +1,44 @@
-//! .
+//! The control plane's decisions: events and `now` in, actions out. No sockets, threads or clocks.
+//!
+//! - [`Dispatcher`]: the gateway's control thread. Signal connections, the queue of waiting agents,
+//!   the choice of a server, deadlines.
+//! - [`Tickets`]: a worker of the gateway. Which claim may have which of its waiting agents.
+//! - [`GatewayLink`]: the server. Keeps the signal connection to one gateway.
+//! - [`Liveness`]: either end of a signal connection.
+//!
+//! Each is driven alike: after every `handle` and `handle_timeout` the caller carries out what
+//! `poll_action` gives until it gives nothing, then waits for an event, or until `next_timeout`.
+
+mod choice;
+mod dispatcher;
+mod event;
+mod gateway_link;
+mod link;
+mod liveness;
+mod queue;
+mod snapshot;
+mod tickets;
+
+pub use dispatcher::Dispatcher;
+pub use event::{Action, DispatcherLimits, Event};
+pub use gateway_link::{GatewayAction, GatewayEvent, GatewayLink};
+pub use liveness::{Liveness, Vital};
+pub use snapshot::{LinkStatus, ServiceStatus, Snapshot};
+pub use tickets::{Ticket, TicketError, Tickets};
+
+/// One signal connection. The caller numbers them and never uses a number again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct LinkId(pub u64);
+
+/// An agent that waits, or waited.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct AgentRef {
+    /// Index of the worker that holds it.
+    pub worker: u32,
+    /// The worker's own token for the connection. It is never given to another connection, so that
+    /// an action that crosses with the end of an agent can't hit the next one in its slot.
+    pub connection: u64,
+}
+
+/// Index of a service in the gateway's configuration.
+pub type ServiceId = usize;

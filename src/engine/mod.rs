@@ -1,1 +1,24 @@
-//! .
+//! The worker: a loop over one ring, slots for connections and sessions, timers, mailboxes. What a
+//! connection is for, its [`Role`] decides; how bytes get there is the same for gateway and server.
+
+mod core;
+mod leg;
+mod listener;
+mod mailbox;
+mod session;
+mod signal;
+mod slots;
+mod threads;
+mod timers;
+mod worker;
+
+pub use self::core::{Connection, Core, WorkerSettings};
+pub use leg::{HandshakeError, Leg, MessageError, Received, Scratch, connect_result};
+pub use listener::{ListenError, listen};
+pub use mailbox::{Post, Wake, queue};
+pub use session::{Moved, Session};
+pub use signal::{SignalEvent, SignalParts, SignalSender, Stalled, start_signal};
+pub use threads::{
+    StartError, WorkerThread, bind_telemetry, fill_random, instance_name, run_control, start_worker,
+};
+pub use worker::{CoreOf, Role, Worker};

@@ -1,1 +1,164 @@
-//! .
+//! The gateway: workers that accept, authenticate and relay; a control thread that invites.
+
+mod admission;
+mod agents;
+mod control;
+mod data;
+mod mail;
+mod pages;
+mod stage;
+mod worker;
+
+use std::net::TcpListener;
+use std::sync::Arc;
+
+use thiserror::Error;
+use tokio::sync::Notify;
+
+use crate::config::{GatewayConfig, ListenerKind};
+use crate::control::Tickets;
+use crate::engine::{self, ListenError, Post, StartError, WorkerSettings};
+use crate::relay::RelayLimits;
+use crate::telemetry::counters::WorkerCounters;
+use crate::tls::{CredentialError, ListenerRoles, file_expiry, listener_roles};
+use crate::uring::Waker;
+use control::Control;
+use worker::GatewayWorker;
+
+/// Why a gateway does not run.
+#[derive(Debug, Error)]
+pub enum RunError {
+    /// A certificate or key; the operator's to mend.
+    #[error(transparent)]
+    Credentials(#[from] CredentialError),
+    /// An address; the operator's to mend.
+    #[error(transparent)]
+    Listen(#[from] ListenError),
+    /// The kernel, or a worker that it stopped.
+    #[error(transparent)]
+    Start(#[from] StartError),
+}
+
+/// What all threads of a gateway know and none changes.
+struct Shared {
+    config: GatewayConfig,
+    /// By listener; `None` for plain ones.
+    roles: Vec<Option<ListenerRoles>>,
+    /// Names this process: 16 hexadecimal digits.
+    instance: String,
+    services: Vec<Arc<str>>,
+    listeners: Vec<Arc<str>>,
+    /// The allow-list's names.
+    servers: Vec<Arc<str>>,
+    /// Own certificate files, and when each expires, in seconds since 1970.
+    certificates: Vec<(String, i64)>,
+}
+
+impl Shared {
+    fn new(config: GatewayConfig) -> Result<Self, RunError> {
+        let roles = (0..config.listeners.len()).map(|index| match config.listeners[index].kind {
+            ListenerKind::Tls { .. } => listener_roles(&config, index).map(Some),
+            ListenerKind::Plain { .. } => Ok(None),
+        });
+        let certificates = config.listeners.iter().filter_map(|listener| match &listener.kind {
+            ListenerKind::Tls { credentials, .. } => file_expiry(&credentials.certificate),
+            ListenerKind::Plain { .. } => None,
+        });
+        Ok(Self {
+            certificates: certificates.collect(),
+            roles: roles.collect::<Result<_, _>>()?,
+            instance: engine::instance_name(),
+            services: config.services.iter().map(|s| s.name.as_str().into()).collect(),
+            listeners: config.listeners.iter().map(|l| l.name.as_str().into()).collect(),
+            servers: config.servers.allow.iter().map(|s| s.name.as_str().into()).collect(),
+            config,
+        })
+    }
+}
+
+/// Runs a gateway until a signal ends it. The calling thread becomes the control thread.
+pub fn run(config: GatewayConfig) -> Result<(), RunError> {
+    let workers = config.workers;
+    let shared = Arc::new(Shared::new(config)?);
+    let mut sockets = bind(&shared, workers)?;
+    let telemetry = shared.config.telemetry.address.map(engine::bind_telemetry).transpose()?;
+    let bound = sockets.first().map(|first| addresses(first)).unwrap_or_default();
+
+    let notify = Arc::new(Notify::new());
+    let (to_control, control_mails) = engine::queue();
+    let mut doors = Vec::new();
+    for _ in 0..workers {
+        let waker = Arc::new(Waker::new().map_err(StartError::Kernel)?);
+        doors.push((engine::queue(), waker));
+    }
+    let posts =
+        || doors.iter().map(|((sender, _), waker)| Post::new(sender.clone(), Arc::clone(waker)));
+    let posts_of_control: Vec<_> = posts().collect();
+    let posts_of_workers: Vec<Vec<_>> = (0..workers).map(|_| posts().collect()).collect();
+    let counters: Vec<_> = (0..workers).map(|_| Arc::new(WorkerCounters::default())).collect();
+
+    let mut threads = Vec::new();
+    for (index, ((((_, mails), waker), peers), counters)) in
+        doors.into_iter().zip(posts_of_workers).zip(counters.clone()).enumerate()
+    {
+        let (listening, listeners) = std::mem::take(&mut sockets[index]).into_iter().unzip();
+        let role = GatewayWorker {
+            index,
+            shared: Arc::clone(&shared),
+            control: Post::new(to_control.clone(), Arc::clone(&notify)),
+            peers,
+            sockets: listeners,
+            tickets: Tickets::default(),
+            handshakes: 0,
+            max_handshakes: share(shared.config.limits.max_handshakes, workers),
+            draining: false,
+        };
+        let listening: Vec<TcpListener> = listening;
+        let settings = settings(&shared.config, workers);
+        let started =
+            engine::start_worker(index, role, settings, listening, mails, waker, counters);
+        threads.push(started?);
+    }
+    let control = Control::new(shared, posts_of_control, counters, bound);
+    engine::run_control(control.run(control_mails, notify, threads, telemetry))?;
+    Ok(())
+}
+
+/// Each worker's sockets, each with the index of its listener.
+type Sockets = Vec<(TcpListener, usize)>;
+
+fn bind(shared: &Shared, workers: usize) -> Result<Vec<Sockets>, ListenError> {
+    let mut sockets: Vec<Sockets> = (0..workers).map(|_| Vec::new()).collect();
+    for (index, listener) in shared.config.listeners.iter().enumerate() {
+        for &address in &listener.addresses {
+            let bound = engine::listen(&listener.name, address, workers)?;
+            for (own, socket) in sockets.iter_mut().zip(bound) {
+                own.push((socket, index));
+            }
+        }
+    }
+    Ok(sockets)
+}
+
+fn addresses(sockets: &Sockets) -> Vec<(usize, std::net::SocketAddr)> {
+    let bound = sockets.iter().map(|(socket, listener)| (*listener, socket.local_addr()));
+    bound.filter_map(|(listener, address)| Some((listener, address.ok()?))).collect()
+}
+
+fn settings(config: &GatewayConfig, workers: usize) -> WorkerSettings {
+    let session = &config.limits.session;
+    WorkerSettings {
+        max_connections: share(config.limits.max_connections, workers),
+        keepalive: session.keepalive,
+        user_timeout: session.user_timeout,
+        relay: RelayLimits {
+            idle_timeout: session.idle_timeout,
+            half_closed_timeout: session.half_closed_timeout,
+        },
+    }
+}
+
+/// A worker's share of a bound on all of them, rounded up.
+fn share(bound: usize, workers: usize) -> usize {
+    bound.div_ceil(workers)
+}

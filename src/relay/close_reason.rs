@@ -9,10 +9,12 @@ pub enum Party {
     Agent,
     /// An Administration Server, at the gateway.
     Server,
-    /// The gateway, at the server.
+    /// The gateway, at the server and at our own agent.
     Gateway,
     /// What the server delivers a session to.
     Backend,
+    /// The program beside our own agent, which connected to a forwarded port.
+    Local,
 }
 
 /// Why a session, or a connection that did not become one, ended. Each ends exactly once, with one of
@@ -23,7 +25,7 @@ pub enum CloseReason {
     Finished,
     /// The peer reset its connection, or the kernel lost it.
     Reset(Party),
-    /// The peer ended TCP without a close_notify: bytes may be missing.
+    /// The peer ended TCP without a `close_notify`: bytes may be missing.
     Truncated(Party),
     /// The peer broke the rules of TLS after the handshake, or sent a fatal alert.
     Corrupt(Party),
@@ -33,6 +35,8 @@ pub enum CloseReason {
     HalfClosedTimeout,
     /// The process ended, and the session was not finished when `drain_timeout_ms` had passed.
     DrainTimeout,
+    /// The gateway's address leads nowhere, or it did not answer in time.
+    GatewayUnreachable,
     /// The agent left before the session was joined.
     AgentLeft,
     /// The connection was not admitted within `admission_timeout_ms`.
@@ -78,6 +82,7 @@ macro_rules! by_party {
             Party::Server => concat!("server_", $kind),
             Party::Gateway => concat!("gateway_", $kind),
             Party::Backend => concat!("backend_", $kind),
+            Party::Local => concat!("local_", $kind),
         }
     };
 }
@@ -93,6 +98,7 @@ impl CloseReason {
             Self::IdleTimeout => "idle_timeout",
             Self::HalfClosedTimeout => "half_closed_timeout",
             Self::DrainTimeout => "drain_timeout",
+            Self::GatewayUnreachable => "gateway_unreachable",
             Self::AgentLeft => "agent_left",
             Self::AdmissionTimeout => "admission_timeout",
             Self::NotTls => "not_tls",
@@ -127,6 +133,8 @@ impl CloseReason {
             Self::FrameInvalid | Self::MessageUnknown | Self::MessageUnexpected => {
                 RefusalReason::ProtocolError
             }
+            // The agent may try again, and meet another server.
+            Self::Reset(Party::Server) | Self::Truncated(Party::Server) => RefusalReason::NoServer,
             Self::Reset(Party::Backend) => RefusalReason::BackendRefused,
             _ => RefusalReason::InternalError,
         }

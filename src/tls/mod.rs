@@ -1,1 +1,27 @@
-//! .
+//! TLS without sockets: certificates and keys from their files, the names in a peer's certificate,
+//! who a ClientHello is for, the rustls configuration of each role, and handshakes and records over
+//! byte slices.
+
+mod alert;
+mod client_hello;
+mod connection;
+mod credentials;
+mod failure;
+mod identity;
+mod roles;
+#[cfg(test)]
+pub(crate) mod testing;
+
+pub(crate) use credentials::date;
+#[cfg(feature = "pki")]
+pub(crate) use credentials::read_pem_file;
+pub use alert::Alert;
+pub use client_hello::{ClientHello, HelloError, HelloReader, looks_like_tls};
+pub use connection::TlsConnection;
+pub use credentials::{
+    CredentialError, expiry, file_expiry, key_file_warning, load_certificates, load_credentials,
+    load_roots,
+};
+pub use failure::handshake_failure;
+pub use identity::{Identity, IdentityError};
+pub use roles::{ListenerRoles, backend_config, client_config, listener_roles, provider};

@@ -1,0 +1,165 @@
+use std::io;
+
+use rustls::CertificateError;
+use rustls::pki_types::ServerName;
+use thiserror::Error;
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+
+use super::relay::loss;
+use super::socket::prepare_gateway_leg;
+use crate::config::HostPort;
+use crate::limits::{DIAL_TIMEOUT, OPEN_TIMEOUT};
+use crate::relay::{CloseReason, Party};
+use crate::wire::{
+    FrameDecoder, FrameError, FromAgent, Open, RefusalReason, ToAgent, alpn, encode, from_agent,
+    to_agent,
+};
+
+/// A gateway to dial.
+#[derive(Debug)]
+pub(super) struct Endpoint {
+    pub(super) address: HostPort,
+    /// Name that its certificate must bear.
+    pub(super) name: ServerName<'static>,
+}
+
+/// A session that the gateway joined; its bytes follow on the stream.
+#[derive(Debug)]
+pub(super) struct OpenedSession {
+    pub(super) stream: TlsStream<TcpStream>,
+    /// Names the session in the logs of gateway and server too.
+    pub(super) name: String,
+}
+
+/// Why one gateway gave no session.
+#[derive(Debug, Error)]
+pub(super) enum OpenError {
+    #[error("can't connect ({0}); check its address, and that the firewall lets us out to it")]
+    Connect(io::Error),
+    #[error("no connection within {}s; check its address, and the firewall", DIAL_TIMEOUT.as_secs())]
+    DialTimeout,
+    #[error("TLS handshake failed ({0}); check its certificate, its name and gateway_ca")]
+    Handshake(io::Error),
+    #[error("it does not speak the agent protocol; check the port")]
+    NotAGateway,
+    #[error("it ended the connection before the session ({0}); its log says why")]
+    Lost(io::Error),
+    #[error("no answer within {}s", OPEN_TIMEOUT.as_secs())]
+    OpenTimeout,
+    #[error("it sent a {0}")]
+    Frame(#[from] FrameError),
+    #[error("it sent a message that this release does not know; upgrade this agent")]
+    MessageUnknown,
+    #[error("it refused: {reason}; worth trying again after {retry_after_ms} ms (0: not at all)")]
+    Refused { reason: RefusalReason, retry_after_ms: u32 },
+}
+
+impl OpenError {
+    /// Whether another gateway may give what this one did not. A refusal that waiting can't help is
+    /// the same everywhere, and asking on would only hide it.
+    pub(super) fn leads_to_next_gateway(&self) -> bool {
+        match self {
+            Self::Refused { reason, .. } => reason.is_transient(),
+            _ => true,
+        }
+    }
+
+    pub(super) fn reason(&self) -> CloseReason {
+        match self {
+            Self::Connect(_) | Self::DialTimeout | Self::OpenTimeout => {
+                CloseReason::GatewayUnreachable
+            }
+            Self::Handshake(error) => handshake_failure(error),
+            Self::NotAGateway => CloseReason::HandshakeFailed,
+            Self::Lost(error) => loss(Party::Gateway, error),
+            Self::Frame(_) => CloseReason::FrameInvalid,
+            Self::MessageUnknown => CloseReason::MessageUnknown,
+            Self::Refused { reason, .. } => CloseReason::Refused(*reason),
+        }
+    }
+}
+
+impl Endpoint {
+    /// Dials the gateway and asks for a session with the service.
+    pub(super) async fn open(
+        &self,
+        connector: &TlsConnector,
+        service: &str,
+    ) -> Result<OpenedSession, OpenError> {
+        let mut stream =
+            timeout(DIAL_TIMEOUT, self.dial(connector)).await.or(Err(OpenError::DialTimeout))??;
+        let name = timeout(OPEN_TIMEOUT, ask(&mut stream, service))
+            .await
+            .or(Err(OpenError::OpenTimeout))??;
+        Ok(OpenedSession { stream, name })
+    }
+
+    async fn dial(&self, connector: &TlsConnector) -> Result<TlsStream<TcpStream>, OpenError> {
+        let stream = TcpStream::connect((self.address.host.as_str(), self.address.port))
+            .await
+            .map_err(OpenError::Connect)?;
+        prepare_gateway_leg(&stream).map_err(OpenError::Connect)?;
+        let stream =
+            connector.connect(self.name.clone(), stream).await.map_err(OpenError::Handshake)?;
+        if stream.get_ref().1.alpn_protocol() != Some(alpn::AGENT) {
+            return Err(OpenError::NotAGateway);
+        }
+        Ok(stream)
+    }
+}
+
+/// Sends `Open` and reads the answer, and not a byte beyond it: a server may speak first.
+async fn ask(stream: &mut TlsStream<TcpStream>, service: &str) -> Result<String, OpenError> {
+    let open = from_agent::Message::Open(Open { service: service.to_owned() });
+    let mut frame = Vec::new();
+    encode(&FromAgent { message: Some(open) }, &mut frame);
+    stream.write_all(&frame).await.map_err(OpenError::Lost)?;
+    stream.flush().await.map_err(OpenError::Lost)?;
+
+    let mut decoder = FrameDecoder::default();
+    loop {
+        let bytes = stream.fill_buf().await.map_err(OpenError::Lost)?;
+        if bytes.is_empty() {
+            return Err(OpenError::Lost(io::ErrorKind::UnexpectedEof.into()));
+        }
+        let mut rest = bytes;
+        let answer = decoder.decode::<ToAgent>(&mut rest)?;
+        let taken = bytes.len() - rest.len();
+        stream.consume(taken);
+        if let Some(answer) = answer {
+            return interpret(answer);
+        }
+    }
+}
+
+fn interpret(answer: ToAgent) -> Result<String, OpenError> {
+    match answer.message {
+        Some(to_agent::Message::Opened(opened)) => Ok(opened.session),
+        Some(to_agent::Message::Refused(refused)) => Err(OpenError::Refused {
+            reason: refused.reason(),
+            retry_after_ms: refused.retry_after_ms,
+        }),
+        None => Err(OpenError::MessageUnknown),
+    }
+}
+
+fn handshake_failure(error: &io::Error) -> CloseReason {
+    let tls_error = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
+    let Some(rustls::Error::InvalidCertificate(certificate_error)) = tls_error else {
+        return CloseReason::HandshakeFailed;
+    };
+    match certificate_error {
+        CertificateError::Expired
+        | CertificateError::ExpiredContext { .. }
+        | CertificateError::NotValidYet
+        | CertificateError::NotValidYetContext { .. } => CloseReason::CertificateExpired,
+        CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
+            CloseReason::CertificateNotAllowed
+        }
+        _ => CloseReason::CertificateUntrusted,
+    }
+}

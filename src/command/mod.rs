@@ -1,0 +1,190 @@
+//! Subcommands, their options and exit codes.
+
+mod check;
+mod duration;
+mod failure;
+mod role;
+#[cfg(feature = "engine")]
+mod status;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand};
+use vestibule::config::Role;
+use vestibule::telemetry::log::{LogFormat, init_log};
+
+use failure::Failure;
+
+/// A connection gateway for the DMZ that never opens a connection inward.
+#[derive(Debug, Parser)]
+#[command(version, after_help = AFTER_HELP)]
+struct CommandLine {
+    #[command(subcommand)]
+    command: Command,
+    /// Form of the log on standard error
+    #[arg(long, global = true, value_enum, default_value_t)]
+    log: LogFormat,
+    #[arg(long, global = true, value_name = "FILTER", help = LOG_FILTER_HELP)]
+    log_filter: Option<String>,
+}
+
+const LOG_FILTER_HELP: &str = "What is logged, for example \"info,vestibule=debug\"; \
+    without it, what VESTIBULE_LOG says, or info";
+
+const AFTER_HELP: &str = "\
+Examples:
+  vestibule demo --for 10s                          all of it on this machine, for ten seconds
+  vestibule pki init --dir pki                      the first step of a real one
+  vestibule check /etc/vestibule/gateway.toml       what is wrong with a configuration
+  vestibule gateway --config /etc/vestibule/gateway.toml
+  vestibule status --watch                          what the running gateway does
+
+Exit codes:
+   0  all was well
+   1  failed while running; the last line says why
+   2  the command line is wrong
+  69  nothing answers at the telemetry address, or this package was built without that role
+  78  the configuration is wrong";
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run a gateway, in the DMZ
+    #[command(after_help = "Example:\n  vestibule gateway --config /etc/vestibule/gateway.toml")]
+    Gateway(RoleOptions),
+    /// Run a server, in the LAN: it delivers sessions to backends
+    #[command(after_help = "Example:\n  vestibule server --config /etc/vestibule/server.toml")]
+    Server(RoleOptions),
+    /// Run an agent, on a device: it forwards local ports to services
+    #[command(after_help = "Example:\n  vestibule agent --config /etc/vestibule/agent.toml")]
+    Agent(RoleOptions),
+    /// Make and show certificates
+    #[cfg(feature = "pki")]
+    #[command(subcommand)]
+    Pki(vestibule::pki::PkiCommand),
+    /// Say what is wrong with a configuration, with the line and what to write instead
+    #[command(after_help = "Example:\n  vestibule check gateway.toml server.toml")]
+    Check(CheckOptions),
+    /// Show what a running gateway or server is doing
+    #[cfg(feature = "engine")]
+    #[command(after_help = "Examples:\n  vestibule status --watch\n  \
+        vestibule status --config /etc/vestibule/server.toml --json")]
+    Status(StatusOptions),
+    /// Show everything working on this machine, with real traffic and without root
+    #[command(after_help = "Examples:\n  vestibule demo\n  vestibule demo --for 10s")]
+    Demo(DemoOptions),
+}
+
+#[derive(Debug, Args)]
+struct RoleOptions {
+    /// The configuration
+    #[arg(long, value_name = "FILE")]
+    config: PathBuf,
+}
+
+#[derive(Debug, Args)]
+struct CheckOptions {
+    /// Configurations of any role
+    #[arg(required = true, value_name = "FILE")]
+    files: Vec<PathBuf>,
+    /// What the files are for, where their tables do not show it
+    #[arg(long, value_parser = role::parse)]
+    role: Option<Role>,
+}
+
+#[cfg(feature = "engine")]
+#[derive(Debug, Args)]
+struct StatusOptions {
+    /// Where it serves its telemetry; a server's default is 127.0.0.1:9114
+    #[arg(long, default_value = "127.0.0.1:9113", conflicts_with = "config")]
+    address: std::net::SocketAddr,
+    /// Take the address from its configuration
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Print JSON, on one line
+    #[arg(long)]
+    json: bool,
+    /// Print again every second, until Ctrl-C
+    #[arg(long)]
+    watch: bool,
+}
+
+#[derive(Debug, Args)]
+struct DemoOptions {
+    /// End after this time, for example 10s or 2min; without it, on Ctrl-C
+    #[arg(long = "for", value_name = "TIME", value_parser = duration::parse)]
+    duration: Option<Duration>,
+}
+
+/// Does what the command line asks for.
+pub(crate) fn run() -> ExitCode {
+    let line = CommandLine::parse();
+    match line.execute() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprintln!("{failure}");
+            failure.exit_code()
+        }
+    }
+}
+
+impl CommandLine {
+    /// What runs for long has a log; what answers and ends prints to standard output.
+    fn execute(self) -> Result<(), Failure> {
+        let start_log = || init_log(self.log, self.log_filter.as_deref());
+        match self.command {
+            Command::Gateway(options) => {
+                let _log = start_log()?;
+                role::gateway(&options.config)
+            }
+            Command::Server(options) => {
+                let _log = start_log()?;
+                role::server(&options.config)
+            }
+            Command::Agent(options) => {
+                let _log = start_log()?;
+                role::agent(&options.config)
+            }
+            Command::Demo(options) => {
+                let _log = start_log()?;
+                role::demo(&options)
+            }
+            #[cfg(feature = "pki")]
+            Command::Pki(command) => Ok(vestibule::pki::run(command)?),
+            Command::Check(options) => check::run(&options),
+            #[cfg(feature = "engine")]
+            Command::Status(options) => status::run(&options),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        CommandLine::command().debug_assert();
+    }
+
+    #[test]
+    fn every_exit_code_is_documented() {
+        for code in failure::EXIT_CODES {
+            assert!(AFTER_HELP.contains(&format!("\n{code:>4}  ")), "{code}");
+        }
+    }
+
+    #[test]
+    fn the_log_may_be_chosen_before_and_after_the_subcommand() {
+        for line in [
+            ["vestibule", "--log", "json", "gateway", "--config", "g.toml"],
+            ["vestibule", "gateway", "--config", "g.toml", "--log", "json"],
+        ] {
+            let line = CommandLine::try_parse_from(line).expect("a command line");
+            assert_eq!(line.log, LogFormat::Json);
+        }
+    }
+}

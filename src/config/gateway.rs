@@ -1,0 +1,248 @@
+//! `gateway.toml` as written. What its tables say of each other is checked in `gateway_rules`.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+
+use super::gateway_rules::{self, Parts};
+use super::problem::Written;
+use super::section::{self, count, duration};
+use super::table::{Field, Table};
+use super::{Credentials, DeviceCertificates, DevicePolicy, GatewayConfig, GatewayLimits, value};
+use crate::limits::{
+    ADMISSION_TIMEOUT_MS, INVITATION_TIMEOUT_MS, MAX_CONNECTIONS, MAX_HANDSHAKES, MAX_WAITING,
+    Range,
+};
+
+const TELEMETRY_PORT: u16 = 9113;
+
+/// Reads the file; `None` where something in it is wrong.
+pub(super) fn read(table: &Table<'_>) -> Option<GatewayConfig> {
+    let workers = section::workers(table);
+    let listeners = table.required_tables("listeners", listener);
+    let servers = table.table("servers", servers);
+    if servers.is_none() && !table.has("servers") {
+        table.error(
+            "missing `[servers]`: its `ca` and `allow` say who may connect as a server".into(),
+        );
+    }
+    let services = table.required_tables("services", service);
+    let limits = table.table_or_empty("limits", limits);
+    let telemetry =
+        section::telemetry(table, SocketAddr::from((Ipv4Addr::LOCALHOST, TELEMETRY_PORT)));
+
+    let parts = Parts { listeners, servers, services, telemetry: telemetry.address };
+    let (listeners, servers, services) = gateway_rules::check(table, &parts)?;
+    Some(GatewayConfig { workers, listeners, servers, services, limits, telemetry })
+}
+
+/// A table of `[[listeners]]`.
+pub(super) struct WrittenListener<'t> {
+    pub(super) name: Option<Written<&'t str>>,
+    pub(super) addresses: Vec<Written<SocketAddr>>,
+    pub(super) kind: Option<WrittenKind<'t>>,
+}
+
+pub(super) enum WrittenKind<'t> {
+    Tls {
+        credentials: Option<Credentials>,
+        device_certificates: Option<Written<DeviceCertificates>>,
+        servers: bool,
+    },
+    Plain {
+        service: Option<Written<&'t str>>,
+        allow_tls: bool,
+    },
+}
+
+/// The table `[servers]`.
+pub(super) struct WrittenServers<'t> {
+    pub(super) ca: Option<PathBuf>,
+    pub(super) allow: Vec<WrittenServer<'t>>,
+}
+
+/// A table of `[[servers.allow]]`.
+pub(super) struct WrittenServer<'t> {
+    pub(super) name: Option<Written<String>>,
+    /// `None` where it is wrong.
+    pub(super) services: Option<Selection<'t>>,
+}
+
+/// A table of `[[services]]`.
+pub(super) struct WrittenService<'t> {
+    pub(super) here: Written<()>,
+    pub(super) name: Option<Written<&'t str>>,
+    /// `None` where it is wrong.
+    pub(super) listeners: Option<Selection<'t>>,
+    pub(super) sni: Vec<Written<String>>,
+    pub(super) alpn: Vec<Written<String>>,
+    pub(super) default: Option<Written<bool>>,
+    /// `None` where it is absent.
+    pub(super) devices: Option<Written<DevicePolicy>>,
+}
+
+/// Which of the named tables are meant.
+pub(super) enum Selection<'t> {
+    All,
+    Named(Vec<Written<&'t str>>),
+}
+
+fn listener<'t>(table: &Table<'t>) -> WrittenListener<'t> {
+    let name = table.required("name", "\"internet\"").and_then(|field| field.parse(value::name));
+    let addresses = table
+        .required("addresses", "[\"[::]:13000\"]")
+        .and_then(|field| field.parse_nonempty(value::listen_address))
+        .unwrap_or_default();
+    let kind = table.choice("kind", &[("tls", true), ("plain", false)]);
+    let kind = match kind.map(|kind| kind.value) {
+        Some(true) => Some(tls_listener(table)),
+        Some(false) => Some(plain_listener(table)),
+        None => {
+            table.ignore(TLS_KEYS);
+            table.ignore(PLAIN_KEYS);
+            None
+        }
+    };
+    if let (Some(WrittenKind::Plain { .. }), Some(name)) = (&kind, name) {
+        table.report.warning(
+            name.span,
+            format!(
+                "listener \"{}\" is plain: its agents are not authenticated, and whoever is on \
+                 the way reads and changes what they send",
+                name.value
+            ),
+        );
+    }
+    WrittenListener { name, addresses, kind }
+}
+
+const TLS_KEYS: &[&str] = &["certificate", "key", "device_certificates", "device_ca", "servers"];
+const PLAIN_KEYS: &[&str] = &["service", "allow_tls"];
+
+fn tls_listener<'t>(table: &Table<'t>) -> WrittenKind<'t> {
+    for key in PLAIN_KEYS {
+        table.refuse(key, "it belongs to a listener with `kind = \"plain\"`");
+    }
+    WrittenKind::Tls {
+        credentials: section::credentials(table),
+        device_certificates: device_certificates(table),
+        servers: table.boolean("servers", true),
+    }
+}
+
+fn plain_listener<'t>(table: &Table<'t>) -> WrittenKind<'t> {
+    for key in TLS_KEYS {
+        table.refuse(key, "it belongs to a listener with `kind = \"tls\"`");
+    }
+    let service = table.required("service", "\"sync\"").and_then(|field| field.text());
+    WrittenKind::Plain { service, allow_tls: table.boolean("allow_tls", false) }
+}
+
+/// What weakens safety is asked for by name: there is no default.
+fn device_certificates(table: &Table<'_>) -> Option<Written<DeviceCertificates>> {
+    type WithCa = fn(PathBuf) -> DeviceCertificates;
+    let choices = [
+        ("required", Some(DeviceCertificates::Required as WithCa)),
+        ("optional", Some(DeviceCertificates::Optional as WithCa)),
+        ("none", None),
+    ];
+    let Some(choice) = table.choice("device_certificates", &choices) else {
+        table.ignore(&["device_ca"]);
+        return None;
+    };
+    let Some(with_ca) = choice.value else {
+        table.refuse("device_ca", "no certificate is asked for");
+        return Some(choice.map(|_| DeviceCertificates::None));
+    };
+    Some(table.required("device_ca", "\"pki/devices-ca.crt\"")?.path()?.map(with_ca))
+}
+
+fn servers<'t>(table: &Table<'t>) -> WrittenServers<'t> {
+    let ca = table.path("ca", "\"pki/servers-ca.crt\"");
+    let allow = table.tables("allow", |table| WrittenServer {
+        name: table
+            .required("name", "\"admin-1.example.com\"")
+            .and_then(|field| field.parse(value::dns_name)),
+        services: table.required("services", "[\"web\"]").and_then(|field| selection(&field)),
+    });
+    if !table.has("allow") {
+        table.error(
+            "missing `[[servers.allow]]`: name each server and the services it serves".into(),
+        );
+    }
+    WrittenServers { ca, allow }
+}
+
+fn service<'t>(table: &Table<'t>) -> WrittenService<'t> {
+    let list = |key, example, parse: fn(&'t str) -> Result<String, String>| {
+        let values = table.optional(key, example).and_then(|field| field.parse_each(parse));
+        values.unwrap_or_default()
+    };
+    WrittenService {
+        here: table.here(),
+        name: table.required("name", "\"web\"").and_then(|field| field.parse(value::name)),
+        listeners: match table.optional("listeners", "[\"internet\"]") {
+            Some(field) => selection(&field),
+            None => Some(Selection::All),
+        },
+        sni: list("sni", "[\"web.example.com\"]", value::sni_pattern),
+        alpn: list("alpn", "[\"h2\", \"http/1.1\"]", value::alpn),
+        default: table.optional("default", "true").and_then(|field| field.boolean()),
+        devices: table.optional("devices", "\"verified\"").map(|field| devices(&field)),
+    }
+}
+
+/// `"all"`, or a list of names.
+fn selection<'t>(field: &Field<'t>) -> Option<Selection<'t>> {
+    if field.is_list() {
+        return field.parse_nonempty(Ok).map(Selection::Named);
+    }
+    let all = field.parse(|text| match text {
+        "all" => Ok(Selection::All),
+        _ => Err(format!("\"{text}\" must stand in a list: write `[\"{text}\"]`, or `\"all\"`")),
+    });
+    all.map(|all| all.value)
+}
+
+/// A policy that is wrong is reported and read as `any`, to which the fewest rules object.
+fn devices(field: &Field<'_>) -> Written<DevicePolicy> {
+    if field.is_list() {
+        let patterns = field.parse_nonempty(value::device_pattern).unwrap_or_default();
+        let patterns = patterns.into_iter().map(|pattern| pattern.value).collect();
+        return field.written(DevicePolicy::Named(patterns));
+    }
+    let policy = field.parse(|text| match text {
+        "any" => Ok(DevicePolicy::Any),
+        "verified" => Ok(DevicePolicy::Verified),
+        _ => Err(format!(
+            "`devices` can't be \"{text}\": write \"any\", \"verified\", or a list of identities \
+             such as `[\"laptop-*\"]`"
+        )),
+    });
+    policy.unwrap_or(field.written(DevicePolicy::Any))
+}
+
+fn limits(table: &Table<'_>) -> GatewayLimits {
+    let max_connections = table.number("max_connections", MAX_CONNECTIONS);
+    GatewayLimits {
+        max_connections: count(max_connections),
+        max_handshakes: part_of(max_connections, table, "max_handshakes", MAX_HANDSHAKES),
+        max_waiting: part_of(max_connections, table, "max_waiting", MAX_WAITING),
+        admission_timeout: duration(table, "admission_timeout_ms", ADMISSION_TIMEOUT_MS),
+        invitation_timeout: duration(table, "invitation_timeout_ms", INVITATION_TIMEOUT_MS),
+        session: section::session_limits(table),
+        drain_timeout: section::drain_timeout(table),
+    }
+}
+
+/// A number of connections in some state, which can't be more than there may be connections.
+fn part_of(max_connections: u64, table: &Table<'_>, key: &'static str, range: Range) -> usize {
+    let Some(Written { value, span }) = table.written_number(key, range) else {
+        return count(range.default.min(max_connections));
+    };
+    if value > max_connections {
+        let message =
+            format!("`{key}` must be at most `max_connections`, which is {max_connections}");
+        table.report.error(span, message);
+    }
+    count(value)
+}

@@ -1,0 +1,129 @@
+//! The parts that several roles' files share.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::names::report_duplicates;
+use super::problem::Written;
+use super::table::Table;
+use super::{Credentials, Gateway, HostPort, SessionLimits, Telemetry, value};
+use crate::limits::{
+    DRAIN_TIMEOUT_MS, HALF_CLOSED_TIMEOUT_MS, IDLE_TIMEOUT_MS, KEEPALIVE_MS, Range,
+    USER_TIMEOUT_MS, WORKERS,
+};
+
+/// `workers`, where 0 stands for one for each core.
+pub(super) fn workers(table: &Table<'_>) -> usize {
+    match count(table.number("workers", WORKERS)) {
+        0 => std::thread::available_parallelism()
+            .map_or(1, |cores| cores.get().min(count(WORKERS.max))),
+        workers => workers,
+    }
+}
+
+/// A number that is within one of the ranges, as a count.
+pub(super) fn count(number: u64) -> usize {
+    usize::try_from(number).unwrap_or(usize::MAX)
+}
+
+/// A number in milliseconds.
+pub(super) fn duration(table: &Table<'_>, key: &'static str, range: Range) -> Duration {
+    Duration::from_millis(table.number(key, range))
+}
+
+/// `certificate` and `key`.
+pub(super) fn credentials(table: &Table<'_>) -> Option<Credentials> {
+    let certificate = table.path("certificate", "\"pki/host.crt\"");
+    let key = table.path("key", "\"pki/host.key\"");
+    Some(Credentials { certificate: certificate?, key: key? })
+}
+
+/// `certificate` and `key`, both or neither. The outer `None` stands for an error.
+pub(super) fn optional_credentials(table: &Table<'_>) -> Option<Option<Credentials>> {
+    let certificate = table.optional("certificate", "\"pki/host.crt\"");
+    let key = table.optional("key", "\"pki/host.key\"");
+    if certificate.is_none() && key.is_none() { Some(None) } else { credentials(table).map(Some) }
+}
+
+/// `gateway_ca`.
+pub(super) fn gateway_ca(table: &Table<'_>) -> Option<PathBuf> {
+    table.path("gateway_ca", "\"pki/gateways-ca.crt\"")
+}
+
+/// `[[gateways]]`. `None` where one of them is wrong.
+pub(super) fn gateways(table: &Table<'_>) -> Option<Vec<Gateway>> {
+    let gateways = table.required_tables("gateways", |table| {
+        let address = table
+            .required("address", "\"gw.example.com:13000\"")
+            .and_then(|field| field.parse(value::host_port));
+        let name = match table.optional("name", "\"gw.example.com\"") {
+            Some(field) => field.parse(value::certificate_name).map(|name| name.value),
+            None => address.as_ref().map(|address| address.value.host.clone()),
+        };
+        Some((address?, name?))
+    });
+    let addresses = gateways.iter().flatten().map(|(address, _)| address.clone());
+    report_duplicates(table.report, "gateway", addresses);
+    let gateway =
+        |(address, name): (Written<HostPort>, _)| Gateway { address: address.value, name };
+    gateways.into_iter().map(|read| read.map(gateway)).collect()
+}
+
+/// The bounds of the relay inside `[limits]`.
+pub(super) fn session_limits(table: &Table<'_>) -> SessionLimits {
+    let idle_ms = match table.written_number("idle_timeout_ms", IDLE_TIMEOUT_MS) {
+        Some(Written { value: idle_ms @ 1.., span }) if idle_ms < HALF_CLOSED_TIMEOUT_MS.min => {
+            let min = HALF_CLOSED_TIMEOUT_MS.min;
+            let message = format!("`idle_timeout_ms` must be 0 (never) or at least {min}");
+            table.report.error(span, message);
+            IDLE_TIMEOUT_MS.default
+        }
+        written => written.map_or(IDLE_TIMEOUT_MS.default, |written| written.value),
+    };
+    let longest_half_closed_ms = if idle_ms == 0 { u64::MAX } else { idle_ms };
+    let half_closed = table.written_number("half_closed_timeout_ms", HALF_CLOSED_TIMEOUT_MS);
+    if let Some(Written { value, span }) = half_closed
+        && value > longest_half_closed_ms
+    {
+        let message = format!(
+            "`half_closed_timeout_ms` must be at most `idle_timeout_ms`, which is {idle_ms}: a \
+             half-closed session that is quiet ends after that time at the latest"
+        );
+        table.report.error(span, message);
+    }
+    let half_closed_ms = half_closed.map_or(HALF_CLOSED_TIMEOUT_MS.default, |half| half.value);
+    SessionLimits {
+        idle_timeout: (idle_ms != 0).then(|| Duration::from_millis(idle_ms)),
+        half_closed_timeout: Duration::from_millis(half_closed_ms.min(longest_half_closed_ms)),
+        keepalive: duration(table, "keepalive_ms", KEEPALIVE_MS),
+        user_timeout: duration(table, "user_timeout_ms", USER_TIMEOUT_MS),
+    }
+}
+
+/// `drain_timeout_ms` inside `[limits]`.
+pub(super) fn drain_timeout(table: &Table<'_>) -> Duration {
+    duration(table, "drain_timeout_ms", DRAIN_TIMEOUT_MS)
+}
+
+/// `[telemetry]`.
+pub(super) fn telemetry(table: &Table<'_>, default: SocketAddr) -> Telemetry {
+    let written = table.table("telemetry", |table| {
+        let field = table.optional("address", "\"127.0.0.1:9113\"")?;
+        field.parse(|text| {
+            if text == "off" {
+                return Ok(None);
+            }
+            let address = value::listen_address(text)?;
+            if address.ip().is_loopback() {
+                return Ok(Some(address));
+            }
+            Err(format!(
+                "\"{text}\" is not a loopback address: metrics and status tell who is connected and \
+                 are served without a password; write `{default}`, or `off`, and let an exporter or \
+                 a proxy on this host carry them further"
+            ))
+        })
+    });
+    Telemetry { address: written.flatten().map_or(Some(default), |written| written.value) }
+}

@@ -1,0 +1,472 @@
+use std::collections::VecDeque;
+use std::time::Instant;
+
+use super::choice::{Choice, choose};
+use super::link::{Greeted, Link, Stage, link_of};
+use super::queue::{Place, Queue, Waiting};
+use super::{
+    Action, AgentRef, DispatcherLimits, Event, LinkId, ServiceId, ServiceStatus, Snapshot, Ticket,
+    Vital,
+};
+use crate::relay::CloseReason;
+use crate::wire::{
+    Decline, GatewayHello, Goodbye, Invitation, Ping, Pong, RefusalReason, ServerHello, ToServer,
+    Withdraw, from_server, to_server,
+};
+
+#[cfg(test)]
+mod tests;
+
+/// Told to servers, for their log.
+const SOFTWARE: &str = concat!("vestibule ", env!("CARGO_PKG_VERSION"));
+
+/// The gateway's control thread without its effects.
+///
+/// An agent in the queue waits because no server can take it at this moment; whenever a server gets
+/// room, it is given the oldest agents that it may serve. So at no time are there both an agent in
+/// the queue and a server that it could go to.
+#[derive(Debug)]
+pub struct Dispatcher {
+    limits: DispatcherLimits,
+    services: Vec<String>,
+    instance: String,
+    draining: bool,
+    /// Few, so that finding one is a walk.
+    links: Vec<Link>,
+    queue: Queue,
+    /// By service: when a server was last lost that served it.
+    lost: Vec<Option<Instant>>,
+    /// Invitations so far.
+    turns: u64,
+    actions: VecDeque<Action>,
+}
+
+impl Dispatcher {
+    /// `services` are the names of the configuration, in its order. `instance` names this process: 16
+    /// hexadecimal digits.
+    pub fn new(limits: DispatcherLimits, services: Vec<String>, instance: String) -> Self {
+        Self {
+            limits,
+            instance,
+            draining: false,
+            links: Vec::new(),
+            queue: Queue::new(services.len()),
+            lost: vec![None; services.len()],
+            turns: 0,
+            actions: VecDeque::new(),
+            services,
+        }
+    }
+
+    /// Takes one event. `random` fills a slice with unpredictable bytes.
+    pub fn handle(&mut self, event: Event, now: Instant, random: &mut dyn FnMut(&mut [u8])) {
+        match event {
+            Event::LinkOpened { link, server, allowed } => {
+                self.open_link(link, server, allowed, now, random);
+            }
+            Event::LinkMessage { link, message } => {
+                let result = self.receive(link, message.message, now, random);
+                if let Err(reason) = result {
+                    self.close_link(link, reason, now, random);
+                }
+            }
+            Event::LinkClosed { link } => self.lose_link(link, now, random),
+            Event::Admit { agent, service } => self.admit(agent, service, now, random),
+            Event::Leave { agent } => self.leave(agent, now, random),
+            Event::Claimed { agent, invitation } => self.claimed(agent, invitation, now, random),
+            Event::Released { invitation } => self.released(invitation, now, random),
+            Event::Drain => self.drain(now, random),
+        }
+    }
+
+    /// Does what is due: deadlines of agents, pings, silent links. Agents of a dead link are invited
+    /// elsewhere with new tickets, hence `random`.
+    pub fn handle_timeout(&mut self, now: Instant, random: &mut dyn FnMut(&mut [u8])) {
+        for waiting in self.queue.take_due(now) {
+            let reason = match waiting.place {
+                Place::Invited { .. } => RefusalReason::InvitationTimeout,
+                Place::Queued if self.is_served(waiting.service) => RefusalReason::ServerFull,
+                Place::Queued => RefusalReason::NoServer,
+            };
+            self.refuse(waiting.agent, reason);
+            self.withdraw(&waiting, now, random);
+        }
+        let mut dead = Vec::new();
+        for link in &mut self.links {
+            match &mut link.stage {
+                Stage::Greeting { deadline, .. } if *deadline <= now => dead.push(link.id),
+                Stage::Greeting { .. } => {}
+                Stage::Greeted(greeted) => match greeted.liveness.handle_timeout(now) {
+                    Some(Vital::Dead) => dead.push(link.id),
+                    Some(Vital::Ping { nonce }) => {
+                        let ping = to_server::Message::Ping(Ping { nonce });
+                        self.actions.push_back(send(link.id, ping));
+                    }
+                    None => {}
+                },
+            }
+        }
+        for link in dead {
+            self.close_link(link, CloseReason::SignalSilent, now, random);
+        }
+    }
+
+    /// The next thing to do, until `None`.
+    pub fn poll_action(&mut self) -> Option<Action> {
+        self.actions.pop_front()
+    }
+
+    /// When [`handle_timeout`](Self::handle_timeout) has something to do.
+    pub fn next_timeout(&self) -> Option<Instant> {
+        let links = self.links.iter().map(Link::next_timeout);
+        links.chain(self.queue.next_deadline()).min()
+    }
+
+    /// A picture of this moment.
+    pub fn snapshot(&self) -> Snapshot {
+        let waiting = self.queue.len_by_service();
+        let services = self.services.iter().zip(waiting).enumerate();
+        let links: Vec<_> =
+            self.links.iter().filter_map(|link| link.status(&self.services)).collect();
+        Snapshot {
+            greeting: self.links.len() - links.len(),
+            links,
+            services: services
+                .map(|(service, (name, waiting))| ServiceStatus {
+                    name: name.clone(),
+                    waiting,
+                    servers: self.links.iter().filter(|link| link.serves(service)).count(),
+                })
+                .collect(),
+            waiting: self.queue.len(),
+            draining: self.draining,
+        }
+    }
+}
+
+// ---- signal connections ----
+
+impl Dispatcher {
+    fn open_link(
+        &mut self,
+        id: LinkId,
+        server: String,
+        allowed: Vec<ServiceId>,
+        now: Instant,
+        random: &mut dyn FnMut(&mut [u8]),
+    ) {
+        if self.links.len() >= self.limits.max_links {
+            return self.push(Action::CloseLink { link: id, reason: CloseReason::ConnectionsFull });
+        }
+        let mut drawn = [0; 4];
+        random(&mut drawn);
+        let mut number = u32::from_ne_bytes(drawn);
+        while self.links.iter().any(|link| link.number == number) {
+            number = number.wrapping_add(1);
+        }
+        self.links.push(Link::new(id, number, server, allowed, now));
+    }
+
+    /// An error is the reason to close the link.
+    fn receive(
+        &mut self,
+        id: LinkId,
+        message: Option<from_server::Message>,
+        now: Instant,
+        random: &mut dyn FnMut(&mut [u8]),
+    ) -> Result<(), CloseReason> {
+        // A message may cross with our closing.
+        let Some(index) = self.links.iter().position(|link| link.id == id) else { return Ok(()) };
+        let message = message.ok_or(CloseReason::MessageUnknown)?;
+        let number = self.links[index].number;
+        let greeted = match (&mut self.links[index].stage, &message) {
+            (Stage::Greeting { .. }, from_server::Message::ServerHello(hello)) => {
+                self.greet(index, hello, now);
+                self.refill(number, now, random);
+                return Ok(());
+            }
+            (Stage::Greeting { .. }, _) => return Err(CloseReason::MessageUnexpected),
+            (Stage::Greeted(greeted), _) => greeted,
+        };
+        greeted.liveness.heard(now);
+        match message {
+            from_server::Message::ServerHello(_) => return Err(CloseReason::MessageUnexpected),
+            from_server::Message::Goodbye(_) if greeted.is_draining() => {
+                return Err(CloseReason::MessageUnexpected);
+            }
+            from_server::Message::Goodbye(_) => self.drain_link(index, now, random),
+            from_server::Message::Decline(decline) => self.decline(index, &decline, now, random),
+            from_server::Message::Ping(Ping { nonce }) => {
+                self.push(send(id, to_server::Message::Pong(Pong { nonce })));
+            }
+            from_server::Message::Pong(_) => {}
+        }
+        Ok(())
+    }
+
+    fn greet(&mut self, index: usize, hello: &ServerHello, now: Instant) {
+        let link = &mut self.links[index];
+        let Stage::Greeting { allowed, .. } = &link.stage else { return };
+        let is_offered = |service: &ServiceId| hello.services.contains(&self.services[*service]);
+        let services: Vec<ServiceId> = allowed.iter().copied().filter(is_offered).collect();
+        let answer = GatewayHello {
+            instance: self.instance.clone(),
+            services: services.iter().map(|service| self.services[*service].clone()).collect(),
+            software: SOFTWARE.to_owned(),
+        };
+        let id = link.id;
+        link.stage = Stage::Greeted(Greeted::new(hello, services, now));
+        self.push(send(id, to_server::Message::GatewayHello(answer)));
+        if self.draining {
+            self.push(send(id, to_server::Message::Goodbye(Goodbye {})));
+        }
+    }
+
+    /// The server drains: its unanswered invitations go elsewhere.
+    fn drain_link(&mut self, index: usize, now: Instant, random: &mut dyn FnMut(&mut [u8])) {
+        let Some(greeted) = self.links[index].greeted_mut() else { return };
+        for service in &greeted.services {
+            self.lost[*service] = Some(now);
+        }
+        for position in greeted.drain() {
+            self.place(position, now, random);
+        }
+    }
+
+    fn close_link(
+        &mut self,
+        link: LinkId,
+        reason: CloseReason,
+        now: Instant,
+        random: &mut dyn FnMut(&mut [u8]),
+    ) {
+        self.push(Action::CloseLink { link, reason });
+        self.lose_link(link, now, random);
+    }
+
+    fn lose_link(&mut self, id: LinkId, now: Instant, random: &mut dyn FnMut(&mut [u8])) {
+        let Some(index) = self.links.iter().position(|link| link.id == id) else { return };
+        let link = self.links.remove(index);
+        let Stage::Greeted(mut greeted) = link.stage else { return };
+        for service in &greeted.services {
+            self.lost[*service] = Some(now);
+        }
+        for position in greeted.drain() {
+            self.place(position, now, random);
+        }
+    }
+
+    fn decline(
+        &mut self,
+        index: usize,
+        decline: &Decline,
+        now: Instant,
+        random: &mut dyn FnMut(&mut [u8]),
+    ) {
+        let number = self.links[index].number;
+        let Some(greeted) = self.links[index].greeted_mut() else { return };
+        // A decline may cross with our withdrawing, or with the server's own late claim.
+        let Some(position) = greeted.invitations.remove(&decline.id) else { return };
+        let Some(waiting) = self.queue.get_mut(position) else { return };
+        match decline.reason() {
+            RefusalReason::Draining => {
+                waiting.last_decline = Some(RefusalReason::Draining);
+                self.drain_link(index, now, random);
+                self.place(position, now, random);
+            }
+            RefusalReason::ServiceUnknown => {
+                greeted.services.retain(|service| *service != waiting.service);
+                self.place(position, now, random);
+            }
+            RefusalReason::ServerFull => {
+                waiting.last_decline = Some(RefusalReason::ServerFull);
+                waiting.declined_by.push(number);
+                self.place(position, now, random);
+            }
+            said => {
+                let agent = waiting.agent;
+                self.queue.remove(position);
+                self.refuse(agent, final_reason(said));
+            }
+        }
+        self.refill(number, now, random);
+    }
+}
+
+// ---- agents ----
+
+impl Dispatcher {
+    fn admit(
+        &mut self,
+        agent: AgentRef,
+        service: ServiceId,
+        now: Instant,
+        random: &mut dyn FnMut(&mut [u8]),
+    ) {
+        if service >= self.services.len() {
+            return self.refuse(agent, RefusalReason::ServiceUnknown);
+        }
+        if self.draining {
+            return self.refuse(agent, RefusalReason::Draining);
+        }
+        if self.queue.len() >= self.limits.max_waiting {
+            return self.refuse(agent, RefusalReason::QueueFull);
+        }
+        debug_assert!(self.queue.position_of(agent).is_none(), "an agent is admitted once");
+        let position = self.queue.push(agent, service, now + self.limits.invitation_timeout);
+        self.place(position, now, random);
+    }
+
+    fn leave(&mut self, agent: AgentRef, now: Instant, random: &mut dyn FnMut(&mut [u8])) {
+        let position = self.queue.position_of(agent);
+        if let Some(waiting) = position.and_then(|position| self.queue.remove(position)) {
+            self.withdraw(&waiting, now, random);
+        }
+    }
+
+    fn claimed(
+        &mut self,
+        agent: AgentRef,
+        invitation: u64,
+        now: Instant,
+        random: &mut dyn FnMut(&mut [u8]),
+    ) {
+        if let Some(greeted) = self.greeted_mut(link_of(invitation)) {
+            greeted.invitations.remove(&invitation);
+            greeted.sessions += 1;
+        }
+        // Not there: refused while the claim was on its way here, and the claim was first.
+        let position = self.queue.position_of(agent);
+        if let Some(waiting) = position.and_then(|position| self.queue.remove(position)) {
+            // Nothing to withdraw, unless the agent was moved while the claim was on its way here.
+            self.withdraw(&waiting, now, random);
+        }
+    }
+
+    fn released(&mut self, invitation: u64, now: Instant, random: &mut dyn FnMut(&mut [u8])) {
+        let number = link_of(invitation);
+        // Not there: the session outlived its server's signal connection.
+        if let Some(greeted) = self.greeted_mut(number) {
+            greeted.sessions = greeted.sessions.saturating_sub(1);
+            self.refill(number, now, random);
+        }
+    }
+
+    fn drain(&mut self, now: Instant, random: &mut dyn FnMut(&mut [u8])) {
+        if std::mem::replace(&mut self.draining, true) {
+            return;
+        }
+        for waiting in self.queue.take_all() {
+            self.refuse(waiting.agent, RefusalReason::Draining);
+            self.withdraw(&waiting, now, random);
+        }
+        for link in &self.links {
+            if link.greeted().is_some() {
+                self.actions.push_back(send(link.id, to_server::Message::Goodbye(Goodbye {})));
+            }
+        }
+    }
+
+    /// Finds a place for an agent whose invitation, if it had one, is void.
+    fn place(&mut self, position: u64, now: Instant, random: &mut dyn FnMut(&mut [u8])) {
+        let Some(waiting) = self.queue.get_mut(position) else { return };
+        waiting.place = Place::Queued;
+        let (agent, service) = (waiting.agent, waiting.service);
+        match choose(waiting, &self.links, self.lost[service], now) {
+            Choice::Invite(number) => self.invite(position, number, now, random),
+            Choice::Wait => self.queue.put(position, Place::Queued),
+            Choice::Refuse(reason) => {
+                self.queue.remove(position);
+                self.refuse(agent, reason);
+            }
+        }
+    }
+
+    fn invite(
+        &mut self,
+        position: u64,
+        number: u32,
+        now: Instant,
+        random: &mut dyn FnMut(&mut [u8]),
+    ) {
+        let Some(link) = self.links.iter_mut().find(|link| link.number == number) else { return };
+        let Some(waiting) = self.queue.get_mut(position) else { return };
+        self.turns += 1;
+        let Some(id) = link.next_invitation(self.turns) else { return };
+        let ticket = Ticket::draw(random);
+        let left = waiting.deadline.saturating_duration_since(now).as_millis();
+        let invitation = Invitation {
+            id,
+            ticket: ticket.as_bytes().to_vec(),
+            service: self.services[waiting.service].clone(),
+            worker: waiting.agent.worker,
+            expires_in_ms: u32::try_from(left).unwrap_or(u32::MAX),
+        };
+        waiting.invitations += 1;
+        let (agent, server) = (waiting.agent, link.server.clone());
+        self.actions.push_back(Action::Expect { agent, invitation: id, ticket, server });
+        self.actions.push_back(send(link.id, to_server::Message::Invitation(invitation)));
+        self.queue.put(position, Place::Invited { invitation: id });
+        if let Some(greeted) = link.greeted_mut() {
+            greeted.invitations.insert(id, position);
+        }
+    }
+
+    /// Takes back the invitation, if there is one, of an agent that is out of the queue already. The
+    /// server then has room for another.
+    fn withdraw(&mut self, waiting: &Waiting, now: Instant, random: &mut dyn FnMut(&mut [u8])) {
+        let Place::Invited { invitation: id } = waiting.place else { return };
+        let number = link_of(id);
+        let Some(link) = self.links.iter_mut().find(|link| link.number == number) else { return };
+        let Some(greeted) = link.greeted_mut() else { return };
+        if greeted.invitations.remove(&id).is_some() {
+            self.actions.push_back(send(link.id, to_server::Message::Withdraw(Withdraw { id })));
+            self.refill(number, now, random);
+        }
+    }
+
+    /// Gives a server that may have got room the oldest agents that it can serve.
+    fn refill(&mut self, number: u32, now: Instant, random: &mut dyn FnMut(&mut [u8])) {
+        while let Some(oldest) = self.oldest_for(number) {
+            self.invite(oldest, number, now, random);
+        }
+    }
+
+    fn oldest_for(&self, number: u32) -> Option<u64> {
+        let link = self.links.iter().find(|link| link.number == number)?;
+        let services = &link.greeted().filter(|greeted| greeted.has_room())?.services;
+        services.iter().filter_map(|service| self.queue.first_for(*service, number)).min()
+    }
+
+    fn is_served(&self, service: ServiceId) -> bool {
+        self.links.iter().any(|link| link.serves(service))
+    }
+
+    fn greeted_mut(&mut self, number: u32) -> Option<&mut Greeted> {
+        self.links.iter_mut().find(|link| link.number == number)?.greeted_mut()
+    }
+
+    fn refuse(&mut self, agent: AgentRef, reason: RefusalReason) {
+        self.push(Action::Refuse { agent, reason });
+    }
+
+    fn push(&mut self, action: Action) {
+        self.actions.push_back(action);
+    }
+}
+
+/// What an agent is told after a decline that no other server would mend. A server has no say in
+/// reasons that are the gateway's own, such as a full queue: they would mislead the operator.
+fn final_reason(said: RefusalReason) -> RefusalReason {
+    match said {
+        RefusalReason::BackendRefused
+        | RefusalReason::BackendTimeout
+        | RefusalReason::BackendUnreachable
+        | RefusalReason::BackendTlsFailed => said,
+        _ => RefusalReason::InternalError,
+    }
+}
+
+fn send(link: LinkId, message: to_server::Message) -> Action {
+    Action::Send { link, message: ToServer { message: Some(message) } }
+}

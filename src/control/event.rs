@@ -1,0 +1,107 @@
+use std::time::Duration;
+
+use super::{AgentRef, LinkId, ServiceId, Ticket};
+use crate::relay::CloseReason;
+use crate::wire::{FromServer, RefusalReason, ToServer};
+
+/// Bounds of a [`Dispatcher`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DispatcherLimits {
+    /// Agents that wait.
+    pub max_waiting: usize,
+    /// From admitted to joined.
+    pub invitation_timeout: Duration,
+    /// Signal connections at once.
+    pub max_links: usize,
+}
+
+/// What happened.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Event {
+    /// A server's signal connection has done its handshake.
+    LinkOpened {
+        /// The caller's number for it.
+        link: LinkId,
+        /// Its name on the allow-list.
+        server: String,
+        /// Services that it may serve.
+        allowed: Vec<ServiceId>,
+    },
+    /// A frame came on a signal connection.
+    LinkMessage {
+        /// On which.
+        link: LinkId,
+        /// What it held.
+        message: FromServer,
+    },
+    /// A signal connection ended. Not needed after [`Action::CloseLink`], and harmless.
+    LinkClosed {
+        /// Which.
+        link: LinkId,
+    },
+    /// A worker admitted an agent, which now waits for a server.
+    Admit {
+        /// Who waits.
+        agent: AgentRef,
+        /// For what.
+        service: ServiceId,
+    },
+    /// An agent left while it waited.
+    Leave {
+        /// Which.
+        agent: AgentRef,
+    },
+    /// A worker gave an agent to the data connection that claimed it.
+    Claimed {
+        /// The agent; it waits no more, and is its worker's affair.
+        agent: AgentRef,
+        /// The invitation of the claim: not always the last one for that agent.
+        invitation: u64,
+    },
+    /// A session that was `Claimed` ended, joined or not.
+    Released {
+        /// The invitation of its claim.
+        invitation: u64,
+    },
+    /// The gateway takes part in no new sessions from now on.
+    Drain,
+}
+
+/// What is to be done, in this order.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Action {
+    /// Write a frame to a signal connection.
+    Send {
+        /// To which.
+        link: LinkId,
+        /// What.
+        message: ToServer,
+    },
+    /// End a signal connection. The dispatcher has forgotten it already.
+    CloseLink {
+        /// Which.
+        link: LinkId,
+        /// Why.
+        reason: CloseReason,
+    },
+    /// Mail the agent's worker, before the invitation is sent: see
+    /// [`Tickets::expect`](super::Tickets::expect).
+    Expect {
+        /// Who may be claimed.
+        agent: AgentRef,
+        /// By which invitation.
+        invitation: u64,
+        /// With which secret.
+        ticket: Ticket,
+        /// By whom: a name on the allow-list.
+        server: String,
+    },
+    /// Mail the agent's worker that there is no session. Where a claim crosses with this mail, the
+    /// claim was first: the worker ignores a refusal of an agent that no longer waits.
+    Refuse {
+        /// Who.
+        agent: AgentRef,
+        /// Why.
+        reason: RefusalReason,
+    },
+}

@@ -1,0 +1,315 @@
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+use super::{Liveness, Vital};
+use crate::limits::{
+    DIAL_TIMEOUT, RECONNECT_MAX, RECONNECT_MIN, SIGNAL_HELLO_TIMEOUT, SIGNAL_SOUND_AFTER,
+    TICKET_LEN,
+};
+use crate::relay::CloseReason;
+use crate::wire::alpn::Hint;
+use crate::wire::{
+    Decline, FromServer, GatewayHello, Goodbye, Invitation, Ping, Pong, RefusalReason, ServerHello,
+    ToServer, from_server, to_server,
+};
+
+#[cfg(test)]
+mod tests;
+
+/// What happened to a [`GatewayLink`]. After [`GatewayAction::Close`], [`Closed`](Self::Closed) or
+/// [`DialFailed`](Self::DialFailed) nothing more is reported of that connection.
+#[derive(Debug, Clone, PartialEq)]
+pub enum GatewayEvent {
+    /// The connection asked for by [`GatewayAction::Dial`] stands, its handshake is done.
+    Dialed,
+    /// There is no such connection.
+    DialFailed,
+    /// A frame came.
+    Message(ToServer),
+    /// The connection ended.
+    Closed,
+    /// This server will not open a data connection for an invitation.
+    Decline {
+        /// Which.
+        id: u64,
+        /// Why.
+        reason: RefusalReason,
+    },
+    /// This server takes part in no new sessions from now on.
+    Drain,
+}
+
+/// What is to be done, in this order.
+#[derive(Debug, Clone, PartialEq)]
+pub enum GatewayAction {
+    /// Dial the gateway; TCP and handshake.
+    Dial,
+    /// Write a frame.
+    Send(FromServer),
+    /// End the connection, or the attempt to dial.
+    Close(CloseReason),
+    /// Open a data connection, claim the ticket and deliver the session.
+    Invited {
+        /// Well-formed, for a service that this server serves.
+        invitation: Invitation,
+        /// Of the gateway's process, for the ALPN hint.
+        instance: String,
+    },
+    /// The invitation is void. The session may have been claimed already: then it lives on.
+    Withdrawn {
+        /// Which.
+        id: u64,
+    },
+}
+
+/// A server's signal connection to one gateway: dials it, keeps it, dials again.
+#[derive(Debug)]
+pub struct GatewayLink {
+    hello: ServerHello,
+    state: State,
+    actions: VecDeque<GatewayAction>,
+}
+
+/// `failures` counts the connections in a row that did not last, this one not included.
+#[derive(Debug)]
+enum State {
+    /// Dials when `until` has come.
+    Waiting { until: Instant, failures: u32 },
+    /// TCP and TLS.
+    Dialing { deadline: Instant, failures: u32 },
+    /// Our hello is said, the gateway's awaited.
+    Greeting { deadline: Instant, failures: u32 },
+    /// Both hellos are said.
+    Up(Up),
+    /// This server drains, and nothing is left to keep.
+    Stopped,
+}
+
+#[derive(Debug)]
+struct Up {
+    instance: String,
+    since: Instant,
+    failures: u32,
+    liveness: Liveness,
+    /// The gateway said goodbye. The connection is kept: a gateway that was restarted is behind a
+    /// new one, and this one ends when its last session has.
+    gateway_drains: bool,
+    /// We said goodbye.
+    server_drains: bool,
+}
+
+impl GatewayLink {
+    /// Dials at once. `services` and `capacity` (0: no bound) are told to the gateway.
+    pub fn new(services: Vec<String>, capacity: u32, now: Instant) -> Self {
+        let software = concat!("vestibule ", env!("CARGO_PKG_VERSION")).to_owned();
+        Self {
+            hello: ServerHello { services, capacity, software },
+            state: State::Waiting { until: now, failures: 0 },
+            actions: VecDeque::new(),
+        }
+    }
+
+    /// Takes one event. `random` fills a slice with random bytes, for the jitter.
+    pub fn handle(&mut self, event: GatewayEvent, now: Instant, random: &mut dyn FnMut(&mut [u8])) {
+        match event {
+            GatewayEvent::Dialed => self.greet(now),
+            GatewayEvent::DialFailed | GatewayEvent::Closed => self.lose(now, random),
+            GatewayEvent::Message(message) => {
+                if let Err(reason) = self.receive(message.message, now) {
+                    self.close(reason, now, random);
+                }
+            }
+            GatewayEvent::Decline { id, reason } => {
+                // Without the connection of its invitation, a decline has nowhere to go.
+                if matches!(self.state, State::Up(_)) {
+                    self.decline(id, reason);
+                }
+            }
+            GatewayEvent::Drain => self.drain(),
+        }
+    }
+
+    /// Does what is due: dials, pings, gives up.
+    pub fn handle_timeout(&mut self, now: Instant, random: &mut dyn FnMut(&mut [u8])) {
+        match &mut self.state {
+            State::Waiting { until, failures } if *until <= now => {
+                let failures = *failures;
+                self.state = State::Dialing { deadline: now + DIAL_TIMEOUT, failures };
+                self.actions.push_back(GatewayAction::Dial);
+            }
+            State::Dialing { deadline, .. } | State::Greeting { deadline, .. }
+                if *deadline <= now =>
+            {
+                self.close(CloseReason::SignalSilent, now, random);
+            }
+            State::Up(up) => match up.liveness.handle_timeout(now) {
+                Some(Vital::Ping { nonce }) => {
+                    self.send(from_server::Message::Ping(Ping { nonce }))
+                }
+                Some(Vital::Dead) => self.close(CloseReason::SignalSilent, now, random),
+                None => {}
+            },
+            _ => {}
+        }
+    }
+
+    /// The next thing to do, until `None`.
+    pub fn poll_action(&mut self) -> Option<GatewayAction> {
+        self.actions.pop_front()
+    }
+
+    /// When [`handle_timeout`](Self::handle_timeout) has something to do.
+    pub fn next_timeout(&self) -> Option<Instant> {
+        match &self.state {
+            State::Waiting { until, .. } => Some(*until),
+            State::Dialing { deadline, .. } | State::Greeting { deadline, .. } => Some(*deadline),
+            State::Up(up) => Some(up.liveness.next_timeout()),
+            State::Stopped => None,
+        }
+    }
+
+    /// Whether the gateway knows this server: both hellos are said, and neither drains.
+    pub fn is_up(&self) -> bool {
+        matches!(&self.state, State::Up(up) if !up.gateway_drains && !up.server_drains)
+    }
+}
+
+// ---- transitions ----
+
+impl GatewayLink {
+    fn greet(&mut self, now: Instant) {
+        let State::Dialing { failures, .. } = self.state else { return };
+        self.state = State::Greeting { deadline: now + SIGNAL_HELLO_TIMEOUT, failures };
+        self.send(from_server::Message::ServerHello(self.hello.clone()));
+    }
+
+    /// An error is the reason to close the connection.
+    fn receive(
+        &mut self,
+        message: Option<to_server::Message>,
+        now: Instant,
+    ) -> Result<(), CloseReason> {
+        match &mut self.state {
+            State::Waiting { .. } | State::Dialing { .. } | State::Stopped => Ok(()),
+            State::Greeting { failures, .. } => {
+                let failures = *failures;
+                let up = match message.ok_or(CloseReason::MessageUnknown)? {
+                    to_server::Message::GatewayHello(hello) => Up::new(hello, failures, now)?,
+                    _ => return Err(CloseReason::MessageUnexpected),
+                };
+                self.state = State::Up(up);
+                Ok(())
+            }
+            State::Up(up) => {
+                up.liveness.heard(now);
+                self.receive_up(message.ok_or(CloseReason::MessageUnknown)?)
+            }
+        }
+    }
+
+    fn receive_up(&mut self, message: to_server::Message) -> Result<(), CloseReason> {
+        let State::Up(up) = &mut self.state else { return Ok(()) };
+        match message {
+            to_server::Message::GatewayHello(_) => return Err(CloseReason::MessageUnexpected),
+            to_server::Message::Invitation(_) | to_server::Message::Goodbye(_)
+                if up.gateway_drains =>
+            {
+                return Err(CloseReason::MessageUnexpected);
+            }
+            to_server::Message::Invitation(invitation) => {
+                if invitation.ticket.len() != TICKET_LEN {
+                    return Err(CloseReason::FrameInvalid);
+                }
+                if up.server_drains {
+                    self.decline(invitation.id, RefusalReason::Draining);
+                } else if self.hello.services.contains(&invitation.service) {
+                    let instance = up.instance.clone();
+                    self.actions.push_back(GatewayAction::Invited { invitation, instance });
+                } else {
+                    self.decline(invitation.id, RefusalReason::ServiceUnknown);
+                }
+            }
+            to_server::Message::Withdraw(withdraw) => {
+                self.actions.push_back(GatewayAction::Withdrawn { id: withdraw.id });
+            }
+            to_server::Message::Ping(Ping { nonce }) => {
+                self.send(from_server::Message::Pong(Pong { nonce }));
+            }
+            to_server::Message::Pong(_) => {}
+            to_server::Message::Goodbye(_) => up.gateway_drains = true,
+        }
+        Ok(())
+    }
+
+    fn close(&mut self, reason: CloseReason, now: Instant, random: &mut dyn FnMut(&mut [u8])) {
+        self.actions.push_back(GatewayAction::Close(reason));
+        self.lose(now, random);
+    }
+
+    /// The connection, or the attempt, is over.
+    fn lose(&mut self, now: Instant, random: &mut dyn FnMut(&mut [u8])) {
+        let failures = match &self.state {
+            State::Dialing { failures, .. } | State::Greeting { failures, .. } => *failures,
+            State::Up(up) if up.server_drains => {
+                self.state = State::Stopped;
+                return;
+            }
+            State::Up(up) if now >= up.since + SIGNAL_SOUND_AFTER => 0,
+            State::Up(up) => up.failures,
+            State::Waiting { .. } | State::Stopped => return,
+        };
+        let until = now + backoff(failures, random);
+        self.state = State::Waiting { until, failures: failures.saturating_add(1) };
+    }
+
+    fn drain(&mut self) {
+        match &mut self.state {
+            State::Up(up) if up.server_drains => {}
+            State::Up(up) => {
+                up.server_drains = true;
+                self.send(from_server::Message::Goodbye(Goodbye {}));
+            }
+            State::Dialing { .. } | State::Greeting { .. } => {
+                let reason = CloseReason::Refused(RefusalReason::Draining);
+                self.actions.push_back(GatewayAction::Close(reason));
+                self.state = State::Stopped;
+            }
+            State::Waiting { .. } | State::Stopped => self.state = State::Stopped,
+        }
+    }
+
+    fn decline(&mut self, id: u64, reason: RefusalReason) {
+        self.send(from_server::Message::Decline(Decline { id, reason: reason.into() }));
+    }
+
+    fn send(&mut self, message: from_server::Message) {
+        self.actions.push_back(GatewayAction::Send(FromServer { message: Some(message) }));
+    }
+}
+
+impl Up {
+    fn new(hello: GatewayHello, failures: u32, now: Instant) -> Result<Self, CloseReason> {
+        let instance = hello.instance;
+        let hint = Hint { instance: instance.clone(), worker: 0 };
+        if Hint::from_alpn(&hint.to_alpn()).is_none() {
+            return Err(CloseReason::FrameInvalid);
+        }
+        Ok(Self {
+            instance,
+            since: now,
+            failures,
+            liveness: Liveness::new(now),
+            gateway_drains: false,
+            server_drains: false,
+        })
+    }
+}
+
+/// "Full jitter": anything between nothing and the whole wait, so that the servers of a gateway that
+/// was restarted do not all come at once.
+fn backoff(failures: u32, random: &mut dyn FnMut(&mut [u8])) -> Duration {
+    let mut drawn = [0; 4];
+    random(&mut drawn);
+    let wait = RECONNECT_MIN.saturating_mul(1 << failures.min(16)).min(RECONNECT_MAX);
+    wait.saturating_mul(u32::from_ne_bytes(drawn)) / u32::MAX
+}

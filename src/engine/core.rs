@@ -1,0 +1,459 @@
+use std::collections::VecDeque;
+use std::io;
+use std::net::{SocketAddr, TcpStream};
+use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::leg::{Leg, Scratch};
+use super::listener;
+use super::session::{Moved, Session};
+use super::slots::Slots;
+use super::timers::Timers;
+use crate::limits::{LINGER, MAX_LINGER_LEN};
+use crate::relay::{Ending, Party, Relay, RelayLimits};
+use crate::telemetry::counters::WorkerCounters;
+use crate::uring::{Event, Ring, Token};
+
+/// Settings of a worker that do not depend on its role.
+#[derive(Debug, Clone)]
+pub struct WorkerSettings {
+    /// Connections that this worker holds at once.
+    pub max_connections: usize,
+    /// TCP keepalive.
+    pub keepalive: Duration,
+    /// `TCP_USER_TIMEOUT`.
+    pub user_timeout: Duration,
+    /// Bounds on quiet sessions.
+    pub relay: RelayLimits,
+}
+
+/// What a worker owns, whatever its role: its ring, connections, sessions, timers, buffers.
+/// `S` is the role's stage of a connection, `R` its record of a session.
+pub struct Core<S, R> {
+    /// The time of this turn of the loop.
+    pub now: Instant,
+    /// Counted here, read by the control thread.
+    pub counters: Arc<WorkerCounters>,
+    /// As given.
+    pub settings: WorkerSettings,
+    /// Shared buffers.
+    pub scratch: Scratch,
+    ring: Ring,
+    connections: Slots<Connection<S>>,
+    sessions: Slots<Session<R>>,
+    timers: Timers<Timer>,
+    ready_connections: VecDeque<Token>,
+    ready_sessions: VecDeque<Token>,
+    accepting: bool,
+}
+
+/// One TCP connection of a worker.
+pub struct Connection<S> {
+    /// Its socket.
+    pub leg: Leg,
+    /// When it was accepted or dialled.
+    pub opened: Instant,
+    /// The address at its other end.
+    pub peer: SocketAddr,
+    life: Life<S>,
+    deadline: Option<Instant>,
+    queued: bool,
+}
+
+/// The life of a connection, from its first watch to the last event of that watch.
+enum Life<S> {
+    /// In the hands of its role.
+    Role(S),
+    /// Between two stages, while the role decides on the next.
+    Deciding,
+    /// One leg of this session.
+    Relaying(Token),
+    /// Has said its last: what waits goes out, then the peer's end is awaited, for a while.
+    Lingering { drained: usize },
+    /// The kernel is asked to let go of the socket; it is closed or handed over after that.
+    Releasing(Option<S>),
+}
+
+/// What a timer is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Timer {
+    Connection(u64),
+    Session(u64),
+}
+
+/// What is to be done about a connection that became ready, or whose time is over.
+pub(super) enum Due {
+    /// Its role goes on with it.
+    Role,
+    Done,
+}
+
+impl<S, R> Core<S, R> {
+    pub(super) fn new(ring: Ring, settings: WorkerSettings, counters: Arc<WorkerCounters>) -> Self {
+        Self {
+            now: Instant::now(),
+            counters,
+            settings,
+            scratch: Scratch::default(),
+            ring,
+            connections: Slots::default(),
+            sessions: Slots::default(),
+            timers: Timers::default(),
+            ready_connections: VecDeque::new(),
+            ready_sessions: VecDeque::new(),
+            accepting: true,
+        }
+    }
+
+    /// Connections of all stages.
+    pub fn connections_len(&self) -> usize {
+        self.connections.len()
+    }
+
+    /// Live sessions.
+    pub fn sessions_len(&self) -> usize {
+        self.sessions.len()
+    }
+
+    /// Every live session, for a drain that is over.
+    pub fn session_tokens(&self) -> Vec<Token> {
+        self.sessions.tokens()
+    }
+
+    /// Every connection of any stage.
+    pub fn connection_tokens(&self) -> Vec<Token> {
+        self.connections.tokens()
+    }
+
+    /// Has the listeners closed: whoever dials from now on is refused by the kernel.
+    pub fn stop_accepting(&mut self) {
+        self.accepting = false;
+    }
+
+    pub(super) fn is_accepting(&self) -> bool {
+        self.accepting
+    }
+
+    /// Takes a connection in. It is looked at in this turn already, since its first bytes often
+    /// come with it.
+    pub fn adopt(&mut self, socket: TcpStream, peer: SocketAddr, stage: S) -> Token {
+        listener::tune(&socket, self.settings.keepalive, self.settings.user_timeout);
+        let connection = Connection {
+            leg: Leg::plain(socket),
+            opened: self.now,
+            peer,
+            life: Life::Role(stage),
+            deadline: None,
+            queued: false,
+        };
+        let token = self.connections.insert(connection);
+        if let Some(connection) = self.connections.get_mut(token) {
+            self.ring.watch(connection.leg.as_fd(), token);
+        }
+        self.counters.connections_open.set(self.connections.len() as u64);
+        token
+    }
+
+    /// Starts a connection outward. Its role is called once it is there or has failed.
+    pub fn dial(&mut self, address: SocketAddr, stage: S) -> io::Result<Token> {
+        let socket = listener::dial(address)?;
+        Ok(self.adopt(socket, address, stage))
+    }
+
+    /// The connection, while it is there.
+    pub fn connection(&mut self, token: Token) -> Option<&mut Connection<S>> {
+        self.connections.get_mut(token)
+    }
+
+    /// The connection and the worker's buffers.
+    pub fn with_scratch(&mut self, token: Token) -> Option<(&mut Connection<S>, &mut Scratch)> {
+        Some((self.connections.get_mut(token)?, &mut self.scratch))
+    }
+
+    /// The stage of a connection that is in the hands of its role.
+    pub fn stage(&mut self, token: Token) -> Option<&mut S> {
+        match &mut self.connections.get_mut(token)?.life {
+            Life::Role(stage) => Some(stage),
+            _ => None,
+        }
+    }
+
+    /// Takes the stage out, to put the next one in with [`Core::enter`].
+    pub fn take_stage(&mut self, token: Token) -> Option<S> {
+        let life = &mut self.connections.get_mut(token)?.life;
+        match std::mem::replace(life, Life::Deciding) {
+            Life::Role(stage) => Some(stage),
+            other => {
+                *life = other;
+                None
+            }
+        }
+    }
+
+    /// Puts a connection into its next stage.
+    pub fn enter(&mut self, token: Token, stage: S) {
+        if let Some(connection) = self.connections.get_mut(token) {
+            connection.life = Life::Role(stage);
+        }
+    }
+
+    /// The session.
+    pub fn session(&mut self, token: Token) -> Option<&mut Session<R>> {
+        self.sessions.get_mut(token)
+    }
+
+    /// Calls the role when this time is over, unless the deadline was moved by then.
+    pub fn set_deadline(&mut self, token: Token, deadline: Option<Instant>) {
+        let Some(connection) = self.connections.get_mut(token) else { return };
+        connection.deadline = deadline;
+        if let Some(at) = deadline {
+            self.timers.set(at, Timer::Connection(token.to_bits()));
+        }
+    }
+
+    /// Has the role look at a connection again, soon.
+    pub fn requeue(&mut self, token: Token) {
+        if let Some(connection) = self.connections.get_mut(token)
+            && !connection.queued
+        {
+            connection.queued = true;
+            self.ready_connections.push_back(token);
+        }
+    }
+
+    /// Joins two connections. From now on they are the session's.
+    pub fn join(
+        &mut self,
+        outer: (Token, Party),
+        inner: (Token, Party),
+        record: R,
+    ) -> Option<Token> {
+        let relay = Relay::new(outer.1, inner.1, self.settings.relay, self.now);
+        let timer = relay.deadline();
+        let (one, two) = self.connections.pair_mut(outer.0, inner.0)?;
+        let session = self.sessions.insert(Session {
+            outer: outer.0,
+            inner: inner.0,
+            bytes: Moved::default(),
+            record,
+            relay,
+            queued: true,
+            timer,
+        });
+        for connection in [one, two] {
+            connection.life = Life::Relaying(session);
+            connection.deadline = None;
+        }
+        if let Some(at) = timer {
+            self.timers.set(at, Timer::Session(session.to_bits()));
+        }
+        self.ready_sessions.push_back(session);
+        self.counters.sessions_open.set(self.sessions.len() as u64);
+        Some(session)
+    }
+
+    /// Takes a session down. Its legs are reset, or linger until their last bytes have gone.
+    pub fn part(&mut self, session: Token, reset: bool) -> Option<Session<R>> {
+        let parted = self.sessions.remove(session)?;
+        self.counters.sessions_open.set(self.sessions.len() as u64);
+        for leg in [parted.outer, parted.inner] {
+            if reset {
+                self.reset(leg);
+            } else {
+                self.linger(leg);
+            }
+        }
+        Some(parted)
+    }
+
+    /// Closes a connection with a reset.
+    pub fn reset(&mut self, token: Token) {
+        if let Some(connection) = self.connections.get_mut(token) {
+            connection.leg.reset_on_close();
+        }
+        self.release(token, None);
+    }
+
+    /// Ends our direction, and closes once the peer has heard it or [`LINGER`] has passed. Closing
+    /// at once would turn our last bytes into a reset wherever the peer's are still unread.
+    pub fn linger(&mut self, token: Token) {
+        let until = self.now + LINGER;
+        let Some(connection) = self.connections.get_mut(token) else { return };
+        if connection.leg.end_writing().is_err() {
+            return self.reset(token);
+        }
+        connection.life = Life::Lingering { drained: 0 };
+        self.set_deadline(token, Some(until));
+        self.requeue(token);
+    }
+
+    /// Lets the kernel forget a connection; its stage and leg then come to the role's `handed_over`.
+    pub fn hand_over(&mut self, token: Token, stage: S) {
+        self.release(token, Some(stage));
+    }
+
+    fn release(&mut self, token: Token, stage: Option<S>) {
+        let Some(connection) = self.connections.get_mut(token) else { return };
+        if !matches!(connection.life, Life::Releasing(_)) {
+            connection.life = Life::Releasing(stage);
+            connection.deadline = None;
+            self.ring.unwatch(token);
+        }
+    }
+
+    /// Takes note of one event. Returns the parts of a connection that is to be handed over.
+    pub(super) fn note(&mut self, event: Event) -> Option<(Connection<S>, S)> {
+        let token = event.token;
+        let connection = self.connections.get_mut(token)?;
+        connection.leg.note(event.readiness);
+        if event.ended {
+            if matches!(connection.life, Life::Releasing(_)) {
+                return self.forget(token);
+            }
+            // The kernel ends a watch by itself when its queue overflows: watch again.
+            self.ring.watch(connection.leg.as_fd(), token);
+        }
+        match connection.life {
+            Life::Relaying(session) => self.queue_session(session),
+            Life::Releasing(_) => {}
+            _ => self.requeue(token),
+        }
+        None
+    }
+
+    fn forget(&mut self, token: Token) -> Option<(Connection<S>, S)> {
+        let mut connection = self.connections.remove(token)?;
+        self.counters.connections_open.set(self.connections.len() as u64);
+        match std::mem::replace(&mut connection.life, Life::Deciding) {
+            Life::Releasing(Some(stage)) => Some((connection, stage)),
+            _ => None,
+        }
+    }
+
+    fn queue_session(&mut self, token: Token) {
+        if let Some(session) = self.sessions.get_mut(token)
+            && !session.queued
+        {
+            session.queued = true;
+            self.ready_sessions.push_back(token);
+        }
+    }
+
+    pub(super) fn next_ready_connection(&mut self) -> Option<Token> {
+        let token = self.ready_connections.pop_front()?;
+        if let Some(connection) = self.connections.get_mut(token) {
+            connection.queued = false;
+        }
+        Some(token)
+    }
+
+    /// Looks after what is the engine's own; says whether the role goes on with the rest.
+    pub(super) fn serve_connection(&mut self, token: Token) -> Due {
+        let Some(connection) = self.connections.get_mut(token) else { return Due::Done };
+        match &mut connection.life {
+            Life::Role(_) => Due::Role,
+            Life::Lingering { drained } => {
+                let gone = connection.leg.readiness().hung_up || connection.leg.flush().is_err();
+                let over = gone || {
+                    let len = connection.leg.drain(&mut self.scratch);
+                    *drained += len.unwrap_or(0);
+                    let ended = len.is_none() && connection.leg.outbox_len() == 0;
+                    ended || *drained > MAX_LINGER_LEN
+                };
+                if over {
+                    self.release(token, None);
+                } else if connection.leg.readiness().readable && connection.leg.outbox_len() == 0 {
+                    self.requeue(token);
+                }
+                Due::Done
+            }
+            Life::Deciding | Life::Relaying(_) | Life::Releasing(_) => Due::Done,
+        }
+    }
+
+    pub(super) fn ready_sessions_len(&self) -> usize {
+        self.ready_sessions.len()
+    }
+
+    /// Lets the next session have its turn. Returns it with its ending if that was its last.
+    pub(super) fn serve_session(&mut self) -> Option<(Token, Ending)> {
+        let token = self.ready_sessions.pop_front()?;
+        let session = self.sessions.get_mut(token)?;
+        session.queued = false;
+        let (outer, inner) = self.connections.pair_mut(session.outer, session.inner)?;
+        let before = session.bytes;
+        let turn = super::session::run(
+            &mut session.relay,
+            &mut session.bytes,
+            &mut outer.leg,
+            &mut inner.leg,
+            &mut self.scratch,
+            self.now,
+        );
+        self.counters.bytes_agent_to_server.add(session.bytes.inward - before.inward);
+        self.counters.bytes_server_to_agent.add(session.bytes.outward - before.outward);
+        match turn {
+            super::session::Turn::Over(ending) => return Some((token, ending)),
+            super::session::Turn::Again => self.queue_session(token),
+            super::session::Turn::Waits => self.set_session_timer(token),
+        }
+        None
+    }
+
+    /// A deadline may have come nearer (half-closed); one that moved away is set when it fires.
+    fn set_session_timer(&mut self, token: Token) {
+        let Some(session) = self.sessions.get_mut(token) else { return };
+        if let Some(at) = session.relay.deadline()
+            && session.timer.is_none_or(|set| at < set)
+        {
+            session.timer = Some(at);
+            self.timers.set(at, Timer::Session(token.to_bits()));
+        }
+    }
+
+    pub(super) fn next_timer(&self) -> Option<Instant> {
+        self.timers.next()
+    }
+
+    pub(super) fn pop_timer(&mut self) -> Option<Timer> {
+        self.timers.pop(self.now)
+    }
+
+    /// Whether the deadline of a connection has really come.
+    pub(super) fn connection_due(&mut self, token: Token) -> Due {
+        let now = self.now;
+        let Some(connection) = self.connections.get_mut(token) else { return Due::Done };
+        if connection.deadline.is_none_or(|deadline| deadline > now) {
+            return Due::Done;
+        }
+        connection.deadline = None;
+        match connection.life {
+            Life::Role(_) => Due::Role,
+            Life::Lingering { .. } => {
+                self.reset(token);
+                Due::Done
+            }
+            Life::Deciding | Life::Relaying(_) | Life::Releasing(_) => Due::Done,
+        }
+    }
+
+    /// The ending of a session whose time is over.
+    pub(super) fn session_due(&mut self, token: Token) -> Option<Ending> {
+        let session = self.sessions.get_mut(token)?;
+        session.timer = None;
+        let ending = session.relay.timed_out(self.now);
+        if ending.is_none() {
+            self.set_session_timer(token);
+        }
+        ending
+    }
+
+    pub(super) fn has_work(&self) -> bool {
+        !self.ready_connections.is_empty() || !self.ready_sessions.is_empty()
+    }
+
+    pub(super) fn ring(&mut self) -> &mut Ring {
+        &mut self.ring
+    }
+}

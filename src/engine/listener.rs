@@ -1,0 +1,122 @@
+use std::io;
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::fd::AsFd;
+use std::time::Duration;
+
+use rustix::net::SocketFlags;
+use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
+use thiserror::Error;
+
+use crate::limits::LISTEN_BACKLOG;
+
+/// A listening socket that can't be had. The operator's to mend.
+#[derive(Debug, Error)]
+#[error("listener `{name}`: cannot listen on {address}: {source}{}", advice(source))]
+pub struct ListenError {
+    name: String,
+    address: SocketAddr,
+    source: io::Error,
+}
+
+fn advice(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::AddrInUse => {
+            "; another process has this port (`ss -ltnp` shows which): stop it or choose another port"
+        }
+        io::ErrorKind::PermissionDenied => {
+            "; ports below 1024 need CAP_NET_BIND_SERVICE: choose a higher port or grant it"
+        }
+        io::ErrorKind::AddrNotAvailable => "; no interface of this host has that address",
+        _ => "",
+    }
+}
+
+/// One listening socket for each worker on the same address: the kernel spreads connections over
+/// them (`SO_REUSEPORT`, socket(7)). The first is bound without sharing, so that a port that
+/// another process has is an error and not half of its connections.
+pub fn listen(
+    name: &str,
+    address: SocketAddr,
+    workers: usize,
+) -> Result<Vec<TcpListener>, ListenError> {
+    let failed = |source| ListenError { name: name.to_owned(), address, source };
+    // Fails where anyone listens there, also with SO_REUSEPORT; closed before the real ones.
+    let probe = bind(address, false).map_err(failed)?;
+    let address = probe.local_addr().map_err(failed)?;
+    drop(probe);
+    (0..workers).map(|_| bind(address, true).map_err(failed)).collect()
+}
+
+fn bind(address: SocketAddr, shared: bool) -> io::Result<TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    if address.is_ipv6() {
+        // `[::]` and `0.0.0.0` stand beside each other: one listener for each family.
+        socket.set_only_v6(true)?;
+    }
+    socket.set_reuse_address(true)?;
+    socket.set_reuse_port(shared)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    if shared {
+        socket.listen(LISTEN_BACKLOG)?;
+    }
+    Ok(socket.into())
+}
+
+/// Takes the next connection; `WouldBlock` where there is none.
+pub(super) fn accept(listener: &TcpListener) -> io::Result<(TcpStream, SocketAddr)> {
+    let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+    let (socket, address) = rustix::net::acceptfrom_with(listener.as_fd(), flags)?;
+    let address = address.and_then(|address| SocketAddr::try_from(address).ok());
+    let address = address.ok_or(io::ErrorKind::ConnectionAborted)?;
+    Ok((socket.into(), address))
+}
+
+/// Starts a connection; the socket becomes writable when it is there or has failed.
+pub(super) fn dial(address: SocketAddr) -> io::Result<TcpStream> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_nonblocking(true)?;
+    match socket.connect(&address.into()) {
+        Ok(()) => Ok(socket.into()),
+        Err(error)
+            if rustix::io::Errno::from_io_error(&error) == Some(rustix::io::Errno::INPROGRESS) =>
+        {
+            Ok(socket.into())
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// Options of every session's socket: no delay, and bounds on a peer that is gone.
+pub(super) fn tune(socket: &TcpStream, keepalive: Duration, user_timeout: Duration) {
+    let socket = SockRef::from(socket);
+    let probes =
+        TcpKeepalive::new().with_time(keepalive).with_interval(keepalive / 4).with_retries(3);
+    // These fail only on a socket that has been reset already, and the next receive says so.
+    let _ = socket.set_tcp_nodelay(true);
+    let _ = socket.set_tcp_keepalive(&probes);
+    let _ = socket.set_tcp_user_timeout(Some(user_timeout));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_port_that_another_process_has_is_an_error_even_if_it_shares() {
+        let any = "127.0.0.1:0".parse().expect("an address");
+        let held = bind(any, true).expect("binds");
+        let address = held.local_addr().expect("bound");
+        let error = listen("internet", address, 2).expect_err("the port is taken");
+        assert!(error.to_string().contains("another process has this port"), "{error}");
+    }
+
+    #[test]
+    fn the_workers_share_one_port() {
+        let any = "127.0.0.1:0".parse().expect("an address");
+        let listeners = listen("internet", any, 3).expect("binds");
+        let ports: Vec<_> =
+            listeners.iter().map(|l| l.local_addr().expect("bound").port()).collect();
+        assert_eq!(ports, [ports[0]; 3]);
+    }
+}

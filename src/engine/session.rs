@@ -1,0 +1,114 @@
+use std::time::Instant;
+
+use super::leg::{Leg, Received, Scratch};
+use crate::limits::{RECEIVE_LEN, TURNS_PER_SESSION};
+use crate::relay::{Ending, Relay, Side, Step};
+use crate::uring::Token;
+
+/// Two joined connections. `record` is the role's: who they are, for the log.
+pub struct Session<R> {
+    /// The connection towards the agent.
+    pub outer: Token,
+    /// The connection towards the backend.
+    pub inner: Token,
+    /// Payload bytes that went inward and outward.
+    pub bytes: Moved,
+    /// What the role remembers.
+    pub record: R,
+    pub(super) relay: Relay,
+    pub(super) queued: bool,
+    pub(super) timer: Option<Instant>,
+}
+
+/// Payload bytes by direction.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Moved {
+    /// From the agent to the backend.
+    pub inward: u64,
+    /// From the backend to the agent.
+    pub outward: u64,
+}
+
+/// Why a turn of a session ended.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Turn {
+    /// Nothing to do until something happens.
+    Waits,
+    /// There is more, and others have their turn first.
+    Again,
+    Over(Ending),
+}
+
+/// Lets one session move bytes for a bounded number of turns.
+pub(super) fn run(
+    relay: &mut Relay,
+    moved: &mut Moved,
+    outer: &mut Leg,
+    inner: &mut Leg,
+    scratch: &mut Scratch,
+    now: Instant,
+) -> Turn {
+    for _ in 0..TURNS_PER_SESSION {
+        let mut busy = false;
+        for from in Side::BOTH {
+            let (source, target, count) = match from {
+                Side::Outer => (&mut *outer, &mut *inner, &mut moved.inward),
+                Side::Inner => (&mut *inner, &mut *outer, &mut moved.outward),
+            };
+            match step(relay, from, source, target, scratch, count, now) {
+                Ok(progressed) => busy |= progressed,
+                Err(ending) => return Turn::Over(ending),
+            }
+        }
+        if !busy {
+            return Turn::Waits;
+        }
+    }
+    Turn::Again
+}
+
+/// One step of what comes from one side. `Ok(true)` where another may follow at once.
+fn step(
+    relay: &mut Relay,
+    from: Side,
+    source: &mut Leg,
+    target: &mut Leg,
+    scratch: &mut Scratch,
+    count: &mut u64,
+    now: Instant,
+) -> Result<bool, Ending> {
+    let to = from.other();
+    if target.outbox_len() > 0 && target.readiness().writable {
+        let flushed = target.flush().map_err(|failure| relay.failed(to, failure))?;
+        relay.set_blocked(to, !flushed);
+        relay.progressed(now);
+    }
+    match relay.next_step(from) {
+        None => Ok(false),
+        Some(Step::Over(ending)) => Err(ending),
+        Some(Step::PassOnEnd(to)) => {
+            target.end_writing().map_err(|failure| relay.failed(to, failure))?;
+            relay.end_passed_on(to);
+            Ok(true)
+        }
+        // A peer that makes us answer (KeyUpdate) and does not read is not read from either.
+        Some(Step::Receive(_)) if !source.has_input() || source.outbox_len() > RECEIVE_LEN => {
+            Ok(false)
+        }
+        Some(Step::Receive(_)) => match source.receive(scratch) {
+            Received::Nothing => Ok(source.has_input()),
+            Received::End => {
+                relay.source_ended(from, now);
+                Ok(true)
+            }
+            Received::Failed(failure) => Err(relay.failed(from, failure)),
+            Received::Payload => {
+                *count += scratch.payload().len() as u64;
+                target.send_payload(scratch).map_err(|failure| relay.failed(to, failure))?;
+                relay.set_blocked(to, target.outbox_len() > 0);
+                relay.progressed(now);
+                Ok(true)
+            }
+        },
+    }
+}

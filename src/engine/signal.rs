@@ -1,0 +1,200 @@
+//! One end of a signal connection, as two tasks of the control thread: one reads, one writes.
+
+use std::cell::{Cell, RefCell};
+use std::io;
+use std::marker::PhantomData;
+use std::net::{Shutdown, TcpStream};
+use std::rc::Rc;
+
+use tokio::sync::{Notify, mpsc};
+
+use crate::limits::{LINGER, MAX_RECORD_LEN, MAX_SIGNAL_BACKLOG_LEN};
+use crate::relay::{CloseReason, Party};
+use crate::tls::TlsConnection;
+use crate::wire::{self, FrameDecoder, FrameError, Message};
+
+/// What a signal connection is made of after its handshake.
+pub struct SignalParts {
+    /// Connected.
+    pub socket: TcpStream,
+    /// Established.
+    pub tls: TlsConnection,
+    /// The beginning of a record.
+    pub inbox: Vec<u8>,
+    /// Payload that came with the handshake.
+    pub unread: Vec<u8>,
+    /// Who is at the other end.
+    pub party: Party,
+}
+
+/// News of a signal connection. After `Closed` there are none.
+#[derive(Debug, PartialEq)]
+pub enum SignalEvent<M> {
+    /// A frame came.
+    Message(M),
+    /// The connection is over, through the peer or the network.
+    Closed(CloseReason),
+}
+
+/// The backlog of a signal connection is full: its peer has stopped reading.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Stalled;
+
+/// The writing end. Dropping it leaves the connection as it is.
+pub struct SignalSender<M> {
+    wire: Rc<Wire>,
+    messages: PhantomData<M>,
+}
+
+struct Wire {
+    stream: tokio_uring::net::TcpStream,
+    tls: RefCell<TlsConnection>,
+    /// Frames that are not sealed yet.
+    frames: RefCell<Vec<u8>>,
+    /// Records that TLS itself wants to send; older than anything sealed after them.
+    records: RefCell<Vec<u8>>,
+    wake: Notify,
+    closing: Cell<bool>,
+    party: Party,
+}
+
+/// Starts the two tasks. Events come with `link`, the caller's number for the connection.
+pub fn start_signal<In: Message + 'static, Out: Message>(
+    parts: SignalParts,
+    link: u64,
+    events: mpsc::Sender<(u64, SignalEvent<In>)>,
+) -> io::Result<SignalSender<Out>> {
+    // Ring operations wait in the kernel, and not here.
+    parts.socket.set_nonblocking(false)?;
+    let wire = Rc::new(Wire {
+        stream: tokio_uring::net::TcpStream::from_std(parts.socket),
+        tls: RefCell::new(parts.tls),
+        frames: RefCell::default(),
+        records: RefCell::default(),
+        wake: Notify::new(),
+        closing: Cell::new(false),
+        party: parts.party,
+    });
+    tokio_uring::spawn(write(Rc::clone(&wire)));
+    let reader = Rc::clone(&wire);
+    tokio_uring::spawn(async move {
+        let reason = read(&reader, parts.inbox, parts.unread, link, &events).await;
+        reader.abort();
+        // Nobody listens any more where the control thread has ended.
+        let _ = events.send((link, SignalEvent::Closed(reason))).await;
+    });
+    Ok(SignalSender { wire, messages: PhantomData })
+}
+
+impl<M: Message> SignalSender<M> {
+    /// Queues a message.
+    pub fn send(&self, message: &M) -> Result<(), Stalled> {
+        let mut frames = self.wire.frames.borrow_mut();
+        if frames.len() > MAX_SIGNAL_BACKLOG_LEN {
+            return Err(Stalled);
+        }
+        wire::encode(message, &mut frames);
+        self.wire.wake.notify_one();
+        Ok(())
+    }
+
+    /// Ends the connection after what is queued; at once where the peer does not take that in time.
+    pub fn close(&self) {
+        self.wire.closing.set(true);
+        self.wire.wake.notify_one();
+        let wire = Rc::clone(&self.wire);
+        tokio_uring::spawn(async move {
+            tokio::time::sleep(LINGER).await;
+            wire.abort();
+        });
+    }
+}
+
+impl Wire {
+    fn seal_waiting(&self) -> Result<Vec<u8>, rustls::Error> {
+        let mut bytes = self.records.take();
+        let frames = self.frames.take();
+        if !frames.is_empty() {
+            self.tls.borrow_mut().seal(&frames, &mut bytes)?;
+        }
+        Ok(bytes)
+    }
+
+    /// Ends both tasks: an operation of the ring that waits on the socket returns.
+    fn abort(&self) {
+        self.closing.set(true);
+        self.wake.notify_one();
+        // Fails only where the connection is gone already.
+        let _ = self.stream.shutdown(Shutdown::Both);
+    }
+}
+
+async fn read<In: Message>(
+    wire: &Wire,
+    mut inbox: Vec<u8>,
+    unread: Vec<u8>,
+    link: u64,
+    events: &mpsc::Sender<(u64, SignalEvent<In>)>,
+) -> CloseReason {
+    let mut decoder = FrameDecoder::default();
+    let mut plain = unread;
+    let mut buffer = vec![0; MAX_RECORD_LEN];
+    loop {
+        let mut rest = &plain[..];
+        loop {
+            match decoder.decode::<In>(&mut rest) {
+                Ok(Some(message)) => {
+                    if events.send((link, SignalEvent::Message(message))).await.is_err() {
+                        return CloseReason::Finished;
+                    }
+                }
+                Ok(None) => break,
+                Err(FrameError::TooLarge { .. } | FrameError::Malformed { .. }) => {
+                    return CloseReason::FrameInvalid;
+                }
+            }
+        }
+        plain.clear();
+        if wire.tls.borrow().peer_has_closed() {
+            return CloseReason::Finished;
+        }
+        let (result, returned) = wire.stream.read(buffer).await;
+        buffer = returned;
+        match result {
+            Ok(0) => return CloseReason::Truncated(wire.party),
+            Ok(len) => inbox.extend_from_slice(&buffer[..len]),
+            Err(_) => return CloseReason::Reset(wire.party),
+        }
+        let mut records = wire.records.borrow_mut();
+        match wire.tls.borrow_mut().process(&mut inbox, &mut plain, &mut records) {
+            Ok(used) => drop(inbox.drain(..used)),
+            Err(_) => return CloseReason::Corrupt(wire.party),
+        }
+        if !records.is_empty() {
+            wire.wake.notify_one();
+        }
+    }
+}
+
+async fn write(wire: Rc<Wire>) {
+    loop {
+        let closing = wire.closing.get();
+        let Ok(bytes) = wire.seal_waiting() else { return wire.abort() };
+        if !bytes.is_empty() {
+            let (result, _) = wire.stream.write_all(bytes).await;
+            if result.is_err() {
+                return wire.abort();
+            }
+        } else if closing {
+            let mut end = Vec::new();
+            if wire.tls.borrow_mut().seal_end(&mut end).is_ok() {
+                // Whether the peer hears it or not, the connection ends here.
+                let _ = wire.stream.write_all(end).await;
+            }
+            let _ = wire.stream.shutdown(Shutdown::Write);
+            return;
+        } else {
+            wire.wake.notified().await;
+        }
+    }
+}

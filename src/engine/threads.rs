@@ -1,0 +1,115 @@
+//! The threads of a process: workers on rings of their own, the control thread on tokio-uring.
+
+use std::future::Future;
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::sync::mpsc::Receiver;
+use std::thread;
+
+use aws_lc_rs::rand;
+use thiserror::Error;
+use tokio::sync::oneshot;
+
+use super::core::WorkerSettings;
+use super::worker::{Role, Worker};
+use crate::telemetry::counters::WorkerCounters;
+use crate::uring::{RingError, Waker};
+
+/// Why the threads of a process don't run.
+#[derive(Debug, Error)]
+pub enum StartError {
+    /// The kernel refuses a ring.
+    #[error(transparent)]
+    Ring(#[from] RingError),
+    /// The kernel refuses a thread, an event, or to go on.
+    #[error("the kernel refuses to go on: {0}")]
+    Kernel(#[source] io::Error),
+    /// The telemetry address can't be had.
+    #[error(
+        "[telemetry] address: cannot listen on {address}: {source}; choose another port, or \"off\""
+    )]
+    Telemetry {
+        /// As configured.
+        address: SocketAddr,
+        /// What the kernel said.
+        source: io::Error,
+    },
+}
+
+/// A worker that runs.
+pub struct WorkerThread {
+    ended: oneshot::Receiver<io::Result<()>>,
+}
+
+impl WorkerThread {
+    /// Waits for its end. An error is the kernel's refusal to go on.
+    pub async fn ended(self) -> Result<(), StartError> {
+        let lost = || io::Error::other("a worker ended without a word");
+        self.ended.await.unwrap_or_else(|_| Err(lost())).map_err(StartError::Kernel)
+    }
+}
+
+/// Starts a worker on a thread of its own, and waits until its ring works.
+pub fn start_worker<R>(
+    index: usize,
+    role: R,
+    settings: WorkerSettings,
+    listeners: Vec<TcpListener>,
+    mails: Receiver<R::Mail>,
+    waker: Arc<Waker>,
+    counters: Arc<WorkerCounters>,
+) -> Result<WorkerThread, StartError>
+where
+    R: Role + Send + 'static,
+    R::Mail: Send,
+{
+    let (started, ready) = std::sync::mpsc::sync_channel(1);
+    let (report, ended) = oneshot::channel();
+    let body = move || {
+        // Both receivers wait, or the process is on its way out.
+        match Worker::new(role, settings, listeners, mails, waker, counters) {
+            Ok(worker) => {
+                let _ = started.send(Ok(()));
+                let _ = report.send(worker.run());
+            }
+            Err(error) => {
+                let _ = started.send(Err(error));
+            }
+        }
+    };
+    let name = format!("worker-{index}");
+    thread::Builder::new().name(name).spawn(body).map_err(StartError::Kernel)?;
+    let lost = || StartError::Kernel(io::Error::other("a worker did not start"));
+    ready.recv().map_err(|_| lost())??;
+    Ok(WorkerThread { ended })
+}
+
+/// Makes the calling thread the control thread: `control` runs in tokio-uring's runtime, which is
+/// tokio's as well.
+pub fn run_control<T>(control: impl Future<Output = T>) -> T {
+    // The workers' rings were made before, so the kernel allows io_uring, and this can't panic.
+    tokio_uring::builder()
+        .uring_builder(tokio_uring::uring_builder().setup_coop_taskrun().setup_single_issuer())
+        .start(control)
+}
+
+/// A listener for the telemetry pages, to be served on the control thread.
+pub fn bind_telemetry(address: SocketAddr) -> Result<TcpListener, StartError> {
+    let failed = |source| StartError::Telemetry { address, source };
+    let listener = TcpListener::bind(address).map_err(failed)?;
+    listener.set_nonblocking(true).map_err(failed)?;
+    Ok(listener)
+}
+
+/// Random bytes of the system, for tickets, names and jitter.
+pub fn fill_random(bytes: &mut [u8]) {
+    rand::fill(bytes).expect("the kernel's random source does not fail once it has begun");
+}
+
+/// A new name for a process: 16 hexadecimal digits.
+pub fn instance_name() -> String {
+    let mut bytes = [0; 8];
+    fill_random(&mut bytes);
+    format!("{:016x}", u64::from_be_bytes(bytes))
+}

@@ -1,0 +1,284 @@
+use std::io;
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::sync::mpsc::Receiver;
+use std::time::{Duration, Instant};
+
+use super::core::{Connection, Core, Due, Timer, WorkerSettings};
+use super::listener;
+use super::session::Session;
+use crate::limits::{ACCEPT_RETRY, ACCEPTS_PER_TURN, HANDSHAKES_PER_TURN, MAILS_PER_TURN};
+use crate::relay::CloseReason;
+use crate::telemetry::counters::WorkerCounters;
+use crate::uring::{Event, Ring, RingError, Token, Waker};
+
+/// What the worker of one role does with its connections. Called by the worker's loop only, and
+/// never blocks.
+pub trait Role: Sized {
+    /// Where a connection is in its life before it is joined.
+    type Stage;
+    /// What is remembered of a session.
+    type Record;
+    /// Mail from other threads.
+    type Mail;
+
+    /// A new connection, not taken in yet.
+    fn accepted(
+        &mut self,
+        core: &mut CoreOf<Self>,
+        listener: usize,
+        socket: TcpStream,
+        peer: SocketAddr,
+    );
+    /// Something happened on a connection in one of the role's stages.
+    fn ready(&mut self, core: &mut CoreOf<Self>, token: Token);
+    /// The deadline of a connection has passed.
+    fn timed_out(&mut self, core: &mut CoreOf<Self>, token: Token);
+    /// A connection that the role gave to [`Core::hand_over`], free of the ring.
+    fn handed_over(
+        &mut self,
+        core: &mut CoreOf<Self>,
+        connection: Connection<Self::Stage>,
+        stage: Self::Stage,
+    );
+    /// A session is over; its legs are being closed.
+    fn ended(
+        &mut self,
+        core: &mut CoreOf<Self>,
+        session: Session<Self::Record>,
+        reason: CloseReason,
+    );
+    /// Mail.
+    fn mail(&mut self, core: &mut CoreOf<Self>, mail: Self::Mail);
+    /// The end of a turn: mail that is kept goes out. Returns false once the worker may stop.
+    fn turn_ended(&mut self, core: &mut CoreOf<Self>) -> bool;
+    /// Mail that did not fit waits to be sent.
+    fn has_kept_mail(&self) -> bool;
+}
+
+/// The core of a role's worker.
+pub type CoreOf<R> = Core<<R as Role>::Stage, <R as Role>::Record>;
+
+/// Tokens of listeners are above those of connections.
+const LISTENERS: u32 = 0xf000_0000;
+/// How long a worker sleeps while mail of its own waits for room in another thread's mailbox.
+const KEPT_MAIL_RETRY: Duration = Duration::from_millis(1);
+
+/// A data-plane thread: one ring, its connections, one role.
+pub struct Worker<R: Role> {
+    core: CoreOf<R>,
+    role: R,
+    mails: Receiver<R::Mail>,
+    waker: Arc<Waker>,
+    listeners: Vec<Option<Listening>>,
+    accept_after: Option<Instant>,
+    events: Vec<Event>,
+}
+
+struct Listening {
+    socket: TcpListener,
+    ready: bool,
+    closing: bool,
+}
+
+impl<R: Role> Worker<R> {
+    /// Must be called on the thread that runs it. `listeners` are this worker's own sockets; the
+    /// role knows each by its index.
+    pub fn new(
+        role: R,
+        settings: WorkerSettings,
+        listeners: Vec<TcpListener>,
+        mails: Receiver<R::Mail>,
+        waker: Arc<Waker>,
+        counters: Arc<WorkerCounters>,
+    ) -> Result<Self, RingError> {
+        let mut ring = Ring::new(Arc::clone(&waker))?;
+        for (index, socket) in (0u32..).zip(&listeners) {
+            ring.watch(socket.as_fd(), Token { index: LISTENERS + index, generation: 0 });
+        }
+        let listen = |socket| Some(Listening { socket, ready: false, closing: false });
+        Ok(Self {
+            core: Core::new(ring, settings, counters),
+            role,
+            mails,
+            waker,
+            listeners: listeners.into_iter().map(listen).collect(),
+            accept_after: None,
+            events: Vec::new(),
+        })
+    }
+
+    /// Runs until the role says that it may stop. An error is the kernel's refusal to go on.
+    pub fn run(mut self) -> io::Result<()> {
+        loop {
+            self.core.now = Instant::now();
+            self.core.counters.turns.add(1);
+            let more_mail = self.read_mails();
+            self.accept();
+            // A claim must not overtake the mail that announces it.
+            if !more_mail {
+                self.serve_connections();
+            }
+            self.serve_sessions();
+            self.fire_timers();
+            if !self.role.turn_ended(&mut self.core) {
+                return Ok(());
+            }
+            self.sleep(more_mail)?;
+        }
+    }
+
+    fn read_mails(&mut self) -> bool {
+        for _ in 0..MAILS_PER_TURN {
+            match self.mails.try_recv() {
+                Ok(mail) => self.role.mail(&mut self.core, mail),
+                Err(_) => return false,
+            }
+        }
+        true
+    }
+
+    fn accept(&mut self) {
+        if !self.core.is_accepting() {
+            return self.close_listeners();
+        }
+        if self.accept_after.is_some_and(|after| after > self.core.now) {
+            return;
+        }
+        self.accept_after = None;
+        let Self { core, role, listeners, accept_after, .. } = self;
+        for (index, listening) in listeners.iter_mut().enumerate() {
+            let Some(listening) = listening else { continue };
+            for _ in 0..ACCEPTS_PER_TURN {
+                if !listening.ready {
+                    break;
+                }
+                match listener::accept(&listening.socket) {
+                    Ok((socket, peer)) => {
+                        core.counters.connections_accepted.add(1);
+                        role.accepted(core, index, socket, peer);
+                    }
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                        listening.ready = false
+                    }
+                    Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
+                    Err(_) => {
+                        // Out of descriptors or memory: trying again at once would only spin.
+                        core.counters.accepts_failed.add(1);
+                        *accept_after = Some(core.now + ACCEPT_RETRY);
+                        return;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Asks the kernel to let go of the listeners; each is closed with its last event.
+    fn close_listeners(&mut self) {
+        for (index, listening) in (0u32..).zip(&mut self.listeners) {
+            if let Some(listening) = listening
+                && !listening.closing
+            {
+                listening.closing = true;
+                self.core.ring().unwatch(Token { index: LISTENERS + index, generation: 0 });
+            }
+        }
+    }
+
+    fn serve_connections(&mut self) {
+        for _ in 0..HANDSHAKES_PER_TURN {
+            let Some(token) = self.core.next_ready_connection() else { return };
+            if let Due::Role = self.core.serve_connection(token) {
+                self.role.ready(&mut self.core, token);
+            }
+        }
+    }
+
+    /// One turn for each session that is ready now; those that become ready meanwhile wait.
+    fn serve_sessions(&mut self) {
+        for _ in 0..self.core.ready_sessions_len() {
+            if let Some((token, ending)) = self.core.serve_session() {
+                self.end(token, ending.reason, ending.reset);
+            }
+        }
+    }
+
+    fn fire_timers(&mut self) {
+        while let Some(timer) = self.core.pop_timer() {
+            match timer {
+                Timer::Connection(bits) => {
+                    let token = Token::from_bits(bits);
+                    if let Due::Role = self.core.connection_due(token) {
+                        self.role.timed_out(&mut self.core, token);
+                    }
+                }
+                Timer::Session(bits) => {
+                    let token = Token::from_bits(bits);
+                    if let Some(ending) = self.core.session_due(token) {
+                        self.end(token, ending.reason, ending.reset);
+                    }
+                }
+            }
+        }
+    }
+
+    fn end(&mut self, token: Token, reason: CloseReason, reset: bool) {
+        if let Some(session) = self.core.part(token, reset) {
+            self.role.ended(&mut self.core, session, reason);
+        }
+    }
+
+    fn sleep(&mut self, more_mail: bool) -> io::Result<()> {
+        let accepting =
+            self.accept_after.is_none() && self.listeners.iter().flatten().any(|l| l.ready);
+        let timeout = if more_mail || accepting || self.core.has_work() {
+            Some(Duration::ZERO)
+        } else {
+            self.patience()
+        };
+        if timeout != Some(Duration::ZERO) {
+            self.waker.fall_asleep();
+        }
+        // A mail that came before we fell asleep has woken nobody: look once more.
+        let timeout = match self.mails.try_recv() {
+            Ok(mail) => {
+                self.role.mail(&mut self.core, mail);
+                Some(Duration::ZERO)
+            }
+            Err(_) => timeout,
+        };
+        let mut events = std::mem::take(&mut self.events);
+        self.core.ring().wait(timeout, &mut events)?;
+        self.waker.stand_up();
+        for event in events.drain(..) {
+            self.note(event);
+        }
+        self.events = events;
+        Ok(())
+    }
+
+    /// How long nothing is to be done, unless something happens.
+    fn patience(&self) -> Option<Duration> {
+        let kept = self.role.has_kept_mail().then(|| self.core.now + KEPT_MAIL_RETRY);
+        let next = [self.core.next_timer(), self.accept_after, kept].into_iter().flatten().min()?;
+        // A zero would be the busy case: the loop reads the clock again and finds the timer due.
+        Some(next.saturating_duration_since(Instant::now()))
+    }
+
+    fn note(&mut self, event: Event) {
+        if event.token.index >= LISTENERS {
+            let index = (event.token.index - LISTENERS) as usize;
+            let Some(place) = self.listeners.get_mut(index) else { return };
+            let Some(listening) = place else { return };
+            listening.ready = true;
+            match (event.ended, listening.closing) {
+                (false, _) => {}
+                (true, false) => self.core.ring().watch(listening.socket.as_fd(), event.token),
+                (true, true) => *place = None,
+            }
+        } else if let Some((connection, stage)) = self.core.note(event) {
+            self.role.handed_over(&mut self.core, connection, stage);
+        }
+    }
+}

@@ -1,0 +1,382 @@
+//! The control thread of a gateway: signal connections, the dispatcher, the ledger, signals, pages.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::future::Future;
+use std::net::{SocketAddr, TcpListener};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::mpsc::Receiver;
+use std::time::{Duration, Instant};
+
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{Notify, mpsc};
+use tokio::task::JoinSet;
+use tracing::{info, warn};
+
+use super::Shared;
+use super::mail::{ControlMail, Signal, WorkerMail};
+use super::pages::GatewayPages;
+use crate::control::{Action, Dispatcher, DispatcherLimits, Event, LinkId};
+use crate::engine::{
+    Post, SignalEvent, SignalParts, SignalSender, StartError, WorkerThread, fill_random,
+    start_signal,
+};
+use crate::limits::{MAILS_PER_TURN, MAX_SIGNAL_CONNECTIONS, SIGNAL_EVENTS};
+use crate::relay::{CloseReason, Party};
+use crate::telemetry::counters::WorkerCounters;
+use crate::telemetry::ledger::Ledger;
+use crate::telemetry::record::ConnectionRecord;
+use crate::telemetry::{http, notify};
+use crate::uring::Waker;
+use crate::wire::{FromServer, ToServer, to_server};
+
+/// What the control thread owns. The pages read it between two turns of its loop.
+pub(super) struct Control {
+    pub(super) shared: Arc<Shared>,
+    pub(super) dispatcher: Dispatcher,
+    pub(super) ledger: Ledger,
+    pub(super) counters: Vec<Arc<WorkerCounters>>,
+    pub(super) bound: Vec<(usize, SocketAddr)>,
+    pub(super) started: Instant,
+    pub(super) links: HashMap<LinkId, Link>,
+    pub(super) outcomes: Outcomes,
+    workers: Vec<Post<WorkerMail, Waker>>,
+    next_link: u64,
+}
+
+/// A signal connection as the control thread holds it.
+pub(super) struct Link {
+    sender: SignalSender<ToServer>,
+    pub(super) peer: SocketAddr,
+    /// Index into the allow-list.
+    server: usize,
+    listener: usize,
+    accepted: Instant,
+}
+
+/// What became of invitations.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Outcomes {
+    pub(super) sent: u64,
+    pub(super) claimed: u64,
+    pub(super) withdrawn: u64,
+    pub(super) refused: u64,
+}
+
+/// What woke the control thread.
+enum Wakeup {
+    Mail,
+    Link(u64, SignalEvent<FromServer>),
+    Time,
+    Second,
+    Terminate,
+    WorkersEnded(Result<(), StartError>),
+    DrainOver,
+}
+
+impl Control {
+    pub(super) fn new(
+        shared: Arc<Shared>,
+        workers: Vec<Post<WorkerMail, Waker>>,
+        counters: Vec<Arc<WorkerCounters>>,
+        bound: Vec<(usize, SocketAddr)>,
+    ) -> Self {
+        let limits = DispatcherLimits {
+            max_waiting: shared.config.limits.max_waiting,
+            invitation_timeout: shared.config.limits.invitation_timeout,
+            max_links: MAX_SIGNAL_CONNECTIONS,
+        };
+        let services = shared.config.services.iter().map(|service| service.name.clone()).collect();
+        Self {
+            dispatcher: Dispatcher::new(limits, services, shared.instance.clone()),
+            ledger: Ledger::new(shared.config.limits.max_connections),
+            counters,
+            bound,
+            started: Instant::now(),
+            links: HashMap::new(),
+            outcomes: Outcomes::default(),
+            workers,
+            next_link: 0,
+            shared,
+        }
+    }
+
+    /// Runs until every worker has ended.
+    pub(super) async fn run(
+        self,
+        mails: Receiver<ControlMail>,
+        mail_came: Arc<Notify>,
+        threads: Vec<WorkerThread>,
+        telemetry: Option<TcpListener>,
+    ) -> Result<(), StartError> {
+        self.announce();
+        let drain_timeout = self.shared.config.limits.drain_timeout;
+        let control = Rc::new(RefCell::new(self));
+        if let Some(listener) = telemetry {
+            let listener =
+                tokio::net::TcpListener::from_std(listener).map_err(StartError::Kernel)?;
+            let pages = Rc::new(GatewayPages::new(Rc::clone(&control)));
+            tokio::task::spawn_local(http::serve(listener, pages));
+        }
+        let (to_control, mut link_events) = mpsc::channel(SIGNAL_EVENTS);
+        let mut terminate = signal(SignalKind::terminate()).map_err(StartError::Kernel)?;
+        let mut interrupt = signal(SignalKind::interrupt()).map_err(StartError::Kernel)?;
+        let mut second = tokio::time::interval(Duration::from_secs(1));
+        let mut workers_ended = std::pin::pin!(all_ended(threads));
+        let mut drain_over: Option<tokio::time::Instant> = None;
+        loop {
+            let due = control.borrow().dispatcher.next_timeout();
+            let wakeup = tokio::select! {
+                biased;
+                _ = terminate.recv() => Wakeup::Terminate,
+                _ = interrupt.recv() => Wakeup::Terminate,
+                () = mail_came.notified() => Wakeup::Mail,
+                Some((link, event)) = link_events.recv() => Wakeup::Link(link, event),
+                () = until(due.map(Into::into)) => Wakeup::Time,
+                () = until(drain_over) => Wakeup::DrainOver,
+                result = &mut workers_ended => Wakeup::WorkersEnded(result),
+                _ = second.tick() => Wakeup::Second,
+            };
+            match wakeup {
+                Wakeup::Terminate if drain_over.is_none() => {
+                    control.borrow_mut().drain();
+                    drain_over = Some(tokio::time::Instant::now() + drain_timeout);
+                }
+                // A second signal means that whoever sent it will not wait.
+                Wakeup::Terminate | Wakeup::DrainOver => {
+                    drain_over = Some(tokio::time::Instant::now() + Duration::from_secs(3600));
+                    control.borrow_mut().stop();
+                }
+                Wakeup::WorkersEnded(result) => {
+                    control.borrow_mut().read_mails(&mails, &to_control);
+                    info!("stopped");
+                    return result;
+                }
+                Wakeup::Mail => {
+                    if control.borrow_mut().read_mails(&mails, &to_control) {
+                        mail_came.notify_one();
+                    }
+                }
+                Wakeup::Link(link, event) => control.borrow_mut().link_event(link, event),
+                Wakeup::Time => control.borrow_mut().time_passed(),
+                Wakeup::Second => control.borrow_mut().ledger.tick(Instant::now()),
+            }
+            while !Self::act(&control) {
+                // A worker's mailbox is full: its invitations must not overtake its mail.
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        }
+    }
+
+    fn announce(&self) {
+        for (listener, address) in &self.bound {
+            let name = &self.shared.listeners[*listener];
+            info!(listener = %name, %address, "listening");
+        }
+        let instance = &self.shared.instance;
+        info!(%instance, workers = self.counters.len(), "gateway runs; waits for a server");
+        notify::ready("waits for a server");
+    }
+
+    /// Returns whether there may be more.
+    fn read_mails(
+        &mut self,
+        mails: &Receiver<ControlMail>,
+        events: &mpsc::Sender<(u64, SignalEvent<FromServer>)>,
+    ) -> bool {
+        for _ in 0..MAILS_PER_TURN {
+            match mails.try_recv() {
+                Ok(mail) => self.read_mail(mail, events),
+                Err(_) => return false,
+            }
+        }
+        true
+    }
+
+    fn read_mail(
+        &mut self,
+        mail: ControlMail,
+        events: &mpsc::Sender<(u64, SignalEvent<FromServer>)>,
+    ) {
+        let now = Instant::now();
+        match mail {
+            ControlMail::Admit { agent, service } => {
+                self.handle(Event::Admit { agent, service }, now)
+            }
+            ControlMail::Leave { agent } => self.handle(Event::Leave { agent }, now),
+            ControlMail::Claimed { agent, invitation } => {
+                self.outcomes.claimed += 1;
+                self.handle(Event::Claimed { agent, invitation }, now);
+            }
+            ControlMail::Joined { session, live } => self.ledger.session_joined(session, live),
+            ControlMail::SessionEnded { invitation, record } => {
+                self.ledger.session_ended(&record);
+                self.handle(Event::Released { invitation }, now);
+            }
+            ControlMail::Released { invitation } => {
+                self.handle(Event::Released { invitation }, now)
+            }
+            ControlMail::ConnectionEnded(record) => self.ledger.connection_ended(&record, now),
+            ControlMail::Signal(signal) => self.open_link(*signal, now, events.clone()),
+        }
+    }
+
+    fn open_link(
+        &mut self,
+        signal: Signal,
+        now: Instant,
+        events: mpsc::Sender<(u64, SignalEvent<FromServer>)>,
+    ) {
+        let Signal { socket, peer, tls, inbox, unread, allowed, accepted, listener } = signal;
+        let link = self.next_link;
+        self.next_link += 1;
+        let parts = SignalParts { socket, tls, inbox, unread, party: Party::Server };
+        let server = &self.shared.config.servers.allow[allowed];
+        match start_signal(parts, link, events) {
+            Ok(sender) => {
+                info!(server = %server.name, %peer, "signal connection opened");
+                let opened = Event::LinkOpened {
+                    link: LinkId(link),
+                    server: server.name.clone(),
+                    allowed: server.services.clone(),
+                };
+                self.links.insert(
+                    LinkId(link),
+                    Link { sender, peer, server: allowed, listener, accepted },
+                );
+                self.handle(opened, now);
+            }
+            Err(error) => warn!(server = %server.name, %peer, %error, "signal connection lost"),
+        }
+    }
+
+    fn link_event(&mut self, link: u64, event: SignalEvent<FromServer>) {
+        let link = LinkId(link);
+        // After we closed it, its last words mean nothing any more.
+        if !self.links.contains_key(&link) {
+            return;
+        }
+        let now = Instant::now();
+        match event {
+            SignalEvent::Message(message) => self.handle(Event::LinkMessage { link, message }, now),
+            SignalEvent::Closed(reason) => {
+                self.forget_link(link, reason);
+                self.handle(Event::LinkClosed { link }, now);
+            }
+        }
+    }
+
+    fn forget_link(&mut self, link: LinkId, reason: CloseReason) {
+        let Some(Link { sender, peer, server, listener, accepted }) = self.links.remove(&link)
+        else {
+            return;
+        };
+        sender.close();
+        let name = Arc::clone(&self.shared.servers[server]);
+        warn!(server = %name, %peer, %reason, "signal connection closed");
+        let now = Instant::now();
+        let record = ConnectionRecord {
+            peer,
+            identity: Some((Party::Server, name)),
+            place: Arc::clone(&self.shared.listeners[listener]),
+            service: None,
+            duration: now - accepted,
+            reason,
+        };
+        self.ledger.connection_ended(&record, now);
+    }
+
+    fn handle(&mut self, event: Event, now: Instant) {
+        self.dispatcher.handle(event, now, &mut fill_random);
+    }
+
+    fn time_passed(&mut self) {
+        self.dispatcher.handle_timeout(Instant::now(), &mut fill_random);
+    }
+
+    fn drain(&mut self) {
+        info!("drains: no new sessions; those that live may finish");
+        notify::stopping();
+        self.handle(Event::Drain, Instant::now());
+        for worker in &mut self.workers {
+            worker.send(WorkerMail::Drain);
+        }
+    }
+
+    fn stop(&mut self) {
+        for worker in &mut self.workers {
+            worker.send(WorkerMail::Stop);
+        }
+    }
+
+    /// Carries out what the dispatcher decided. False where a mailbox is full; to be called again.
+    fn act(control: &Rc<RefCell<Self>>) -> bool {
+        let mut this = control.borrow_mut();
+        loop {
+            // Not `all`: every worker's mail is to be tried.
+            let full = this.workers.iter_mut().filter_map(|w| (!w.flush()).then_some(())).count();
+            if full > 0 {
+                return false;
+            }
+            match this.dispatcher.poll_action() {
+                None => return true,
+                Some(action) => this.carry_out(action),
+            }
+        }
+    }
+
+    fn carry_out(&mut self, action: Action) {
+        match action {
+            Action::Send { link, message } => self.send(link, &message),
+            Action::CloseLink { link, reason } => self.forget_link(link, reason),
+            Action::Expect { agent, invitation, ticket, server } => {
+                let mail = WorkerMail::Expect {
+                    agent: agent.connection,
+                    invitation,
+                    ticket,
+                    server: server.into(),
+                };
+                self.workers[agent.worker as usize].send(mail);
+            }
+            Action::Refuse { agent, reason } => {
+                self.outcomes.refused += 1;
+                let mail = WorkerMail::Refuse { agent: agent.connection, reason };
+                self.workers[agent.worker as usize].send(mail);
+            }
+        }
+    }
+
+    fn send(&mut self, link: LinkId, message: &ToServer) {
+        match &message.message {
+            Some(to_server::Message::Invitation(_)) => self.outcomes.sent += 1,
+            Some(to_server::Message::Withdraw(_)) => self.outcomes.withdrawn += 1,
+            _ => {}
+        }
+        let Some(open) = self.links.get(&link) else { return };
+        if open.sender.send(message).is_err() {
+            self.forget_link(link, CloseReason::SignalStalled);
+            self.handle(Event::LinkClosed { link }, Instant::now());
+        }
+    }
+}
+
+async fn all_ended(threads: Vec<WorkerThread>) -> Result<(), StartError> {
+    let mut waiting = JoinSet::new();
+    for thread in threads {
+        waiting.spawn_local(thread.ended());
+    }
+    while let Some(ended) = waiting.join_next().await {
+        ended.unwrap_or(Ok(()))?;
+    }
+    Ok(())
+}
+
+fn until(deadline: Option<tokio::time::Instant>) -> impl Future<Output = ()> {
+    async move {
+        match deadline {
+            Some(deadline) => tokio::time::sleep_until(deadline).await,
+            None => std::future::pending().await,
+        }
+    }
+}

@@ -1,0 +1,190 @@
+//! Data connections: the claim of a ticket, the session header, the server's answer, the join.
+
+use std::net::{IpAddr, SocketAddr};
+use std::time::Instant;
+
+use super::mail::ControlMail;
+use super::stage::{Claim, Record, Speech, Stage, Waiting};
+use super::worker::{GatewayCore, GatewayWorker};
+use crate::relay::{CloseReason, Party};
+use crate::telemetry::ledger::LiveSession;
+use crate::uring::Token;
+use crate::wire::{
+    self, FromDataConnection, Opened, RefusalReason, Refused, SessionHeader, ToAgent,
+    ToDataConnection, from_data_connection, to_agent, to_data_connection,
+};
+
+impl GatewayWorker {
+    /// Reads the claim of a data connection, and judges it.
+    pub(super) fn read_claim(&mut self, core: &mut GatewayCore, token: Token) {
+        let Some(Stage::Claiming { listener, server, mut decoder }) = core.take_stage(token) else {
+            return;
+        };
+        let Some((connection, scratch)) = core.with_scratch(token) else { return };
+        let message = connection.leg.receive_message::<FromDataConnection>(&mut decoder, scratch);
+        core.enter(token, Stage::Claiming { listener, server, decoder });
+        match message {
+            Ok(None) => {}
+            Ok(Some(FromDataConnection {
+                message: Some(from_data_connection::Message::Claim(claim)),
+            })) => {
+                self.judge(core, token, listener, server, &claim);
+            }
+            Ok(Some(FromDataConnection { message: None })) => {
+                self.refuse_data(core, token, CloseReason::MessageUnknown);
+            }
+            Ok(Some(_)) => self.refuse_data(core, token, CloseReason::MessageUnexpected),
+            Err(error) => self.refuse_data(core, token, error.close_reason(Party::Server)),
+        }
+    }
+
+    fn judge(
+        &mut self,
+        core: &mut GatewayCore,
+        token: Token,
+        listener: usize,
+        server: usize,
+        claim: &wire::Claim,
+    ) {
+        let claimed = self.tickets.claim(claim, &self.shared.servers[server]);
+        let Ok(agent) = claimed.map(Token::from_bits) else {
+            return self.refuse_data(core, token, CloseReason::TicketInvalid);
+        };
+        let Some(Stage::Waiting(waiting)) = core.take_stage(agent) else {
+            return self.refuse_data(core, token, CloseReason::TicketInvalid);
+        };
+        let header = self.header(core, agent, &waiting, claim.id);
+        let message =
+            ToDataConnection { message: Some(to_data_connection::Message::SessionHeader(header)) };
+        let claim = Claim { data: token, invitation: claim.id, server, at: core.now };
+        core.enter(agent, Stage::Claimed { waiting, claim });
+        self.handshakes -= 1;
+        let decoder = crate::wire::FrameDecoder::default();
+        core.enter(token, Stage::Answering { listener, server, agent, decoder });
+        core.set_deadline(token, Some(core.now + self.shared.config.limits.invitation_timeout));
+        let reference = self.agent_ref(agent);
+        let invitation = claim.invitation;
+        self.control.send(ControlMail::Claimed { agent: reference, invitation });
+        let Some((connection, scratch)) = core.with_scratch(token) else { return };
+        match connection.leg.send_message(&message, scratch) {
+            Ok(()) => self.read_answer(core, token),
+            Err(_) => self.answer_failed(core, token, CloseReason::Reset(Party::Server)),
+        }
+    }
+
+    fn header(
+        &self,
+        core: &mut GatewayCore,
+        agent: Token,
+        waiting: &Waiting,
+        id: u64,
+    ) -> SessionHeader {
+        let visitor = &waiting.visitor;
+        let local = core.connection(agent).and_then(|c| c.leg.socket().local_addr().ok());
+        let (listener_ip, listener_port) = local.map(address_bytes).unwrap_or_default();
+        let (agent_ip, agent_port) = address_bytes(visitor.address);
+        SessionHeader {
+            session: self.session_name(id),
+            service: self.shared.services[waiting.service].to_string(),
+            device: visitor.device.as_deref().unwrap_or_default().to_owned(),
+            agent_ip,
+            agent_port,
+            listener_ip,
+            listener_port,
+            sni: visitor.sni.clone(),
+            alpn: visitor.alpn.clone(),
+        }
+    }
+
+    /// Reads whether the server reached the backend.
+    pub(super) fn read_answer(&mut self, core: &mut GatewayCore, token: Token) {
+        let Some(Stage::Answering { listener, server, agent, mut decoder }) =
+            core.take_stage(token)
+        else {
+            return;
+        };
+        let Some((connection, scratch)) = core.with_scratch(token) else { return };
+        let message = connection.leg.receive_message::<FromDataConnection>(&mut decoder, scratch);
+        core.enter(token, Stage::Answering { listener, server, agent, decoder });
+        match message {
+            Ok(None) => {}
+            Ok(Some(FromDataConnection { message: Some(message) })) => match message {
+                from_data_connection::Message::Accepted(_) => self.join(core, agent, token),
+                from_data_connection::Message::Refused(Refused { reason, .. }) => {
+                    let reason =
+                        RefusalReason::try_from(reason).unwrap_or(RefusalReason::Unspecified);
+                    self.answer_failed(core, token, CloseReason::Refused(reason));
+                }
+                from_data_connection::Message::Claim(_) => {
+                    self.answer_failed(core, token, CloseReason::MessageUnexpected);
+                }
+            },
+            Ok(Some(FromDataConnection { message: None })) => {
+                self.answer_failed(core, token, CloseReason::MessageUnknown);
+            }
+            Err(error) => self.answer_failed(core, token, error.close_reason(Party::Server)),
+        }
+    }
+
+    /// The claim led to no session: both connections end, for the same reason.
+    pub(super) fn answer_failed(
+        &mut self,
+        core: &mut GatewayCore,
+        token: Token,
+        reason: CloseReason,
+    ) {
+        let Some(Stage::Answering { agent, .. }) = core.stage(token) else { return };
+        let agent = *agent;
+        if let Some(Stage::Claimed { claim, .. }) = core.stage(agent) {
+            let invitation = claim.invitation;
+            self.control.send(ControlMail::Released { invitation });
+            self.turn_down(core, agent, reason);
+        }
+        self.fail(core, token, reason);
+    }
+
+    fn refuse_data(&mut self, core: &mut GatewayCore, token: Token, reason: CloseReason) {
+        let refused = Refused { reason: reason.refusal().into(), retry_after_ms: 0 };
+        let message =
+            ToDataConnection { message: Some(to_data_connection::Message::Refused(refused)) };
+        if let Some((connection, scratch)) = core.with_scratch(token) {
+            // A server that is gone needs no answer; `fail` closes either way.
+            let _ = connection.leg.send_message(&message, scratch);
+        }
+        self.fail(core, token, reason);
+    }
+
+    fn join(&mut self, core: &mut GatewayCore, agent: Token, data: Token) {
+        let Some(Stage::Claimed { waiting, claim }) = core.take_stage(agent) else { return };
+        let session = self.session_name(claim.invitation);
+        if waiting.visitor.speaks == Speech::Messages {
+            let opened = Opened { session: session.clone() };
+            let message = ToAgent { message: Some(to_agent::Message::Opened(opened)) };
+            let sent =
+                core.with_scratch(agent).map(|(c, scratch)| c.leg.send_message(&message, scratch));
+            if !matches!(sent, Some(Ok(()))) {
+                core.enter(agent, Stage::Claimed { waiting, claim });
+                return self.answer_failed(core, data, CloseReason::AgentLeft);
+            }
+        }
+        let live = live_session(&self.shared.services[waiting.service], &waiting, core.now);
+        let record = Record { waiting, claim, joined: core.now };
+        core.join((agent, Party::Agent), (data, Party::Server), record);
+        self.control.send(ControlMail::Joined { session, live });
+    }
+}
+
+fn live_session(service: &std::sync::Arc<str>, waiting: &Waiting, now: Instant) -> LiveSession {
+    let visitor = &waiting.visitor;
+    let who = visitor.device.as_deref().map_or_else(|| visitor.address.to_string(), str::to_owned);
+    LiveSession { who, service: std::sync::Arc::clone(service), since: now }
+}
+
+/// The address in network order, and the port.
+fn address_bytes(address: SocketAddr) -> (Vec<u8>, u32) {
+    let ip = match address.ip() {
+        IpAddr::V4(ip) => ip.octets().to_vec(),
+        IpAddr::V6(ip) => ip.octets().to_vec(),
+    };
+    (ip, u32::from(address.port()))
+}

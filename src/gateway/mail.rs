@@ -1,0 +1,75 @@
+//! Mail between the workers and the control thread of a gateway.
+
+use std::net::{SocketAddr, TcpStream};
+use std::sync::Arc;
+use std::time::Instant;
+
+use crate::control::{AgentRef, ServiceId, Ticket};
+use crate::telemetry::ledger::LiveSession;
+use crate::telemetry::record::{ConnectionRecord, SessionRecord};
+use crate::tls::TlsConnection;
+use crate::wire::RefusalReason;
+
+/// To a worker.
+pub(super) enum WorkerMail {
+    /// A data connection of this server may claim this agent with this ticket.
+    Expect { agent: u64, invitation: u64, ticket: Ticket, server: Arc<str> },
+    /// There is no session for this agent.
+    Refuse { agent: u64, reason: RefusalReason },
+    /// A data connection that another worker accepted for an agent of this one.
+    Transfer(Transfer),
+    /// Take no new connections; stop once the last session is over.
+    Drain,
+    /// End what still lives, and stop.
+    Stop,
+}
+
+/// A connection of which only the first bytes were read.
+pub(super) struct Transfer {
+    pub(super) socket: TcpStream,
+    pub(super) peer: SocketAddr,
+    pub(super) listener: usize,
+    pub(super) seen: Vec<u8>,
+    pub(super) accepted: Instant,
+}
+
+/// To the control thread.
+pub(super) enum ControlMail {
+    /// An agent waits for a server.
+    Admit { agent: AgentRef, service: ServiceId },
+    /// It left before it was claimed.
+    Leave { agent: AgentRef },
+    /// It was claimed.
+    Claimed { agent: AgentRef, invitation: u64 },
+    /// Its session began.
+    Joined { session: String, live: LiveSession },
+    /// Its session ended.
+    SessionEnded { invitation: u64, record: Box<SessionRecord> },
+    /// The claim led to no session.
+    Released { invitation: u64 },
+    /// A connection that became no session ended.
+    ConnectionEnded(Box<ConnectionRecord>),
+    /// A signal connection after its handshake.
+    Signal(Box<Signal>),
+}
+
+/// A signal connection on its way from the worker that did its handshake.
+pub(super) struct Signal {
+    pub(super) socket: TcpStream,
+    pub(super) peer: SocketAddr,
+    pub(super) tls: TlsConnection,
+    /// The beginning of a record.
+    pub(super) inbox: Vec<u8>,
+    /// Payload that came with the handshake.
+    pub(super) unread: Vec<u8>,
+    /// Index into the allow-list.
+    pub(super) allowed: usize,
+    pub(super) accepted: Instant,
+    pub(super) listener: usize,
+}
+
+impl ControlMail {
+    pub(super) fn connection_ended(record: ConnectionRecord) -> Self {
+        Self::ConnectionEnded(Box::new(record))
+    }
+}

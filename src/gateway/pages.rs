@@ -1,0 +1,118 @@
+//! What the telemetry listener shows of a gateway.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::control::Control;
+use crate::config::ListenerKind;
+use crate::telemetry::http::Pages;
+use crate::telemetry::metrics;
+use crate::telemetry::status::{
+    Listener, Role, SignalConnection, State, Status, Totals, Waiting, Worker,
+};
+
+pub(super) struct GatewayPages {
+    control: Rc<RefCell<Control>>,
+}
+
+impl GatewayPages {
+    pub(super) fn new(control: Rc<RefCell<Control>>) -> Self {
+        Self { control }
+    }
+}
+
+impl Pages for GatewayPages {
+    fn metrics(&self) -> String {
+        let control = self.control.borrow();
+        let snapshot = control.dispatcher.snapshot();
+        let outcomes = control.outcomes;
+        let count =
+            |server: &Arc<str>| snapshot.links.iter().filter(|l| *l.server == **server).count();
+        let signal = |server: &Arc<str>| (server.to_string(), count(server) as u64);
+        metrics::render(metrics::Snapshot {
+            role: Role::Gateway,
+            workers: control.counters.clone(),
+            figures: control.ledger.figures(),
+            waiting_agents: snapshot.waiting as u64,
+            invitations: vec![
+                ("sent", outcomes.sent),
+                ("claimed", outcomes.claimed),
+                ("withdrawn", outcomes.withdrawn),
+                ("refused", outcomes.refused),
+            ],
+            signal_connections: control.shared.servers.iter().map(signal).collect(),
+            certificates: control.shared.certificates.clone(),
+        })
+    }
+
+    fn readiness(&self) -> Result<(), String> {
+        let snapshot = self.control.borrow().dispatcher.snapshot();
+        if snapshot.draining {
+            Err("drains: no new sessions".to_owned())
+        } else if snapshot.links.iter().all(|link| link.draining) {
+            Err("no server holds a signal connection".to_owned())
+        } else {
+            Ok(())
+        }
+    }
+
+    fn status(&self) -> Status {
+        let state = match self.readiness() {
+            Ok(()) => State::Ready,
+            Err(_) if self.control.borrow().dispatcher.snapshot().draining => State::Draining,
+            Err(_) => State::Starting,
+        };
+        let control = self.control.borrow();
+        let now = Instant::now();
+        let snapshot = control.dispatcher.snapshot();
+        let signal = |link: &crate::control::LinkStatus| SignalConnection {
+            peer: link.server.clone(),
+            address: control.links.get(&link.link).map(|open| open.peer),
+            up_s: Some((now - link.since).as_secs()),
+            services: link.services.clone(),
+            sessions: link.sessions as u64,
+            waiting: link.waiting as u64,
+        };
+        Status {
+            role: Role::Gateway,
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            instance: control.shared.instance.clone(),
+            pid: std::process::id(),
+            uptime_s: (now - control.started).as_secs(),
+            state,
+            listeners: control.listeners(),
+            signal_connections: snapshot.links.iter().map(signal).collect(),
+            waiting: Waiting {
+                agents: snapshot.waiting as u64,
+                bound: control.shared.config.limits.max_waiting as u64,
+            },
+            sessions: control.ledger.sessions(now),
+            totals: Totals::of(&control.counters, control.ledger.ended()),
+            latencies: control.ledger.latencies(),
+            workers: control.counters.iter().map(|counters| Worker::from(&**counters)).collect(),
+        }
+    }
+}
+
+impl Control {
+    fn listeners(&self) -> Vec<Listener> {
+        let configured = self.shared.config.listeners.iter().enumerate();
+        configured
+            .map(|(index, listener)| Listener {
+                name: listener.name.clone(),
+                addresses: self
+                    .bound
+                    .iter()
+                    .filter(|(i, _)| *i == index)
+                    .map(|(_, a)| *a)
+                    .collect(),
+                kind: match listener.kind {
+                    ListenerKind::Tls { .. } => "tls".to_owned(),
+                    ListenerKind::Plain { .. } => "plain".to_owned(),
+                },
+            })
+            .collect()
+    }
+}

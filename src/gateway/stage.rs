@@ -1,0 +1,103 @@
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Instant;
+
+use crate::control::ServiceId;
+use crate::telemetry::record::Stages;
+use crate::tls::HelloReader;
+use crate::uring::Token;
+use crate::wire::FrameDecoder;
+use crate::wire::alpn::Hint;
+
+/// The life of a connection at a gateway, until it is one leg of a session.
+pub(super) enum Stage {
+    /// Its ClientHello is awaited.
+    Hello { listener: usize, reader: HelloReader },
+    /// The handshake of the role that the ClientHello chose.
+    Handshake { listener: usize, kind: Kind, sni: String, hello_at: Instant },
+    /// Our own agent; it is to name its service.
+    Request { visitor: Visitor, decoder: FrameDecoder },
+    /// An admitted agent that waits for a server.
+    Waiting(Box<Waiting>),
+    /// An agent whose server is connecting the backend.
+    Claimed { waiting: Box<Waiting>, claim: Claim },
+    /// A data connection that has not shown its ticket.
+    Claiming { listener: usize, server: usize, decoder: FrameDecoder },
+    /// A data connection whose server is connecting the backend.
+    Answering { listener: usize, server: usize, agent: Token, decoder: FrameDecoder },
+    /// On its way to the worker that holds its agent.
+    Transferring { worker: usize, listener: usize, seen: Vec<u8> },
+    /// On its way to the control thread.
+    Signalling { listener: usize, server: usize },
+}
+
+/// What a handshake is for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Kind {
+    Signal,
+    Data,
+    Agent,
+    Foreign(ServiceId),
+}
+
+/// An agent, from its handshake on.
+pub(super) struct Visitor {
+    pub(super) listener: usize,
+    pub(super) address: SocketAddr,
+    pub(super) accepted: Instant,
+    pub(super) speaks: Speech,
+    /// Verified identity.
+    pub(super) device: Option<Arc<str>>,
+    pub(super) sni: String,
+    pub(super) alpn: String,
+    pub(super) stages: Stages,
+}
+
+/// How an agent hears of a refusal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Speech {
+    /// Our own agent: by a message.
+    Messages,
+    /// A foreign agent: by an alert.
+    Tls,
+    /// An old one on plain TCP: by a reset.
+    Plain,
+}
+
+/// An agent that was admitted.
+pub(super) struct Waiting {
+    pub(super) visitor: Visitor,
+    pub(super) service: ServiceId,
+    pub(super) admitted: Instant,
+    /// When a server was invited last.
+    pub(super) invited: Option<Instant>,
+}
+
+/// The data connection that claimed an agent.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Claim {
+    pub(super) data: Token,
+    pub(super) invitation: u64,
+    /// Index into the allow-list.
+    pub(super) server: usize,
+    pub(super) at: Instant,
+}
+
+/// What is remembered of a session.
+pub(super) struct Record {
+    pub(super) waiting: Box<Waiting>,
+    pub(super) claim: Claim,
+    pub(super) joined: Instant,
+}
+
+/// Where a data connection belongs, if not here.
+pub(super) fn elsewhere(
+    hint: Option<&Hint>,
+    instance: &str,
+    own: usize,
+    workers: usize,
+) -> Option<usize> {
+    let hint = hint.filter(|hint| hint.instance == instance)?;
+    let worker = usize::try_from(hint.worker).ok()?;
+    (worker != own && worker < workers).then_some(worker)
+}

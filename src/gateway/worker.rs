@@ -1,0 +1,448 @@
+//! The gateway's worker: from accept to the role that a handshake chose.
+
+use std::net::{SocketAddr, TcpStream};
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::Shared;
+use super::admission::{self, Role};
+use super::mail::{ControlMail, Signal, Transfer, WorkerMail};
+use super::stage::{Kind, Record, Speech, Stage, Visitor, elsewhere};
+use crate::config::ListenerKind;
+use crate::control::{AgentRef, Tickets};
+use crate::engine::{self, Connection, Core, HandshakeError, Post, Session};
+use crate::relay::{CloseReason, Party};
+use crate::telemetry::record::{ConnectionRecord, Stage as Stretch, Stages};
+use crate::tls::{Alert, ClientHello, HelloError, HelloReader, Identity, TlsConnection};
+use crate::uring::{Token, Waker};
+use crate::wire::{FrameDecoder, RefusalReason};
+
+/// The core of a gateway's worker.
+pub(super) type GatewayCore = Core<Stage, Record>;
+
+/// What one worker of a gateway knows beside its connections.
+pub(super) struct GatewayWorker {
+    pub(super) index: usize,
+    pub(super) shared: Arc<Shared>,
+    pub(super) control: Post<ControlMail, tokio::sync::Notify>,
+    /// By index of the worker; never used for our own.
+    pub(super) peers: Vec<Post<WorkerMail, Waker>>,
+    /// The listener of each listening socket.
+    pub(super) sockets: Vec<usize>,
+    pub(super) tickets: Tickets,
+    /// TLS connections that are not admitted yet.
+    pub(super) handshakes: usize,
+    pub(super) max_handshakes: usize,
+    pub(super) draining: bool,
+}
+
+/// What a peer has proved to be, for the record of its end.
+pub(super) type Proven = Option<(Party, Arc<str>)>;
+
+impl engine::Role for GatewayWorker {
+    type Stage = Stage;
+    type Record = Record;
+    type Mail = WorkerMail;
+
+    fn accepted(
+        &mut self,
+        core: &mut GatewayCore,
+        socket_index: usize,
+        socket: TcpStream,
+        peer: SocketAddr,
+    ) {
+        let listener = self.sockets[socket_index];
+        let full = if core.connections_len() >= core.settings.max_connections {
+            Some(CloseReason::ConnectionsFull)
+        } else if self.handshakes >= self.max_handshakes && self.speaks_tls(listener) {
+            Some(CloseReason::HandshakesFull)
+        } else {
+            None
+        };
+        match full {
+            Some(reason) => self.turn_away(core, listener, peer, reason),
+            None if self.speaks_tls(listener) => {
+                self.begin_hello(core, listener, socket, peer, core.now, &[]);
+            }
+            None => self.receive_plain_agent(core, listener, socket, peer),
+        }
+    }
+
+    fn ready(&mut self, core: &mut GatewayCore, token: Token) {
+        match core.stage(token) {
+            Some(Stage::Hello { .. }) => self.read_hello(core, token),
+            Some(Stage::Handshake { .. }) => self.advance_handshake(core, token),
+            Some(Stage::Request { .. }) => self.read_request(core, token),
+            Some(Stage::Waiting(_) | Stage::Claimed { .. }) => self.watch_waiting(core, token),
+            Some(Stage::Claiming { .. }) => self.read_claim(core, token),
+            Some(Stage::Answering { .. }) => self.read_answer(core, token),
+            Some(Stage::Transferring { .. } | Stage::Signalling { .. }) | None => {}
+        }
+    }
+
+    fn timed_out(&mut self, core: &mut GatewayCore, token: Token) {
+        match core.stage(token) {
+            Some(Stage::Answering { .. }) => {
+                let reason = CloseReason::Refused(RefusalReason::BackendTimeout);
+                self.answer_failed(core, token, reason);
+            }
+            Some(_) => self.fail(core, token, CloseReason::AdmissionTimeout),
+            None => {}
+        }
+    }
+
+    fn handed_over(&mut self, _: &mut GatewayCore, connection: Connection<Stage>, stage: Stage) {
+        let Connection { leg, opened, peer, .. } = connection;
+        let (socket, tls, inbox, unread) = leg.into_parts();
+        match (stage, tls) {
+            (Stage::Transferring { worker, listener, seen }, _) => {
+                let transfer = Transfer { socket, peer, listener, seen, accepted: opened };
+                self.peers[worker].send(WorkerMail::Transfer(transfer));
+            }
+            (Stage::Signalling { listener, server }, Some(tls)) => {
+                let signal = Signal {
+                    socket,
+                    peer,
+                    tls,
+                    inbox,
+                    unread,
+                    allowed: server,
+                    accepted: opened,
+                    listener,
+                };
+                self.control.send(ControlMail::Signal(Box::new(signal)));
+            }
+            // Nothing else is handed over.
+            _ => {}
+        }
+    }
+
+    fn ended(&mut self, core: &mut GatewayCore, session: Session<Record>, reason: CloseReason) {
+        self.record_session(core, session, reason);
+    }
+
+    fn mail(&mut self, core: &mut GatewayCore, mail: WorkerMail) {
+        core.counters.mails.inc();
+        match mail {
+            WorkerMail::Expect { agent, invitation, ticket, server } => {
+                self.expect(core, agent, invitation, ticket, &server);
+            }
+            WorkerMail::Refuse { agent, reason } => {
+                self.refuse_waiting(core, Token::from_bits(agent), reason);
+            }
+            WorkerMail::Transfer(transfer) => self.receive_transfer(core, transfer),
+            WorkerMail::Drain => self.drain(core),
+            WorkerMail::Stop => self.stop(core),
+        }
+    }
+
+    fn turn_ended(&mut self, core: &mut GatewayCore) -> bool {
+        core.counters.handshakes_open.set(self.handshakes as u64);
+        self.control.flush();
+        for peer in &mut self.peers {
+            peer.flush();
+        }
+        !(self.draining && core.connections_len() == 0 && !self.has_kept_mail())
+    }
+
+    fn has_kept_mail(&self) -> bool {
+        self.control.has_kept() || self.peers.iter().any(Post::has_kept)
+    }
+}
+
+impl GatewayWorker {
+    fn speaks_tls(&self, listener: usize) -> bool {
+        matches!(self.shared.config.listeners[listener].kind, ListenerKind::Tls { .. })
+    }
+
+    /// A connection that is closed at once: its socket was dropped by the caller.
+    fn turn_away(
+        &mut self,
+        core: &GatewayCore,
+        listener: usize,
+        peer: SocketAddr,
+        reason: CloseReason,
+    ) {
+        self.record_connection(core, listener, peer, core.now, None, None, reason);
+    }
+
+    fn begin_hello(
+        &mut self,
+        core: &mut GatewayCore,
+        listener: usize,
+        socket: TcpStream,
+        peer: SocketAddr,
+        accepted: Instant,
+        seen: &[u8],
+    ) {
+        self.handshakes += 1;
+        let stage = Stage::Hello { listener, reader: HelloReader::default() };
+        let token = core.adopt(socket, peer, stage);
+        if let Some(connection) = core.connection(token) {
+            connection.opened = accepted;
+        }
+        core.set_deadline(token, Some(accepted + self.shared.config.limits.admission_timeout));
+        if !seen.is_empty() {
+            self.take_hello_bytes(core, token, seen);
+        }
+    }
+
+    fn receive_transfer(&mut self, core: &mut GatewayCore, transfer: Transfer) {
+        let Transfer { socket, peer, listener, seen, accepted } = transfer;
+        self.begin_hello(core, listener, socket, peer, accepted, &seen);
+    }
+
+    fn read_hello(&mut self, core: &mut GatewayCore, token: Token) {
+        loop {
+            let Some((connection, scratch)) = core.with_scratch(token) else { return };
+            match connection.leg.receive_raw(scratch) {
+                Ok(None) => return,
+                Ok(Some(0)) | Err(_) => {
+                    return self.fail(core, token, CloseReason::HandshakeFailed);
+                }
+                Ok(Some(len)) => {
+                    let bytes = scratch.raw(len).to_vec();
+                    if self.take_hello_bytes(core, token, &bytes) {
+                        return;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Returns whether the hello is settled, one way or the other.
+    fn take_hello_bytes(&mut self, core: &mut GatewayCore, token: Token, bytes: &[u8]) -> bool {
+        let Some(Stage::Hello { listener, reader }) = core.stage(token) else { return true };
+        let listener = *listener;
+        match reader.read(bytes) {
+            Ok(None) => return false,
+            Ok(Some(hello)) => {
+                let seen = std::mem::take(reader).into_seen();
+                self.choose_role(core, token, listener, &hello, seen);
+            }
+            Err(HelloError::NotTls) => self.fail(core, token, CloseReason::NotTls),
+            Err(HelloError::Damaged { answer }) => {
+                self.fail_with(core, token, &answer, CloseReason::HandshakeFailed);
+            }
+        }
+        true
+    }
+
+    fn choose_role(
+        &mut self,
+        core: &mut GatewayCore,
+        token: Token,
+        listener: usize,
+        hello: &ClientHello,
+        seen: Vec<u8>,
+    ) {
+        let shared = Arc::clone(&self.shared);
+        let Some(roles) = &shared.roles[listener] else { return };
+        let (kind, config) = match admission::role(&shared.config, listener, hello) {
+            Err(reason) => {
+                let alert = Alert::from(reason).unprotected_record();
+                return self.fail_with(core, token, &alert, CloseReason::Refused(reason));
+            }
+            Ok(Role::Signal) => (Kind::Signal, roles.signal.as_ref()),
+            Ok(Role::Data(hint)) => {
+                let workers = self.peers.len();
+                if let Some(worker) =
+                    elsewhere(hint.as_ref(), &shared.instance, self.index, workers)
+                {
+                    self.handshakes -= 1;
+                    return core.hand_over(token, Stage::Transferring { worker, listener, seen });
+                }
+                (Kind::Data, roles.data.as_ref())
+            }
+            Ok(Role::Agent) => (Kind::Agent, Some(&roles.agent)),
+            Ok(Role::Foreign(service)) => (Kind::Foreign(service), roles.foreign[service].as_ref()),
+        };
+        let tls = config.and_then(|config| TlsConnection::server(Arc::clone(config)).ok());
+        let Some(tls) = tls else {
+            // Servers are not taken on this listener.
+            let alert = Alert::AccessDenied.unprotected_record();
+            return self.fail_with(core, token, &alert, CloseReason::HandshakeFailed);
+        };
+        let stage = Stage::Handshake { listener, kind, sni: hello.sni.clone(), hello_at: core.now };
+        core.enter(token, stage);
+        if let Some(connection) = core.connection(token) {
+            connection.leg.begin_tls(tls, seen);
+        }
+        self.advance_handshake(core, token);
+    }
+
+    fn advance_handshake(&mut self, core: &mut GatewayCore, token: Token) {
+        let Some((connection, scratch)) = core.with_scratch(token) else { return };
+        match connection.leg.handshake(scratch) {
+            Ok(false) => {}
+            Ok(true) => self.established(core, token),
+            Err(HandshakeError { reason, detail }) => {
+                if let Some(detail) = detail {
+                    tracing::debug!(peer = %connection.peer, %reason, detail, "handshake refused");
+                }
+                self.fail(core, token, reason);
+            }
+        }
+    }
+
+    fn established(&mut self, core: &mut GatewayCore, token: Token) {
+        let Some(Stage::Handshake { listener, kind, sni, hello_at }) = core.take_stage(token)
+        else {
+            return;
+        };
+        let now = core.now;
+        let Some(connection) = core.connection(token) else { return };
+        let tls = connection.leg.tls();
+        let certificate = tls.and_then(TlsConnection::peer_certificate);
+        let identity = match certificate.map(Identity::of).transpose() {
+            Ok(identity) => identity,
+            Err(_) => {
+                core.enter(token, Stage::Handshake { listener, kind, sni, hello_at });
+                return self.fail(core, token, CloseReason::CertificateUntrusted);
+            }
+        };
+        let mut stages = Stages::default();
+        stages.set(Stretch::AcceptToHello, hello_at - connection.opened);
+        stages.set(Stretch::Handshake, now - hello_at);
+        let alpn = tls.and_then(TlsConnection::alpn).unwrap_or_default();
+        let visitor = |speaks| Visitor {
+            listener,
+            address: connection.peer,
+            accepted: connection.opened,
+            speaks,
+            device: identity.as_ref().map(|identity| identity.name().into()),
+            sni: sni.clone(),
+            alpn: String::from_utf8_lossy(alpn).into_owned(),
+            stages,
+        };
+        match kind {
+            Kind::Agent => {
+                let visitor = visitor(Speech::Messages);
+                core.enter(token, Stage::Request { visitor, decoder: FrameDecoder::default() });
+                self.read_request(core, token);
+            }
+            Kind::Foreign(service) => {
+                let visitor = visitor(Speech::Tls);
+                self.admit(core, token, visitor, service, identity.as_ref());
+            }
+            Kind::Signal | Kind::Data => {
+                let allowed = identity
+                    .as_ref()
+                    .and_then(|server| admission::allowed_server(&self.shared.config, server));
+                let stage = match (allowed, &kind) {
+                    (None, _) => {
+                        core.enter(token, Stage::Handshake { listener, kind, sni, hello_at });
+                        return self.fail(core, token, CloseReason::CertificateNotAllowed);
+                    }
+                    (Some(server), Kind::Signal) => {
+                        self.handshakes -= 1;
+                        return core.hand_over(token, Stage::Signalling { listener, server });
+                    }
+                    (Some(server), _) => {
+                        Stage::Claiming { listener, server, decoder: FrameDecoder::default() }
+                    }
+                };
+                core.enter(token, stage);
+                self.read_claim(core, token);
+            }
+        }
+    }
+
+    /// Ends a connection that is no session, with the answer that its stage has for the peer.
+    pub(super) fn fail(&mut self, core: &mut GatewayCore, token: Token, reason: CloseReason) {
+        self.fail_with(core, token, &[], reason);
+    }
+
+    fn fail_with(
+        &mut self,
+        core: &mut GatewayCore,
+        token: Token,
+        answer: &[u8],
+        reason: CloseReason,
+    ) {
+        let Some(connection) = core.connection(token) else { return };
+        let (peer, opened) = (connection.peer, connection.opened);
+        let sent = answer.is_empty() || connection.leg.send_raw(answer).is_ok();
+        let (listener, proven, service) = match core.take_stage(token) {
+            Some(Stage::Hello { listener, .. } | Stage::Handshake { listener, .. }) => {
+                self.handshakes -= 1;
+                (listener, None, None)
+            }
+            Some(Stage::Request { visitor, .. }) => {
+                self.handshakes -= 1;
+                (visitor.listener, proven(&visitor), None)
+            }
+            Some(Stage::Waiting(waiting)) => {
+                let service = Arc::clone(&self.shared.services[waiting.service]);
+                (waiting.visitor.listener, proven(&waiting.visitor), Some(service))
+            }
+            Some(Stage::Claimed { waiting, .. }) => {
+                let service = Arc::clone(&self.shared.services[waiting.service]);
+                (waiting.visitor.listener, proven(&waiting.visitor), Some(service))
+            }
+            Some(Stage::Claiming { listener, server, .. }) => {
+                self.handshakes -= 1;
+                (listener, Some(self.proven_server(server)), None)
+            }
+            Some(Stage::Answering { listener, server, .. }) => {
+                (listener, Some(self.proven_server(server)), None)
+            }
+            Some(Stage::Transferring { .. } | Stage::Signalling { .. }) | None => return,
+        };
+        self.record_connection(core, listener, peer, opened, proven, service, reason);
+        let broken = matches!(reason, CloseReason::Reset(_) | CloseReason::ConnectionsFull);
+        if sent && !broken { core.linger(token) } else { core.reset(token) }
+    }
+
+    pub(super) fn proven_server(&self, server: usize) -> (Party, Arc<str>) {
+        (Party::Server, Arc::clone(&self.shared.servers[server]))
+    }
+
+    pub(super) fn agent_ref(&self, token: Token) -> AgentRef {
+        let worker = u32::try_from(self.index).expect("workers are few");
+        AgentRef { worker, connection: token.to_bits() }
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "the fields of one record")]
+    fn record_connection(
+        &mut self,
+        core: &GatewayCore,
+        listener: usize,
+        peer: SocketAddr,
+        opened: Instant,
+        identity: Proven,
+        service: Option<Arc<str>>,
+        reason: CloseReason,
+    ) {
+        self.control.send(ControlMail::connection_ended(ConnectionRecord {
+            peer,
+            identity,
+            place: Arc::clone(&self.shared.listeners[listener]),
+            service,
+            duration: core.now - opened,
+            reason,
+        }));
+    }
+
+    fn drain(&mut self, core: &mut GatewayCore) {
+        self.draining = true;
+        core.stop_accepting();
+    }
+
+    fn stop(&mut self, core: &mut GatewayCore) {
+        self.drain(core);
+        for token in core.session_tokens() {
+            if let Some(session) = core.part(token, true) {
+                self.record_session(core, session, CloseReason::DrainTimeout);
+            }
+        }
+        for token in core.connection_tokens() {
+            self.fail(core, token, CloseReason::DrainTimeout);
+            core.reset(token);
+        }
+    }
+}
+
+pub(super) fn proven(visitor: &Visitor) -> Proven {
+    visitor.device.clone().map(|device| (Party::Agent, device))
+}

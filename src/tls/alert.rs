@@ -1,0 +1,67 @@
+//! Fatal alerts of our own choice: how a foreign agent, which knows nothing of our messages, hears a
+//! refusal (RFC 8446 §6.2).
+
+use aws_lc_rs::aead::{
+    AES_128_GCM, AES_256_GCM, Aad, CHACHA20_POLY1305, LessSafeKey, Nonce, UnboundKey,
+};
+use rustls::ConnectionTrafficSecrets;
+use rustls::crypto::cipher;
+
+use crate::wire::RefusalReason;
+
+/// What a fatal alert can say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Alert {
+    /// The device may not reach that service.
+    AccessDenied = 49,
+    /// There is no session now, through no fault of the agent.
+    InternalError = 80,
+    /// No service of that name.
+    UnrecognizedName = 112,
+}
+
+impl From<RefusalReason> for Alert {
+    fn from(reason: RefusalReason) -> Self {
+        match reason {
+            RefusalReason::DeviceNotAllowed => Self::AccessDenied,
+            RefusalReason::ServiceUnknown => Self::UnrecognizedName,
+            _ => Self::InternalError,
+        }
+    }
+}
+
+const ALERT: u8 = 21;
+const APPLICATION_DATA: u8 = 23;
+const FATAL: u8 = 2;
+const TAG_LEN: u8 = 16;
+
+impl Alert {
+    /// The record of this alert before any keys are agreed.
+    pub fn unprotected_record(self) -> [u8; 7] {
+        [ALERT, 3, 3, 0, 2, FATAL, self as u8]
+    }
+}
+
+/// The record of a protected alert (RFC 8446 §5.2). The secrets are of no use after it: the caller
+/// gave up the connection that they are from, so no sequence number is used twice.
+pub(super) fn seal(
+    alert: Alert,
+    sequence: u64,
+    secrets: &ConnectionTrafficSecrets,
+) -> Option<Vec<u8>> {
+    let (algorithm, key, iv) = match secrets {
+        ConnectionTrafficSecrets::Aes128Gcm { key, iv } => (&AES_128_GCM, key, iv),
+        ConnectionTrafficSecrets::Aes256Gcm { key, iv } => (&AES_256_GCM, key, iv),
+        ConnectionTrafficSecrets::Chacha20Poly1305 { key, iv } => (&CHACHA20_POLY1305, key, iv),
+        _ => return None,
+    };
+    let key = LessSafeKey::new(UnboundKey::new(algorithm, key.as_ref()).ok()?);
+    let nonce = Nonce::assume_unique_for_key(cipher::Nonce::new(iv, sequence).0);
+    let mut inner = vec![FATAL, alert as u8, ALERT];
+    let header = [APPLICATION_DATA, 3, 3, 0, 3 + TAG_LEN];
+    key.seal_in_place_append_tag(nonce, Aad::from(header), &mut inner).ok()?;
+    let mut record = header.to_vec();
+    record.append(&mut inner);
+    Some(record)
+}

@@ -1,0 +1,294 @@
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::sync::Arc;
+use std::time::Duration;
+
+use io_uring::squeue::Entry;
+use io_uring::types::{Fd, SubmitArgs, Timespec};
+use io_uring::{EnterFlags, IoUring, cqueue, opcode};
+use rustix::io::Errno;
+use thiserror::Error;
+
+use super::{Token, Waker};
+use crate::limits::RING_ENTRIES;
+
+const POLLIN: u32 = 0x1;
+const POLLOUT: u32 = 0x4;
+const POLLERR: u32 = 0x8;
+const POLLHUP: u32 = 0x10;
+const POLLRDHUP: u32 = 0x2000;
+
+/// What a socket has become ready for since it was last told. Edge-triggered: it stays true until a
+/// receive or a send says that it would block.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Readiness {
+    /// A receive will not block: bytes, an end, or an error are there.
+    pub readable: bool,
+    /// A send will not block.
+    pub writable: bool,
+    /// The peer has ended its direction: an end follows the bytes.
+    pub read_closed: bool,
+    /// Both directions are gone: reset, or ended on both sides.
+    pub hung_up: bool,
+}
+
+/// News of one watched socket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Event {
+    /// As given to [`Ring::watch`].
+    pub token: Token,
+    /// What it is ready for.
+    pub readiness: Readiness,
+    /// The watch is over; the kernel holds nothing of this socket any more. Comes exactly once for
+    /// each watch, as its last event.
+    pub ended: bool,
+}
+
+/// Why there is no ring. The operator's to mend.
+#[derive(Debug, Error)]
+pub enum RingError {
+    /// The kernel or a sandbox refuses io_uring.
+    #[error(
+        "io_uring is refused ({0}): the kernel must be 6.1 or later, kernel.io_uring_disabled must \
+         be 0, and the seccomp profile of a container must allow io_uring_setup, io_uring_enter \
+         and io_uring_register"
+    )]
+    Refused(#[source] io::Error),
+    /// The event that wakes the ring can't be watched.
+    #[error("a new ring does not work: {0}")]
+    Broken(#[source] io::Error),
+}
+
+/// A ring that reports readiness, owned by the thread that made it.
+pub struct Ring {
+    ring: IoUring,
+    waker: Arc<Waker>,
+}
+
+impl Ring {
+    /// Must be called on the thread that will use it: the kernel ties a ring with `SINGLE_ISSUER` to
+    /// its first user (`io_uring_setup(2)`).
+    pub fn new(waker: Arc<Waker>) -> Result<Self, RingError> {
+        let ring = IoUring::builder()
+            .setup_single_issuer()
+            .setup_defer_taskrun()
+            .setup_submit_all()
+            // Each watch may complete many times: four times the submissions leaves room for a
+            // burst, and beyond that the kernel keeps completions until there is room.
+            .setup_cqsize(RING_ENTRIES * 4)
+            .build(RING_ENTRIES)
+            .map_err(RingError::Refused)?;
+        let mut ring = Self { ring, waker };
+        let waker = Arc::clone(&ring.waker);
+        ring.push(&poll(waker.as_fd(), Token::WAKER, POLLIN));
+        ring.ring.submit().map_err(RingError::Broken)?;
+        Ok(ring)
+    }
+
+    /// Reports readiness of a socket until [`Ring::unwatch`], beginning with what it is ready for
+    /// now. The caller keeps the socket open until the event that has `ended`.
+    pub fn watch(&mut self, socket: BorrowedFd<'_>, token: Token) {
+        self.push(&poll(socket, token.to_bits(), POLLIN | POLLOUT | POLLRDHUP));
+    }
+
+    /// Ends a watch. Its last event follows.
+    pub fn unwatch(&mut self, token: Token) {
+        self.push(&opcode::PollRemove::new(token.to_bits()).build().user_data(Token::IGNORED));
+    }
+
+    /// Waits until something happens, somebody wakes us, or the time is over; `None` waits for ever.
+    /// Appends to `events`.
+    pub fn wait(&mut self, timeout: Option<Duration>, events: &mut Vec<Event>) -> io::Result<()> {
+        match self.enter(timeout) {
+            Ok(()) => {}
+            Err(error) => match Errno::from_io_error(&error) {
+                // The time was over, a signal came, or completions must be read first.
+                Some(Errno::TIME | Errno::INTR | Errno::BUSY) => {}
+                _ => return Err(error),
+            },
+        }
+        let mut woken = None;
+        for completion in self.ring.completion() {
+            match completion.user_data() {
+                Token::IGNORED => {}
+                Token::WAKER => woken = Some(cqueue::more(completion.flags())),
+                bits => events.push(event(Token::from_bits(bits), &completion)),
+            }
+        }
+        if let Some(goes_on) = woken {
+            self.waker.clear();
+            if !goes_on {
+                let waker = Arc::clone(&self.waker);
+                self.push(&poll(waker.as_fd(), Token::WAKER, POLLIN));
+            }
+        }
+        Ok(())
+    }
+
+    fn enter(&mut self, timeout: Option<Duration>) -> io::Result<()> {
+        let submitter = self.ring.submitter();
+        match timeout {
+            Some(Duration::ZERO) => {
+                let queued = u32::try_from(self.ring.submission().len()).unwrap_or(RING_ENTRIES);
+                // SAFETY: no argument is passed, and the count is that of the entries in the queue.
+                // GETEVENTS is what makes a ring with DEFER_TASKRUN do its work without a wait.
+                unsafe {
+                    self.ring.submitter().enter::<()>(
+                        queued,
+                        0,
+                        EnterFlags::GETEVENTS.bits(),
+                        None,
+                    )?;
+                }
+            }
+            Some(timeout) => {
+                let time = Timespec::from(timeout);
+                submitter.submit_with_args(1, &SubmitArgs::new().timespec(&time))?;
+            }
+            None => {
+                submitter.submit_and_wait(1)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn push(&mut self, entry: &Entry) {
+        loop {
+            // SAFETY: the entries that we push (POLL_ADD, POLL_REMOVE) point to no memory. The
+            // kernel takes its own reference to the file when it reads the entry, and the caller
+            // keeps the descriptor open until the event that has `ended`.
+            if unsafe { self.ring.submission().push(entry) }.is_ok() {
+                return;
+            }
+            // Submits the whole queue; fails for a moment only (EBUSY, EINTR), and then again.
+            let _ = self.ring.submit();
+        }
+    }
+}
+
+fn poll(fd: BorrowedFd<'_>, user_data: u64, interest: u32) -> Entry {
+    opcode::PollAdd::new(Fd(fd.as_raw_fd()), interest).multi(true).build().user_data(user_data)
+}
+
+fn event(token: Token, completion: &cqueue::Entry) -> Event {
+    let ended = !cqueue::more(completion.flags());
+    // A negative result is the end of the watch (ECANCELED); the flags say so as well.
+    let mask = u32::try_from(completion.result()).unwrap_or(0);
+    let failed = mask & (POLLERR | POLLHUP) != 0;
+    let readiness = Readiness {
+        readable: failed || mask & (POLLIN | POLLRDHUP) != 0,
+        writable: failed || mask & POLLOUT != 0,
+        read_closed: failed || mask & POLLRDHUP != 0,
+        hung_up: failed,
+    };
+    Event { token, readiness, ended }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+    use std::net::{TcpListener, TcpStream};
+
+    use super::*;
+
+    const TOKEN: Token = Token { index: 7, generation: 3 };
+
+    fn pair() -> (TcpStream, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("loopback");
+        let near = TcpStream::connect(listener.local_addr().expect("bound")).expect("connects");
+        let (far, _) = listener.accept().expect("accepts");
+        near.set_nonblocking(true).expect("a socket");
+        (near, far)
+    }
+
+    fn next(ring: &mut Ring, mut wanted: impl FnMut(&Event) -> bool) -> Event {
+        loop {
+            let mut events = Vec::new();
+            ring.wait(Some(Duration::from_secs(20)), &mut events).expect("waits");
+            assert!(!events.is_empty(), "nothing happened for 20 s");
+            if let Some(event) = events.into_iter().find(&mut wanted) {
+                return event;
+            }
+        }
+    }
+
+    fn new_ring() -> Ring {
+        Ring::new(Arc::new(Waker::new().expect("eventfd"))).expect("io_uring works here")
+    }
+
+    #[test]
+    fn a_watched_socket_reports_bytes_and_the_end_after_them() {
+        let mut ring = new_ring();
+        let (mut near, mut far) = pair();
+        ring.watch(near.as_fd(), TOKEN);
+        assert!(next(&mut ring, |e| e.readiness.writable).token == TOKEN);
+        far.write_all(b"x").expect("sends");
+        assert!(!next(&mut ring, |e| e.readiness.readable).readiness.read_closed);
+        assert_eq!(near.read(&mut [0; 8]).expect("receives"), 1);
+        drop(far);
+        next(&mut ring, |e| e.readiness.read_closed);
+    }
+
+    #[test]
+    fn a_reset_is_reported_as_hung_up() {
+        let mut ring = new_ring();
+        let (near, far) = pair();
+        ring.watch(near.as_fd(), TOKEN);
+        socket2::SockRef::from(&far).set_linger(Some(Duration::ZERO)).expect("a socket");
+        drop(far);
+        next(&mut ring, |e| e.readiness.hung_up);
+    }
+
+    #[test]
+    fn the_last_event_of_an_ended_watch_comes_once() {
+        let mut ring = new_ring();
+        let (near, _far) = pair();
+        ring.watch(near.as_fd(), TOKEN);
+        next(&mut ring, |e| e.readiness.writable);
+        ring.unwatch(TOKEN);
+        assert!(next(&mut ring, |e| e.ended).token == TOKEN);
+    }
+
+    #[test]
+    fn a_sleeper_is_woken_from_another_thread_each_time() {
+        let waker = Arc::new(Waker::new().expect("eventfd"));
+        let mut ring = Ring::new(Arc::clone(&waker)).expect("io_uring works here");
+        let (to_sleeper, work) = std::sync::mpsc::sync_channel::<u32>(1);
+        let sender = std::thread::spawn({
+            let waker = Arc::clone(&waker);
+            move || {
+                for n in 0..1000 {
+                    to_sleeper.send(n).expect("the sleeper lives");
+                    waker.wake();
+                }
+            }
+        });
+        let mut seen = 0;
+        while seen < 1000 {
+            waker.fall_asleep();
+            match work.try_recv() {
+                Ok(_) => seen += 1,
+                Err(_) => ring.wait(Some(Duration::from_secs(20)), &mut Vec::new()).expect("waits"),
+            }
+            waker.stand_up();
+        }
+        sender.join().expect("the sender does not panic");
+    }
+
+    #[test]
+    fn more_watches_than_entries_of_the_ring_all_report() {
+        let mut ring = new_ring();
+        let (near, _far) = pair();
+        let watches = RING_ENTRIES * 6;
+        for index in 0..watches {
+            ring.watch(near.as_fd(), Token { index, generation: 0 });
+        }
+        let mut seen = std::collections::HashSet::new();
+        while seen.len() < watches as usize {
+            let mut events = Vec::new();
+            ring.wait(Some(Duration::from_secs(20)), &mut events).expect("waits");
+            assert!(!events.is_empty(), "nothing happened for 20 s");
+            seen.extend(events.iter().map(|event| event.token.index));
+        }
+    }
+}
