@@ -57,20 +57,6 @@ impl Process {
         Ok(Self { name, child, log })
     }
 
-    /// Returns when it is ready.
-    pub(crate) fn wait_until(&mut self, readiness: Readiness) -> Result<(), BenchError> {
-        let start = Instant::now();
-        while !readiness.holds() {
-            self.check_alive()?;
-            if start.elapsed() > START_DEADLINE {
-                let seconds = START_DEADLINE.as_secs();
-                return Err(self.failed(format!("was not ready after {seconds} s")));
-            }
-            std::thread::sleep(LOOK_INTERVAL);
-        }
-        self.check_alive()
-    }
-
     /// Its name in the table.
     pub(crate) fn name(&self) -> &'static str {
         self.name
@@ -116,6 +102,24 @@ impl Process {
         let quote = &log[log.len().saturating_sub(LOG_QUOTE_LEN)..];
         let log = String::from_utf8_lossy(quote).into_owned();
         BenchError::Process { process: self.name.to_owned(), what, log }
+    }
+}
+
+/// Returns when all are ready. One that ends meanwhile is the error, not those that wait for it.
+pub(crate) fn wait_for_all(waits: &mut [(&mut Process, Readiness)]) -> Result<(), BenchError> {
+    let start = Instant::now();
+    loop {
+        for (process, _) in &mut *waits {
+            process.check_alive()?;
+        }
+        let Some((process, _)) = waits.iter().find(|(_, readiness)| !readiness.holds()) else {
+            return Ok(());
+        };
+        if start.elapsed() > START_DEADLINE {
+            let seconds = START_DEADLINE.as_secs();
+            return Err(process.failed(format!("was not ready after {seconds} s")));
+        }
+        std::thread::sleep(LOOK_INTERVAL);
     }
 }
 
@@ -177,7 +181,8 @@ mod tests {
             Process::start("test", &mut shell("echo wrong key; exit 3"), folder.path())
                 .expect("sh starts");
         let [nowhere] = free_addresses().expect("ports are free");
-        let error = process.wait_until(Readiness::Accepts(nowhere)).expect_err("it ends");
+        let error =
+            wait_for_all(&mut [(&mut process, Readiness::Accepts(nowhere))]).expect_err("it ends");
         let message = error.to_string();
         assert!(message.contains("exit status: 3") && message.contains("wrong key"), "{message}");
     }
@@ -197,7 +202,8 @@ mod tests {
             }
             io::Result::Ok(())
         });
-        process.wait_until(Readiness::Answers(address)).expect("the second answer is 200");
+        wait_for_all(&mut [(&mut process, Readiness::Answers(address))])
+            .expect("the second answer is 200");
         process.usage().expect("it runs");
         process.stop().expect("sleep ends");
     }
