@@ -60,7 +60,7 @@ pub(crate) fn run(arguments: RunArguments) -> Result<(), BenchError> {
     }
 
     let folder = tempfile::tempdir().map_err(BenchError::io("making a temporary folder"))?;
-    let (ground, backend) = prepare(folder.path(), vestibule, pki)?;
+    let (ground, backend) = prepare(folder.path(), &targets, vestibule, pki)?;
     let mut results = Results { machine: Machine::here(&ground.vestibule), size, samples: vec![] };
     for &scenario in &scenarios {
         for run in 0..runs {
@@ -88,6 +88,7 @@ pub(crate) fn run(arguments: RunArguments) -> Result<(), BenchError> {
 /// Finds the binaries, makes the certificates, and starts the backend.
 fn prepare(
     folder: &Path,
+    targets: &[Target],
     vestibule: Option<PathBuf>,
     pki: Option<PathBuf>,
 ) -> Result<(Ground, Process), BenchError> {
@@ -100,7 +101,9 @@ fn prepare(
         )
     } else {
         let pki = Pki::new(folder.join("pki"));
-        setup::make_pki(&vestibule, &pki)?;
+        if targets.iter().any(|target| target.speaks_tls()) {
+            setup::make_pki(&vestibule, &pki)?;
+        }
         pki
     };
     let [address]: [SocketAddr; 1] = free_addresses()?;

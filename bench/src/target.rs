@@ -67,6 +67,11 @@ impl Target {
         }
     }
 
+    /// Whether it needs certificates.
+    pub(crate) fn speaks_tls(self) -> bool {
+        self != Self::Floor
+    }
+
     /// Starts its processes, fresh for each sample: none inherits another's memory.
     pub(crate) fn start(self, ground: &Ground) -> Result<Running, BenchError> {
         match self {
