@@ -58,9 +58,12 @@ impl SubjectName {
     /// Refuses names by which nobody would look for this role.
     pub(super) fn check_role(&self, role: Role) -> Result<(), NameError> {
         let needed = match (role, self) {
-            (_, Self::Dns(_)) | (Role::Device, _) | (Role::Gateway, Self::Ip(_)) => return Ok(()),
+            (_, Self::Dns(_))
+            | (Role::Gateway, Self::Ip(_))
+            | (Role::Device, Self::Uri(_) | Self::Email(_)) => return Ok(()),
             (Role::Gateway, _) => "DNS names and IP addresses",
             (Role::Server, _) => "DNS names",
+            (Role::Device, _) => "DNS names, uri:... and email:...",
         };
         Err(NameError::NotForRole { name: self.to_string(), role, needed })
     }
@@ -177,11 +180,14 @@ mod tests {
     }
 
     #[test]
-    fn a_gateway_is_not_known_by_an_email_address_and_a_server_not_by_an_ip_address() {
+    fn a_name_by_which_nobody_knows_the_role_is_refused() {
         let email = SubjectName::Email("jo@example.com".to_owned());
         assert!(email.check_role(Role::Device).is_ok());
         assert!(email.check_role(Role::Gateway).is_err());
-        assert!(SubjectName::Ip([127, 0, 0, 1].into()).check_role(Role::Server).is_err());
+        let address = SubjectName::Ip([127, 0, 0, 1].into());
+        assert!(address.check_role(Role::Gateway).is_ok());
+        assert!(address.check_role(Role::Server).is_err());
+        assert!(address.check_role(Role::Device).is_err());
     }
 
     proptest! {
