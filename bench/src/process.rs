@@ -19,8 +19,8 @@ const STOP_DEADLINE: Duration = Duration::from_secs(10);
 const LOOK_INTERVAL: Duration = Duration::from_millis(20);
 /// Longest answer to a question of readiness.
 const ANSWER_DEADLINE: Duration = Duration::from_secs(1);
-/// Bytes of a log that an error quotes.
-const LOG_QUOTE_LEN: usize = 2_000;
+/// Lines of a log that an error quotes: the last ones.
+const LOG_QUOTE_LINES: usize = 3;
 
 /// How to see that a process is ready.
 #[derive(Debug, Clone, Copy)]
@@ -99,8 +99,9 @@ impl Process {
 
     fn failed(&self, what: String) -> BenchError {
         let log = std::fs::read(&self.log).unwrap_or_default();
-        let quote = &log[log.len().saturating_sub(LOG_QUOTE_LEN)..];
-        let log = String::from_utf8_lossy(quote).into_owned();
+        let log = String::from_utf8_lossy(&log);
+        let lines: Vec<&str> = log.lines().collect();
+        let log = lines[lines.len().saturating_sub(LOG_QUOTE_LINES)..].join("\n");
         BenchError::Process { process: self.name.to_owned(), what, log }
     }
 }

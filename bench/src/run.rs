@@ -136,7 +136,8 @@ fn measure(target: Target, work: Work, ground: &Ground) -> Result<Outcome, Bench
     let warmed_up = LoadProcess::prepare(&warm_up)?.work()?;
     if !warmed_up.errors.is_empty() {
         // Its errors are those of the sample: nothing more can be measured.
-        return Ok(Outcome::Measured { load: warmed_up, processes: Vec::new() });
+        let (processes, afterwards) = (Vec::new(), None);
+        return Ok(Outcome::Measured { load: warmed_up, processes, afterwards });
     }
     let before = running.usages()?;
     let load = LoadProcess::prepare(&running.plan(work))?;
@@ -154,8 +155,8 @@ fn measure(target: Target, work: Work, ground: &Ground) -> Result<Outcome, Bench
             end,
         })
         .collect();
-    running.stop()?;
-    Ok(Outcome::Measured { load, processes })
+    let afterwards = running.stop().err().map(|error| error.to_string());
+    Ok(Outcome::Measured { load, processes, afterwards })
 }
 
 #[cfg(test)]

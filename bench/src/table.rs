@@ -148,7 +148,7 @@ mod tests {
             run,
             started: String::new(),
             work: Scenario::BulkUp.work(Size::Full),
-            outcome: Outcome::Measured { load, processes },
+            outcome: Outcome::Measured { load, processes, afterwards: None },
         }
     }
 
@@ -209,6 +209,17 @@ mod tests {
         assert!(text.contains("ERROR in bulk-up on floor, run 1: no port"), "{text}");
         assert!(text.contains("on vestibule, run 1: not all of the work was done"), "{text}");
         assert_eq!(results.unclean(), 2);
+    }
+
+    #[test]
+    fn a_process_that_does_not_end_is_an_error_and_its_figures_stay() {
+        let mut stuck = bulk(Target::Floor, "floor", 0, 2);
+        if let Outcome::Measured { afterwards, .. } = &mut stuck.outcome {
+            *afterwards = Some("still ran".to_owned());
+        }
+        let results = results(vec![stuck]);
+        assert_eq!(rows(&results), ["| floor | floor | 0.977 | 1.00 | 0.512 | 0 of 1 |"]);
+        assert_eq!(results.unclean(), 1);
     }
 
     #[test]
