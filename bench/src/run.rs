@@ -4,6 +4,7 @@
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use crate::error::BenchError;
 use crate::load::LoadProcess;
@@ -13,13 +14,19 @@ use crate::results::{Outcome, ProcessUsage, Results, Sample};
 use crate::scenario::{Scenario, Size, Work};
 use crate::setup;
 use crate::table;
-use crate::target::{Ground, Target, start_backend};
+use crate::target::{Ground, Running, Target, start_backend};
 use crate::tls::Pki;
+use crate::usage::Usage;
 
 /// Samples of each scenario and target unless told otherwise.
 const RUNS: usize = 3;
 /// The same for `--quick`.
 const QUICK_RUNS: usize = 1;
+
+/// Longest wait for the sessions of the warm-up to be gone: above the time that a gateway lingers.
+const SETTLE_DEADLINE: Duration = Duration::from_secs(5);
+/// Between two looks at them.
+const LOOK_INTERVAL: Duration = Duration::from_millis(50);
 
 /// What to run.
 #[derive(Debug, clap::Args)]
@@ -132,6 +139,7 @@ fn sample(scenario: Scenario, target: Target, run: usize, size: Size, ground: &G
 
 fn measure(target: Target, work: Work, ground: &Ground) -> Result<Outcome, BenchError> {
     let mut running = target.start(ground)?;
+    let started = running.usages()?;
     let warm_up = running.plan(Work::warm_up());
     let warmed_up = LoadProcess::prepare(&warm_up)?.work()?;
     if !warmed_up.errors.is_empty() {
@@ -139,7 +147,7 @@ fn measure(target: Target, work: Work, ground: &Ground) -> Result<Outcome, Bench
         let (processes, afterwards) = (Vec::new(), None);
         return Ok(Outcome::Measured { load: warmed_up, processes, afterwards });
     }
-    let before = running.usages()?;
+    let before = settled(&mut running, &started)?;
     let load = LoadProcess::prepare(&running.plan(work))?;
     let ready = running.usages()?;
     let load = load.work()?;
@@ -157,6 +165,20 @@ fn measure(target: Target, work: Work, ground: &Ground) -> Result<Outcome, Bench
         .collect();
     let afterwards = running.stop().err().map(|error| error.to_string());
     Ok(Outcome::Measured { load, processes, afterwards })
+}
+
+/// The usages once the sessions of the warm-up are gone from the processes too: those that linger would
+/// be missing in the growth of the sample. What a process opened for good in the warm-up may stay.
+fn settled(running: &mut Running, started: &[Usage]) -> Result<Vec<Usage>, BenchError> {
+    let start = Instant::now();
+    loop {
+        let now = running.usages()?;
+        let gone = now.iter().zip(started).all(|(now, then)| now.descriptors <= then.descriptors);
+        if gone || start.elapsed() > SETTLE_DEADLINE {
+            return Ok(now);
+        }
+        std::thread::sleep(LOOK_INTERVAL);
+    }
 }
 
 #[cfg(test)]
