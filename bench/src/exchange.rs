@@ -1,5 +1,5 @@
-//! The protocol between load generator and backend: a header of 17 bytes asks for one exchange, and any
-//! number of exchanges follow each other on a connection.
+//! The protocol between load generator and backend: a header of 17 bytes asks for one exchange, and
+//! any number of exchanges follow each other on a connection.
 //!
 //! | byte | what |
 //! |---|---|
@@ -10,8 +10,9 @@
 //! Echo returns what comes. Sink reads the bytes, compares them, and acknowledges with the count of
 //! those that were right, in 8 bytes. Source sends the bytes, and its client compares them.
 //!
-//! After each piece of bulk the others on the same thread have their turn: otherwise messages would wait
-//! for megabytes inside load generator and backend, and that would be measured instead of the gateway.
+//! After each piece of bulk the others on the same thread have their turn: otherwise messages would
+//! wait for megabytes inside load generator and backend, and that would be measured instead of the
+//! gateway.
 
 use std::io;
 

@@ -1,6 +1,6 @@
-//! A plain relay on tokio-rustls, the peer that anybody could write in an hour: TLS in with a device's
-//! certificate, and TLS or plain TCP out. It invites nobody and bounds nothing. Two of them in a row
-//! do the cryptography of gateway and server.
+//! A plain relay on tokio-rustls, the peer that anybody could write in an hour: TLS in with a
+//! device's certificate, and TLS or plain TCP out. It invites nobody and bounds nothing. Two of
+//! them in a row do the cryptography of gateway and server.
 
 use std::net::SocketAddr;
 use std::sync::Arc;

@@ -1,5 +1,5 @@
-//! The results of a run, as they are kept: every sample with all its raw figures. The table is derived
-//! from them and can be printed again.
+//! The results of a run, as they are kept: every sample with all its raw figures. The table is
+//! derived from them and can be printed again.
 
 use std::path::Path;
 
@@ -99,7 +99,8 @@ impl Results {
 }
 
 impl Sample {
-    /// Whether all work was done and nothing went wrong meanwhile. Only then its figures are figures.
+    /// Whether all work was done and nothing went wrong meanwhile. Only then its figures are
+    /// figures.
     pub(crate) fn is_valid(&self) -> bool {
         match &self.outcome {
             Outcome::Measured { load, .. } => load.errors.is_empty() && is_done(&self.work, load),

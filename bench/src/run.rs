@@ -1,5 +1,5 @@
-//! A run: every scenario on every target, several times. Targets alternate, so that a machine that gets
-//! slower or faster meanwhile does so for all of them.
+//! A run: every scenario on every target, several times. Targets alternate, so that a machine that
+//! gets slower or faster meanwhile does so for all of them.
 
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
@@ -54,8 +54,8 @@ pub(crate) struct RunArguments {
     pki: Option<PathBuf>,
 }
 
-/// Takes all samples, prints the table, and writes the file. Samples that are not clean are an error,
-/// after everything else has been done.
+/// Takes all samples, prints the table, and writes the file. Samples that are not clean are an
+/// error, after everything else has been done.
 pub(crate) fn run(arguments: RunArguments) -> Result<(), BenchError> {
     let RunArguments { scenarios, targets, runs, quick, json, vestibule, pki } = arguments;
     let scenarios = if scenarios.is_empty() { Scenario::ALL.to_vec() } else { scenarios };
@@ -167,8 +167,9 @@ fn measure(target: Target, work: Work, ground: &Ground) -> Result<Outcome, Bench
     Ok(Outcome::Measured { load, processes, afterwards })
 }
 
-/// The usages once the sessions of the warm-up are gone from the processes too: those that linger would
-/// be missing in the growth of the sample. What a process opened for good in the warm-up may stay.
+/// The usages once the sessions of the warm-up are gone from the processes too: those that linger
+/// would be missing in the growth of the sample. What a process opened for good in the warm-up may
+/// stay.
 fn settled(running: &mut Running, started: &[Usage]) -> Result<Vec<Usage>, BenchError> {
     let start = Instant::now();
     loop {

@@ -1,4 +1,5 @@
-//! The bench from start to end, as an operator runs it, with the one target that needs nothing else.
+//! The bench from start to end, as an operator runs it, with the one target that needs nothing
+//! else.
 
 use std::process::Command;
 

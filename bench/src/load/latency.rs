@@ -1,5 +1,5 @@
-//! Latency: messages by the clock on many sessions, beside bulk ones. A message counts from when it was
-//! *due*: one that had to wait for the answer to the message before it is late, and shows it
+//! Latency: messages by the clock on many sessions, beside bulk ones. A message counts from when it
+//! was *due*: one that had to wait for the answer to the message before it is late, and shows it
 //! ("coordinated omission" would hide it).
 
 use std::io;
@@ -109,8 +109,8 @@ async fn open_companions(
     open
 }
 
-/// Hands each message to its session when it is due. A thread of its own, since tokio's timers round
-/// to a millisecond.
+/// Hands each message to its session when it is due. A thread of its own, since tokio's timers
+/// round to a millisecond.
 fn pace(start: Instant, shape: Shape, clocks: &[mpsc::Sender<Instant>]) -> Tally {
     let mut tally = Tally::default();
     for (number, clock) in (0..shape.messages()).zip(clocks.iter().cycle()) {

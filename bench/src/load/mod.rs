@@ -1,6 +1,6 @@
-//! The load generator, a process of its own. It reads a [`Plan`] from standard input, prepares, says
-//! `ready`, waits for a line, works, and prints a [`Report`]. Between these lines `run` reads what the
-//! processes under test have used.
+//! The load generator, a process of its own. It reads a [`Plan`] from standard input, prepares,
+//! says `ready`, waits for a line, works, and prints a [`Report`]. Between these lines `run` reads
+//! what the processes under test have used.
 
 mod bulk;
 mod dial;
@@ -68,8 +68,8 @@ fn one_thread() -> Result<Runtime, BenchError> {
         .map_err(BenchError::io("starting the runtime"))
 }
 
-/// `bulk` is for the bulk sessions beside others, so that these never wait for a thread that is busy
-/// with megabytes.
+/// `bulk` is for the bulk sessions beside others, so that these never wait for a thread that is
+/// busy with megabytes.
 async fn execute(dialer: Dialer, work: Work, bulk: &Handle) -> Result<Report, BenchError> {
     let deadline = work.deadline();
     let mut gate = Gate::default();
