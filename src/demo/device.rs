@@ -44,7 +44,8 @@ pub(super) struct Device {
     address: SocketAddr,
     /// `None`: plain TCP, to the gateway's plain listener or to our own agent.
     tls: Option<TlsConnector>,
-    /// Which of [`SIZES`] comes next; each device starts with another.
+    /// Which of [`SIZES`] comes next. Each device starts with another, and a pause later, so that they
+    /// do not come and go together.
     turn: usize,
 }
 
@@ -87,6 +88,9 @@ pub(super) fn all(folder: &Path, addresses: &Addresses) -> Result<Vec<Device>, P
 impl Device {
     /// Visits the backend until `stopped`, and then finishes the round that it is at.
     pub(super) async fn live(mut self, tally: Rc<Tally>, stopped: watch::Receiver<bool>) {
+        for _ in 0..self.turn {
+            pause(&stopped).await;
+        }
         while !*stopped.borrow() {
             let visit = tokio::time::timeout(DEMO_VISIT_TIMEOUT, self.visit(&tally, &stopped));
             let result = visit.await.unwrap_or(Err(VisitError::Late));

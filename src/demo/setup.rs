@@ -33,7 +33,7 @@ pub(super) fn gateway_ca(folder: &Path) -> PathBuf {
 /// Makes the certificates and writes the three configurations.
 pub(super) fn write(folder: &Path, addresses: &Addresses) -> Result<(), Problem> {
     let pki = Pki::create(folder)?;
-    let mut issue = |role, name: &str| {
+    let issue = |role, name: &str| {
         let names = vec![SubjectName::Dns(name.to_owned())];
         let leaf = Leaf { role, names, days: LEAF_DAYS };
         pki.issue(&leaf)?.write(folder, &leaf.names[0]).map(drop)

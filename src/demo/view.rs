@@ -30,8 +30,7 @@ pub(super) fn picture(addresses: &Addresses) -> String {
     let Addresses { tls, plain, backend, .. } = addresses;
     let (tls, plain) = (tls.to_string(), plain.to_string());
     let mut picture = format!(
-        "\
-  internet                       DMZ               firewall  LAN
+        "\x20 internet                       DMZ               firewall  LAN
   laptop-1, -2, -3 --- TLS ----> gateway              |
   kiosk, by an agent - TLS ----> {tls:<15} <----|---- server ---> backend
   scanner ------------ plain --> {plain:<15}      |      {backend:>22}
@@ -55,8 +54,8 @@ Try it from another terminal (logs, configurations and certificates are there):
   cd {folder}
   curl --cacert gateways-ca.crt --cert {YOU}.crt --key {YOU}.key \\
        https://localhost:{port}/
-  curl http://{forward}/         # through the agent: as the kiosk
-  curl http://{plain}/        # plain, as an old agent
+  curl http://{forward}/    # by the agent, as the kiosk
+  curl http://{plain}/   # plain, as an old agent
   {program} status --address {gateway_telemetry}
   curl http://{gateway_telemetry}/metrics
 "
@@ -93,7 +92,7 @@ verified     up {}, down {}; errors: {}
         );
     }
     let seconds = scene.elapsed.as_secs();
-    text + &format!("{seconds} s; Ctrl-C ends it\n")
+    text + &format!("{seconds} s so far; Ctrl-C ends it\n")
 }
 
 /// The same on one line, where there is no terminal.
@@ -159,7 +158,7 @@ Next
 fn latency(figures: &Figures) -> String {
     match (figures.p50_us, figures.p99_us) {
         (Some(p50), Some(p99)) => format!("p50 {}, p99 {}", micros(p50), micros(p99)),
-        _ => "none yet".to_owned(),
+        _ => "not measured yet".to_owned(),
     }
 }
 
