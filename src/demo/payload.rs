@@ -101,7 +101,9 @@ impl Body for Pattern {
 
 /// Printable, so that `curl` may show it on a terminal.
 fn period() -> Bytes {
-    (0..PERIOD).map(|i| if i % 64 == 63 { b'\n' } else { b'!' + (i * i % 89) as u8 }).collect()
+    let letters: Vec<u8> = (b'!'..=b'~').collect();
+    let byte = |i: usize| if i % 64 == 63 { b'\n' } else { letters[i * i % letters.len()] };
+    (0..PERIOD).map(byte).collect()
 }
 
 #[cfg(test)]

@@ -29,7 +29,7 @@ pub(super) struct Scene {
 pub(super) fn picture(addresses: &Addresses) -> String {
     let Addresses { tls, plain, backend, .. } = addresses;
     let (tls, plain) = (tls.to_string(), plain.to_string());
-    let mut picture = format!(
+    let picture = format!(
         "\x20 internet                       DMZ               firewall  LAN
   laptop-1, -2, -3 --- TLS ----> gateway              |
   kiosk, by an agent - TLS ----> {tls:<15} <----|---- server ---> backend
@@ -37,11 +37,11 @@ pub(super) fn picture(addresses: &Addresses) -> String {
 An arrow points the way a connection is opened: none is opened into the LAN.
 "
     );
-    if !addresses.taken.is_empty() {
-        let taken = addresses.taken.iter().map(u16::to_string).collect::<Vec<_>>().join(", ");
-        picture += &format!("Usual ports taken ({taken}): others were chosen.\n");
+    if addresses.taken.is_empty() {
+        return picture;
     }
-    picture
+    let taken = addresses.taken.iter().map(u16::to_string).collect::<Vec<_>>().join(", ");
+    picture + &format!("Usual ports taken ({taken}): others were chosen.\n")
 }
 
 /// What to try by hand. `program` is how this program is called.
@@ -65,7 +65,7 @@ Try it from another terminal (logs, configurations and certificates are there):
 /// The live view on a terminal.
 pub(super) fn lines(scene: &Scene) -> String {
     let Scene { figures, throughput, counts, .. } = scene;
-    let mut text = format!(
+    let text = format!(
         "\
 sessions     {} live, {} since the start
 invitations  {} sent, {} claimed
@@ -84,15 +84,12 @@ verified     up {}, down {}; errors: {}
         bytes(counts.verified_down),
         errors(counts),
     );
-    if let Some(sockets) = figures.sockets {
-        let open = sockets.accepted + sockets.opened;
-        let (opened, most) = (sockets.opened, scene.most_opened);
-        text += &format!(
-            "gateway      {open} connections open, of which it opened itself: {opened} (ever seen: {most})\n"
-        );
-    }
+    let gateway = figures.sockets.map_or_else(String::new, |sockets| {
+        let (open, opened) = (sockets.accepted + sockets.opened, sockets.opened);
+        format!("gateway      {open} connections open; it opened itself: {opened}\n")
+    });
     let seconds = scene.elapsed.as_secs();
-    text + &format!("{seconds} s so far; Ctrl-C ends it\n")
+    text + &gateway + &format!("{seconds} s so far; Ctrl-C ends it\n")
 }
 
 /// The same on one line, where there is no terminal.
@@ -119,7 +116,7 @@ pub(super) fn line(scene: &Scene) -> String {
 /// What is printed at the end.
 pub(super) fn summary(scene: &Scene) -> String {
     let Scene { figures, counts, .. } = scene;
-    let mut text = format!(
+    let text = format!(
         "\
 Summary, after {:.1} s
   sessions     {}, each over a connection that the server opened
@@ -133,11 +130,11 @@ Summary, after {:.1} s
         errors(counts),
         latency(figures),
     );
-    if figures.sockets.is_some() {
+    let gateway = figures.sockets.map_or_else(String::new, |_| {
         let most = scene.most_opened;
-        text += &format!("  gateway      opened itself: {most} connections (/proc, each second)\n");
-    }
-    text
+        format!("  gateway      opened itself: {most} connections (/proc, each second)\n")
+    });
+    text + &gateway
 }
 
 /// What to look at after a demo that went well.
@@ -177,7 +174,7 @@ mod tests {
 
     fn scene() -> Scene {
         Scene {
-            elapsed: Duration::from_millis(3_600_000),
+            elapsed: Duration::from_hours(1),
             figures: Figures {
                 live: 5,
                 sessions: 123_456,
