@@ -106,6 +106,7 @@ impl Leg {
         all.writable |= news.writable;
         all.read_closed |= news.read_closed;
         all.hung_up |= news.hung_up;
+        all.failed |= news.failed;
     }
 
     /// What is known of the socket.
@@ -113,9 +114,16 @@ impl Leg {
         self.readiness
     }
 
-    /// Whether a receive would bring something.
+    /// Whether a receive would bring something. An end by close_notify is there without any news of
+    /// the socket: the peer may keep TCP open for our answer.
     pub fn has_input(&self) -> bool {
-        self.readiness.readable || !self.unread.is_empty()
+        let ended = self.tls.as_ref().is_some_and(TlsConnection::peer_has_closed);
+        self.readiness.readable || ended || !self.unread.is_empty()
+    }
+
+    /// Whether all that we had to say has gone to the kernel, with its end.
+    pub fn has_finished_writing(&self) -> bool {
+        self.write_side == WriteSide::Ended && self.outbox.is_empty()
     }
 
     /// Bytes that wait for the socket.

@@ -32,7 +32,7 @@ pub(super) const ECHO_BACKEND: SocketAddr = SocketAddr::new(LOOPBACK, 7007);
 const GATEWAY: &str = r#"
 [[listeners]]
 name = "internet"
-addresses = ["[::]:13000"]
+addresses = ["0.0.0.0:13000", "[::]:13000"]
 kind = "tls"
 certificate = "gw.example.com.crt"
 key = "gw.example.com.key"
@@ -41,7 +41,7 @@ device_ca = "devices-ca.crt"
 
 [[listeners]]
 name = "old-agents"
-addresses = ["[::]:14000"]
+addresses = ["0.0.0.0:14000"]
 kind = "plain"
 service = "old"
 
