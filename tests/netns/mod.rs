@@ -9,6 +9,7 @@
 mod crowd;
 mod echo;
 mod firewall;
+mod loss;
 mod network;
 mod plain;
 mod process;

@@ -23,12 +23,23 @@ pub(super) fn wait_for<T>(
     patience: Duration,
     mut look: impl FnMut() -> Option<T>,
 ) -> T {
+    try_for(what, patience, || look().ok_or_else(|| "not yet".to_owned()))
+}
+
+/// The same, with a last word on why it has not been seen.
+pub(super) fn try_for<T>(
+    what: &str,
+    patience: Duration,
+    mut look: impl FnMut() -> Result<T, String>,
+) -> T {
     let start = Instant::now();
     loop {
-        if let Some(sight) = look() {
-            return sight;
+        match look() {
+            Ok(sight) => return sight,
+            Err(reason) => {
+                assert!(start.elapsed() < patience, "within {patience:?}: {what}: {reason}");
+            }
         }
-        assert!(start.elapsed() < patience, "within {patience:?}: {what}");
         thread::sleep(Duration::from_millis(20));
     }
 }
@@ -60,9 +71,13 @@ impl Process {
         assert_eq!(status.signal(), Some(9), "{} had ended before: {status}", self.name);
     }
 
-    /// SIGTERM, on which it must end by itself and well.
-    pub(super) fn terminate(mut self) {
+    /// SIGTERM, on which it ends by itself.
+    pub(super) fn ask_to_end(&self) {
         kill_process(Pid::from_child(&self.child), Signal::TERM).expect("it is our child");
+    }
+
+    /// It must end well.
+    pub(super) fn wait_for_end(mut self) {
         let status = wait_for(&format!("{} ends on SIGTERM", self.name), PATIENCE, || {
             self.child.try_wait().expect("it is our child")
         });

@@ -10,7 +10,7 @@ use tempfile::TempDir;
 use vestibule::telemetry::status::Status;
 
 use super::network::{Network, output};
-use super::process::{Footprint, PATIENCE, Process, page, wait_for};
+use super::process::{Footprint, PATIENCE, Process, page, try_for, wait_for};
 
 /// The binary under test: the one that cargo built for this test, or the one that is named here,
 /// such as a release build.
@@ -233,7 +233,7 @@ impl Site {
 
     /// Waits until nothing but the signal connection is left.
     pub(super) fn wait_until_at_rest(&self) {
-        wait_for("gateway and server have ended every session", PATIENCE, || {
+        try_for("gateway and server have ended every session", PATIENCE, || {
             let gateway = self.gateway_status();
             let server = self.server_status();
             let connections = |status: &Status| -> u64 {
@@ -245,7 +245,7 @@ impl Site {
                 && gateway.signal_connections.iter().all(|s| s.sessions == 0 && s.waiting == 0)
                 && connections(&gateway) <= 1
                 && connections(&server) <= 1;
-            rest.then_some(())
+            rest.then_some(()).ok_or_else(|| format!("{gateway:?} {server:?}"))
         });
     }
 }
@@ -269,8 +269,13 @@ impl Role {
         self.process.take().expect("it runs").kill();
     }
 
-    pub(super) fn terminate(&mut self) {
-        self.process.take().expect("it runs").terminate();
+    /// SIGTERM.
+    pub(super) fn ask_to_end(&self) {
+        self.process.as_ref().expect("it runs").ask_to_end();
+    }
+
+    pub(super) fn wait_for_end(&mut self) {
+        self.process.take().expect("it runs").wait_for_end();
     }
 
     pub(super) fn footprint(&self) -> Footprint {
