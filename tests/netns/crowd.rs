@@ -15,6 +15,9 @@ use super::process::{PATIENCE, wait_for};
 use super::site::{Baseline, ECHO_BACKEND, Site};
 
 const AGENTS: u64 = 1_000;
+/// Agents that dial at the same time: far fewer than the handshakes that a gateway allows at once,
+/// of which each agent takes two, one for its data connection.
+const DIALLING: u64 = 64;
 /// Of the block that messages are cut from: agents that get each other's bytes would notice.
 const BLOCK_LEN: usize = 1 << 18;
 const MAX_MESSAGE_LEN: usize = 16 * 1024;
@@ -35,15 +38,16 @@ struct Progress {
 }
 
 /// Talks until it is enough, and returns the bytes that it sent and got back.
-fn talk(device: &Device, number: usize, block: &[u8], progress: &Progress) -> u64 {
+fn talk(device: &Device, number: u64, block: &[u8], progress: &Progress) -> u64 {
     let mut session = device.open().expect("the gateway takes it");
-    let mut at = number * 257;
-    while !progress.enough.load(Ordering::Relaxed) || at == number * 257 {
+    let first = usize::try_from(number).expect("a small number") * 257;
+    let mut at = first;
+    while !progress.enough.load(Ordering::Relaxed) {
         // Two primes: lengths and places vary, and no two agents send the same for long.
         let start = at * 7_919 % (BLOCK_LEN - MAX_MESSAGE_LEN);
         let len = at * 104_729 % MAX_MESSAGE_LEN + 1;
         session.exchange(&block[start..start + len]).expect("the session lives");
-        if at == number * 257 {
+        if at == first {
             progress.talking.fetch_add(1, Ordering::Relaxed);
         }
         at += 1;
@@ -104,14 +108,21 @@ fn crowd(
         let (device, block, progress) = (device.clone(), Arc::clone(block), Arc::clone(&progress));
         spawn(move || talk(&device, number, &block, &progress))
     };
+    let wait_for_talkers = |count| {
+        wait_for(&format!("{count} agents talk"), PATIENCE, || {
+            (progress.talking.load(Ordering::Relaxed) >= count).then_some(())
+        });
+    };
     // Threads begun on a host are on that host.
     let agents_running = site.network.internet.run(|| {
-        let count = usize::try_from(agents).expect("a small number");
-        (0..count).map(start).collect::<Vec<_>>()
+        let mut running = Vec::new();
+        for number in 0..agents {
+            wait_for_talkers(number.saturating_sub(DIALLING));
+            running.push(start(number));
+        }
+        running
     });
-    wait_for("all agents talk", PATIENCE, || {
-        (progress.talking.load(Ordering::Relaxed) == agents).then_some(())
-    });
+    wait_for_talkers(agents);
     assert_eq!(site.gateway_status().sessions.live, agents);
     assert_eq!(site.server_status().sessions.live, agents);
     thread::sleep(duration);
