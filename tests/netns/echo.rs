@@ -34,7 +34,7 @@ struct Shared {
 }
 
 impl EchoBackend {
-    /// Waits until the port is free: connections of a killed server may still be dying there.
+    /// At an address of `host`.
     pub(super) fn start(host: &Namespace, address: SocketAddr) -> Self {
         let listener = host.run(|| TcpListener::bind(address).expect("the port is free"));
         let shared = Arc::new(Shared::default());

@@ -9,7 +9,9 @@ use super::network::DMZ_OUTSIDE;
 use super::process::{PATIENCE, wait_for};
 use super::site::{Baseline, ECHO_BACKEND, Site};
 
-/// A dead peer is promised to be known within 10 s; the rest is for a busy machine.
+/// A dead peer is promised to be known within 10 s; the rest is for a busy machine. Where one end
+/// still hears the other, it may know 3 s later: it hears pings until TCP, whose bytes nobody
+/// acknowledges, stops sending them.
 const KNOWN_AFTER: Duration = Duration::from_secs(10 + 5);
 /// Sessions that live when something is lost.
 const SESSIONS: usize = 100;

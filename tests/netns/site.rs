@@ -178,7 +178,7 @@ impl Site {
         self.server.start(command, self.folder.path());
     }
 
-    /// `name` tells agents of one test from each other; each has its own log.
+    /// An agent with a local port that leads to the service `ssh`.
     pub(super) fn start_agent(&self) -> Process {
         let mut command = self.network.internet.command(vestibule());
         command.arg("agent").arg("--config").arg(self.path("agent.toml"));
@@ -306,6 +306,7 @@ impl Baseline {
             (after.descriptors <= before.descriptors).then_some(after)
         });
         println!("{}: {before} before, {after} after", role.name);
-        assert!(after.memory_kb <= before.memory_kb + MEMORY_SLACK_KB, "{}", role.name);
+        let bound = before.memory_kb + MEMORY_SLACK_KB;
+        assert!(after.memory_kb <= bound, "{}: memory above {bound} KB", role.name);
     }
 }
