@@ -25,7 +25,7 @@ const MAX_MESSAGE_LEN: usize = 16 * 1024;
 /// time for the rest.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// How long all of them talk; VESTIBULE_CROWD_SECONDS shortens it.
+/// How long all of them talk; `VESTIBULE_CROWD_SECONDS` shortens it.
 fn duration() -> Duration {
     let seconds = std::env::var("VESTIBULE_CROWD_SECONDS");
     Duration::from_secs(seconds.map_or(60, |number| number.parse().expect("a number of seconds")))

@@ -211,8 +211,8 @@ impl Network {
         let mut nft = self.firewall.command("nft");
         let text = output(nft.args(["-j", "list", "counter", "inet", "vestibule", name]));
         let page: serde_json::Value = serde_json::from_str(&text).expect("nft speaks JSON");
-        let objects = page["nftables"].as_array().into_iter().flatten();
-        let counter = objects.filter_map(|object| object.get("counter")).next();
+        let mut objects = page["nftables"].as_array().into_iter().flatten();
+        let counter = objects.find_map(|object| object.get("counter"));
         counter.and_then(|counter| counter["packets"].as_u64()).expect("the counter is there")
     }
 

@@ -9,7 +9,7 @@ use super::network::{DMZ_OUTSIDE, DMZ_OUTSIDE_V6, output};
 use super::process::{Process, wait_for_port};
 use super::site::{H2C_BACKEND, HTTP_BACKEND, Site};
 
-/// Bytes of the files that go each way: 1 GB, unless VESTIBULE_TRANSFER_MB says less.
+/// Bytes of the files that go each way: 1 GB, unless `VESTIBULE_TRANSFER_MB` says less.
 fn transfer_len() -> u64 {
     let megabytes = std::env::var("VESTIBULE_TRANSFER_MB");
     let megabytes = megabytes.map(|number| number.parse::<u64>().expect("a number of megabytes"));
