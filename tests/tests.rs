@@ -2,3 +2,4 @@
 
 mod protocol;
 mod sim;
+mod tidy;
