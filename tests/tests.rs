@@ -3,3 +3,4 @@
 mod netns;
 mod protocol;
 mod sim;
+mod tidy;

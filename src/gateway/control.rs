@@ -118,6 +118,8 @@ impl Control {
                     }
                     Wakeup::Due => control.borrow_mut().time_passed(),
                     Wakeup::Second => control.borrow_mut().ledger.tick(Instant::now()),
+                    // Unhandled, the signal would end the process and all its sessions.
+                    Wakeup::Hangup => warn!("SIGHUP ignored: a new configuration needs a restart"),
                     Wakeup::Drain => control.borrow_mut().drain(),
                     Wakeup::Stop => control.borrow_mut().stop(),
                     Wakeup::WorkersEnded(result) => {
@@ -195,10 +197,10 @@ impl Control {
         now: Instant,
         events: mpsc::Sender<(u64, SignalEvent<FromServer>)>,
     ) {
-        let Signal { socket, peer, tls, inbox, unread, allowed, accepted, listener } = signal;
+        let Signal { socket, peer, tls, unread, allowed, accepted, listener } = signal;
         let link = self.next_link;
         self.next_link += 1;
-        let parts = SignalParts { socket, tls, inbox, unread, party: Party::Server };
+        let parts = SignalParts { socket, tls, unread, party: Party::Server };
         let server = &self.shared.config.servers.allow[allowed];
         match start_signal(parts, link, events) {
             Ok(sender) => {
