@@ -9,10 +9,8 @@ use super::network::DMZ_OUTSIDE;
 use super::process::{PATIENCE, wait_for};
 use super::site::{Baseline, ECHO_BACKEND, Site};
 
-/// A dead peer is promised to be known within 10 s; the rest is for a busy machine. Where one end
-/// still hears the other, it may know 3 s later: it hears pings until TCP, whose bytes nobody
-/// acknowledges, stops sending them.
-const KNOWN_AFTER: Duration = Duration::from_secs(10 + 5);
+/// A dead peer is promised to be known within 10 s; the rest is for a busy machine.
+const KNOWN_AFTER: Duration = Duration::from_secs(10 + 3);
 /// Sessions that live when something is lost.
 const SESSIONS: usize = 100;
 const MESSAGE: &[u8] = b"what is said in one session";
