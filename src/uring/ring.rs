@@ -92,8 +92,11 @@ impl Ring {
     }
 
     /// Ends a watch. Its last event follows.
+    ///
+    /// By a cancel: `IORING_POLL_REMOVE` fails with EALREADY, and the watch goes on, where the kernel
+    /// has news of the socket that it has not delivered yet. A cancel marks the watch in any case.
     pub fn unwatch(&mut self, token: Token) {
-        self.push(&opcode::PollRemove::new(token.to_bits()).build().user_data(Token::IGNORED));
+        self.push(&opcode::AsyncCancel::new(token.to_bits()).build().user_data(Token::IGNORED));
     }
 
     /// Waits until something happens, somebody wakes us, or the time is over; `None` waits for ever.
@@ -154,7 +157,7 @@ impl Ring {
 
     fn push(&mut self, entry: &Entry) {
         loop {
-            // SAFETY: the entries that we push (POLL_ADD, POLL_REMOVE) point to no memory. The
+            // SAFETY: the entries that we push (POLL_ADD, ASYNC_CANCEL) point to no memory. The
             // kernel takes its own reference to the file when it reads the entry, and the caller
             // keeps the descriptor open until the event that has `ended`.
             if unsafe { self.ring.submission().push(entry) }.is_ok() {
@@ -245,6 +248,18 @@ mod tests {
         let (near, _far) = pair();
         ring.watch(near.as_fd(), TOKEN);
         next(&mut ring, |e| e.readiness.writable);
+        ring.unwatch(TOKEN);
+        assert!(next(&mut ring, |e| e.ended).token == TOKEN);
+    }
+
+    #[test]
+    fn a_watch_ends_although_bytes_come_at_that_moment() {
+        let mut ring = new_ring();
+        let (near, mut far) = pair();
+        ring.watch(near.as_fd(), TOKEN);
+        next(&mut ring, |e| e.readiness.writable);
+        // The kernel has news that it has not told yet when it is asked to end the watch.
+        far.write_all(b"x").expect("sends");
         ring.unwatch(TOKEN);
         assert!(next(&mut ring, |e| e.ended).token == TOKEN);
     }
