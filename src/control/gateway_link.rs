@@ -144,7 +144,7 @@ impl GatewayLink {
             }
             State::Up(up) => match up.liveness.handle_timeout(now) {
                 Some(Vital::Ping { nonce }) => {
-                    self.send(from_server::Message::Ping(Ping { nonce }))
+                    self.send(from_server::Message::Ping(Ping { nonce }));
                 }
                 Some(Vital::Dead) => self.close(CloseReason::SignalSilent, now, random),
                 None => {}

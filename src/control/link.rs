@@ -51,7 +51,6 @@ pub(super) struct Greeted {
 }
 
 /// The number of the link that an invitation went to.
-#[expect(clippy::cast_possible_truncation, reason = "the upper half of 64 bits")]
 pub(super) fn link_of(invitation: u64) -> u32 {
     (invitation >> SERIAL_BITS) as u32
 }

@@ -169,7 +169,7 @@ impl Control {
         let now = Instant::now();
         match mail {
             ControlMail::Admit { agent, service } => {
-                self.handle(Event::Admit { agent, service }, now)
+                self.handle(Event::Admit { agent, service }, now);
             }
             ControlMail::Leave { agent } => self.handle(Event::Leave { agent }, now),
             ControlMail::Claimed { agent, invitation } => {
@@ -182,7 +182,7 @@ impl Control {
                 self.handle(Event::Released { invitation }, now);
             }
             ControlMail::Released { invitation } => {
-                self.handle(Event::Released { invitation }, now)
+                self.handle(Event::Released { invitation }, now);
             }
             ControlMail::ConnectionEnded(record) => self.ledger.connection_ended(&record, now),
             ControlMail::Signal(signal) => self.open_link(*signal, now, events.clone()),

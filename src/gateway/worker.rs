@@ -13,7 +13,7 @@ use crate::control::{AgentRef, Tickets};
 use crate::engine::{self, Connection, Core, HandshakeError, Post, Session};
 use crate::relay::{CloseReason, Party};
 use crate::telemetry::record::{ConnectionRecord, Stage as Stretch, Stages};
-use crate::tls::{Alert, ClientHello, HelloError, HelloReader, Identity, TlsConnection};
+use crate::tls::{Alert, ClientHello, HelloError, Identity, TlsConnection};
 use crate::uring::{Token, Waker};
 use crate::wire::{FrameDecoder, RefusalReason};
 
@@ -35,9 +35,6 @@ pub(super) struct GatewayWorker {
     pub(super) max_handshakes: usize,
     pub(super) draining: bool,
 }
-
-/// What a peer has proved to be, for the record of its end.
-pub(super) type Proven = Option<(Party, Arc<str>)>;
 
 impl engine::Role for GatewayWorker {
     type Stage = Stage;
@@ -176,7 +173,7 @@ impl GatewayWorker {
         seen: &[u8],
     ) {
         self.handshakes += 1;
-        let stage = Stage::Hello { listener, reader: HelloReader::default() };
+        let stage = Stage::Hello { listener, reader: Box::default() };
         let token = core.adopt(socket, peer, stage);
         if let Some(connection) = core.connection(token) {
             connection.opened = accepted;
@@ -217,7 +214,7 @@ impl GatewayWorker {
         match reader.read(bytes) {
             Ok(None) => return false,
             Ok(Some(hello)) => {
-                let seen = std::mem::take(reader).into_seen();
+                let seen = std::mem::take(&mut **reader).into_seen();
                 self.choose_role(core, token, listener, &hello, seen);
             }
             Err(HelloError::NotTls) => self.fail(core, token, CloseReason::NotTls),
@@ -294,12 +291,9 @@ impl GatewayWorker {
         let Some(connection) = core.connection(token) else { return };
         let tls = connection.leg.tls();
         let certificate = tls.and_then(TlsConnection::peer_certificate);
-        let identity = match certificate.map(Identity::of).transpose() {
-            Ok(identity) => identity,
-            Err(_) => {
-                core.enter(token, Stage::Handshake { listener, kind, sni, hello_at });
-                return self.fail(core, token, CloseReason::CertificateUntrusted);
-            }
+        let Ok(identity) = certificate.map(Identity::of).transpose() else {
+            core.enter(token, Stage::Handshake { listener, kind, sni, hello_at });
+            return self.fail(core, token, CloseReason::CertificateUntrusted);
         };
         let mut stages = Stages::default();
         stages.set(Stretch::AcceptToHello, hello_at - connection.opened);
@@ -363,38 +357,20 @@ impl GatewayWorker {
         let Some(connection) = core.connection(token) else { return };
         let (peer, opened) = (connection.peer, connection.opened);
         let sent = answer.is_empty() || connection.leg.send_raw(answer).is_ok();
-        let (listener, proven, service) = match core.take_stage(token) {
-            Some(Stage::Hello { listener, .. } | Stage::Handshake { listener, .. }) => {
-                self.handshakes -= 1;
-                (listener, None, None)
-            }
-            Some(Stage::Request { visitor, .. }) => {
-                self.handshakes -= 1;
-                (visitor.listener, proven(&visitor), None)
-            }
-            Some(Stage::Waiting(waiting)) => {
-                let service = Arc::clone(&self.shared.services[waiting.service]);
-                (waiting.visitor.listener, proven(&waiting.visitor), Some(service))
-            }
-            Some(Stage::Claimed { waiting, .. }) => {
-                let service = Arc::clone(&self.shared.services[waiting.service]);
-                (waiting.visitor.listener, proven(&waiting.visitor), Some(service))
-            }
-            Some(Stage::Claiming { listener, server, .. }) => {
-                self.handshakes -= 1;
-                (listener, Some(self.proven_server(server)), None)
-            }
-            Some(Stage::Answering { listener, server, .. }) => {
-                (listener, Some(self.proven_server(server)), None)
-            }
-            Some(Stage::Transferring { .. } | Stage::Signalling { .. }) | None => return,
-        };
+        let Some(stage) = core.take_stage(token) else { return };
+        let Some(listener) = stage.listener() else { return };
+        if stage.is_before_admission() {
+            self.handshakes -= 1;
+        }
+        let proven = stage.device().map(|device| (Party::Agent, Arc::clone(device)));
+        let proven = proven.or_else(|| stage.server().map(|server| self.proven_server(server)));
+        let service = stage.service().map(|service| Arc::clone(&self.shared.services[service]));
         self.record_connection(core, listener, peer, opened, proven, service, reason);
         let broken = matches!(reason, CloseReason::Reset(_) | CloseReason::ConnectionsFull);
         if sent && !broken { core.linger(token) } else { core.reset(token) }
     }
 
-    pub(super) fn proven_server(&self, server: usize) -> (Party, Arc<str>) {
+    fn proven_server(&self, server: usize) -> (Party, Arc<str>) {
         (Party::Server, Arc::clone(&self.shared.servers[server]))
     }
 
@@ -410,7 +386,7 @@ impl GatewayWorker {
         listener: usize,
         peer: SocketAddr,
         opened: Instant,
-        identity: Proven,
+        identity: Option<(Party, Arc<str>)>,
         service: Option<Arc<str>>,
         reason: CloseReason,
     ) {
@@ -441,8 +417,4 @@ impl GatewayWorker {
             core.reset(token);
         }
     }
-}
-
-pub(super) fn proven(visitor: &Visitor) -> Proven {
-    visitor.device.clone().map(|device| (Party::Agent, device))
 }

@@ -19,8 +19,8 @@ use crate::telemetry::record::{ConnectionRecord, SessionRecord, Stage as Stretch
 use crate::tls::TlsConnection;
 use crate::uring::Token;
 use crate::wire::{
-    Accepted, Claim, FrameDecoder, FromDataConnection, RefusalReason, Refused,
-    ToDataConnection, from_data_connection, to_data_connection,
+    Accepted, Claim, FrameDecoder, FromDataConnection, RefusalReason, Refused, ToDataConnection,
+    from_data_connection, to_data_connection,
 };
 
 /// The core of a server's worker.

@@ -21,6 +21,7 @@ const POLLRDHUP: u32 = 0x2000;
 /// What a socket has become ready for since it was last told. Edge-triggered: it stays true until a
 /// receive or a send says that it would block.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[expect(clippy::struct_excessive_bools, reason = "independent facts, as poll(2) has them")]
 pub struct Readiness {
     /// A receive will not block: bytes, an end, or an error are there.
     pub readable: bool,

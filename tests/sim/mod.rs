@@ -49,7 +49,9 @@ fn in_every_world_each_agent_ends_once_and_no_ticket_is_honoured_twice() {
 
 #[test]
 fn worlds_that_once_found_a_bug_stay_well() {
-    REGRESSIONS.iter().for_each(|seed| drop(run(*seed)));
+    for &seed in REGRESSIONS {
+        drop(run(seed));
+    }
 }
 
 #[test]
