@@ -68,7 +68,7 @@ impl engine::Role for GatewayWorker {
     fn ready(&mut self, core: &mut GatewayCore, token: Token) {
         match core.stage(token) {
             Some(Stage::Hello { .. }) => self.read_hello(core, token),
-            Some(Stage::Handshake { .. }) => self.advance_handshake(core, token),
+            Some(Stage::Handshake { .. }) => self.advance_handshake(core, token, &[]),
             Some(Stage::Request { .. }) => self.read_request(core, token),
             Some(Stage::Waiting(_) | Stage::Claimed { .. }) => self.watch_waiting(core, token),
             Some(Stage::Claiming { .. }) => self.read_claim(core, token),
@@ -90,7 +90,7 @@ impl engine::Role for GatewayWorker {
 
     fn handed_over(&mut self, _: &mut GatewayCore, connection: Connection<Stage>, stage: Stage) {
         let Connection { leg, opened, peer, .. } = connection;
-        let (socket, tls, inbox, unread) = leg.into_parts();
+        let (socket, tls, unread) = leg.into_parts();
         match (stage, tls) {
             (Stage::Transferring { worker, listener, seen }, _) => {
                 let transfer = Transfer { socket, peer, listener, seen, accepted: opened };
@@ -101,7 +101,6 @@ impl engine::Role for GatewayWorker {
                     socket,
                     peer,
                     tls,
-                    inbox,
                     unread,
                     allowed: server,
                     accepted: opened,
@@ -263,14 +262,14 @@ impl GatewayWorker {
         let stage = Stage::Handshake { listener, kind, sni: hello.sni.clone(), hello_at: core.now };
         core.enter(token, stage);
         if let Some(connection) = core.connection(token) {
-            connection.leg.begin_tls(tls, seen);
+            connection.leg.begin_tls(tls);
         }
-        self.advance_handshake(core, token);
+        self.advance_handshake(core, token, &seen);
     }
 
-    fn advance_handshake(&mut self, core: &mut GatewayCore, token: Token) {
+    fn advance_handshake(&mut self, core: &mut GatewayCore, token: Token, seen: &[u8]) {
         let Some((connection, scratch)) = core.with_scratch(token) else { return };
-        match connection.leg.handshake(scratch) {
+        match connection.leg.handshake(scratch, seen) {
             Ok(false) => {}
             Ok(true) => self.established(core, token),
             Err(HandshakeError { reason, detail }) => {
