@@ -1,4 +1,5 @@
 //! The promises, each as a test. One binary: it links once, and runs its tests in parallel.
 
+mod deploy;
 mod protocol;
 mod sim;
