@@ -282,62 +282,72 @@ impl GatewayWorker {
     }
 
     fn established(&mut self, core: &mut GatewayCore, token: Token) {
+        let Some(connection) = core.connection(token) else { return };
+        let certificate = connection.leg.tls().and_then(TlsConnection::peer_certificate);
+        // A certificate without a usable name proves nothing that a rule could mention.
+        let Ok(identity) = certificate.map(Identity::of).transpose() else {
+            return self.fail(core, token, CloseReason::CertificateUntrusted);
+        };
+        match core.stage(token) {
+            Some(Stage::Handshake { kind: Kind::Signal | Kind::Data, .. }) => {
+                self.welcome_server(core, token, identity.as_ref());
+            }
+            Some(Stage::Handshake { .. }) => self.welcome_agent(core, token, identity.as_ref()),
+            _ => {}
+        }
+    }
+
+    fn welcome_server(
+        &mut self,
+        core: &mut GatewayCore,
+        token: Token,
+        identity: Option<&Identity>,
+    ) {
+        let allowed =
+            identity.and_then(|server| admission::allowed_server(&self.shared.config, server));
+        let Some(server) = allowed else {
+            return self.fail(core, token, CloseReason::CertificateNotAllowed);
+        };
+        match core.take_stage(token) {
+            Some(Stage::Handshake { listener, kind: Kind::Signal, .. }) => {
+                self.handshakes -= 1;
+                core.hand_over(token, Stage::Signalling { listener, server });
+            }
+            Some(Stage::Handshake { listener, .. }) => {
+                let decoder = FrameDecoder::default();
+                core.enter(token, Stage::Claiming { listener, server, decoder });
+                self.read_claim(core, token);
+            }
+            _ => {}
+        }
+    }
+
+    fn welcome_agent(&mut self, core: &mut GatewayCore, token: Token, identity: Option<&Identity>) {
+        let now = core.now;
         let Some(Stage::Handshake { listener, kind, sni, hello_at }) = core.take_stage(token)
         else {
             return;
         };
-        let now = core.now;
         let Some(connection) = core.connection(token) else { return };
-        let tls = connection.leg.tls();
-        let certificate = tls.and_then(TlsConnection::peer_certificate);
-        let Ok(identity) = certificate.map(Identity::of).transpose() else {
-            core.enter(token, Stage::Handshake { listener, kind, sni, hello_at });
-            return self.fail(core, token, CloseReason::CertificateUntrusted);
-        };
         let mut stages = Stages::default();
         stages.set(Stretch::AcceptToHello, hello_at - connection.opened);
         stages.set(Stretch::Handshake, now - hello_at);
-        let alpn = tls.and_then(TlsConnection::alpn).unwrap_or_default();
-        let visitor = |speaks| Visitor {
+        let alpn = connection.leg.tls().and_then(TlsConnection::alpn).unwrap_or_default();
+        let visitor = Visitor {
             listener,
             address: connection.peer,
             accepted: connection.opened,
-            speaks,
-            device: identity.as_ref().map(|identity| identity.name().into()),
-            sni: sni.clone(),
+            speaks: if kind == Kind::Agent { Speech::Messages } else { Speech::Tls },
+            device: identity.map(|identity| identity.name().into()),
+            sni,
             alpn: String::from_utf8_lossy(alpn).into_owned(),
             stages,
         };
-        match kind {
-            Kind::Agent => {
-                let visitor = visitor(Speech::Messages);
-                core.enter(token, Stage::Request { visitor, decoder: FrameDecoder::default() });
-                self.read_request(core, token);
-            }
-            Kind::Foreign(service) => {
-                let visitor = visitor(Speech::Tls);
-                self.admit(core, token, visitor, service, identity.as_ref());
-            }
-            Kind::Signal | Kind::Data => {
-                let allowed = identity
-                    .as_ref()
-                    .and_then(|server| admission::allowed_server(&self.shared.config, server));
-                let stage = match (allowed, &kind) {
-                    (None, _) => {
-                        core.enter(token, Stage::Handshake { listener, kind, sni, hello_at });
-                        return self.fail(core, token, CloseReason::CertificateNotAllowed);
-                    }
-                    (Some(server), Kind::Signal) => {
-                        self.handshakes -= 1;
-                        return core.hand_over(token, Stage::Signalling { listener, server });
-                    }
-                    (Some(server), _) => {
-                        Stage::Claiming { listener, server, decoder: FrameDecoder::default() }
-                    }
-                };
-                core.enter(token, stage);
-                self.read_claim(core, token);
-            }
+        if let Kind::Foreign(service) = kind {
+            self.admit(core, token, visitor, service, identity);
+        } else {
+            core.enter(token, Stage::Request { visitor, decoder: FrameDecoder::default() });
+            self.read_request(core, token);
         }
     }
 

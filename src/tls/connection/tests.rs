@@ -254,7 +254,7 @@ proptest! {
         pieces in proptest::collection::vec(1usize..20_000, 1..10),
     ) {
         let (mut ours, mut peer) = established();
-        let payload: Vec<u8> = (0..len).map(|n| (n % 251) as u8).collect();
+        let payload: Vec<u8> = (0..=250u8).cycle().take(len).collect();
         peer.set_buffer_limit(None);
         std::io::Write::write_all(&mut peer.writer(), &payload).expect("buffered");
         let bytes = sent(&mut peer);
