@@ -1,5 +1,6 @@
 //! The promises, each as a test. One binary: it links once, and runs its tests in parallel.
 
+mod deploy;
 mod netns;
 mod protocol;
 mod sim;
