@@ -1,3 +1,4 @@
 //! The promises, each as a test. One binary: it links once, and runs its tests in parallel.
 
+mod e2e;
 mod sim;
