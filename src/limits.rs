@@ -53,6 +53,8 @@ pub const MAILS_PER_TURN: usize = 256;
 /// Capacity of the mailbox of a thread. A sender whose mail does not fit keeps it and tries again in
 /// its next turn; what it keeps is bounded by its connections.
 pub const MAILBOX_CAPACITY: usize = 4096;
+/// How long a thread waits while mail of its own waits for room in another thread's mailbox.
+pub const KEPT_MAIL_RETRY: Duration = Duration::from_millis(1);
 /// Backlog of a listener: connections that the kernel holds while a worker is busy.
 pub const LISTEN_BACKLOG: i32 = 1024;
 /// Submission entries of a worker's ring. The queue is flushed when full, so this bounds a batch only.
@@ -105,6 +107,18 @@ pub const OPEN_TIMEOUT: Duration = Duration::from_secs(125);
 /// Threads of an agent that resolve the names of gateways. Sessions beyond these wait their turn,
 /// within [`DIAL_TIMEOUT`].
 pub const RESOLVER_THREADS: usize = 4;
+
+// ---- server ----
+
+/// Time for looking a backend's name up. Nobody waits for it but the next lookup.
+pub const RESOLVE_TIMEOUT: Duration = Duration::from_secs(5);
+/// Between two lookups of the backends' names: a backend that moved is found this soon.
+pub const RESOLVE_INTERVAL: Duration = Duration::from_secs(10);
+/// TLS configurations of data connections that are kept for one gateway, one for each of its workers.
+/// More than a gateway's largest number of workers: only a hostile one makes us build each anew.
+pub const MAX_CACHED_HINTS: usize = 256;
+/// Bytes in each text of a session header but the device's identity: a DNS name, or the longest ALPN.
+pub const MAX_PRINTED_LEN: usize = 255;
 
 // ---- telemetry ----
 

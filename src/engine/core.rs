@@ -1,5 +1,4 @@
 use std::collections::VecDeque;
-use std::io;
 use std::net::{SocketAddr, TcpStream};
 use std::os::fd::AsFd;
 use std::sync::Arc;
@@ -153,12 +152,6 @@ impl<S, R> Core<S, R> {
         }
         self.counters.connections_open.set(self.connections.len() as u64);
         token
-    }
-
-    /// Starts a connection outward. Its role is called once it is there or has failed.
-    pub fn dial(&mut self, address: SocketAddr, stage: S) -> io::Result<Token> {
-        let socket = listener::dial(address)?;
-        Ok(self.adopt(socket, address, stage))
     }
 
     /// The connection, while it is there.

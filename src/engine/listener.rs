@@ -73,7 +73,7 @@ pub(super) fn accept(listener: &TcpListener) -> io::Result<(TcpStream, SocketAdd
 }
 
 /// Starts a connection; the socket becomes writable when it is there or has failed.
-pub(super) fn dial(address: SocketAddr) -> io::Result<TcpStream> {
+pub fn dial(address: SocketAddr) -> io::Result<TcpStream> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_nonblocking(true)?;
     match socket.connect(&address.into()) {

@@ -1,6 +1,7 @@
 //! The worker: a loop over one ring, slots for connections and sessions, timers, mailboxes. What a
 //! connection is for, its [`Role`] decides; how bytes get there is the same for gateway and server.
 
+mod control_loop;
 mod core;
 mod leg;
 mod listener;
@@ -13,8 +14,9 @@ mod timers;
 mod worker;
 
 pub use self::core::{Connection, Core, WorkerSettings};
+pub use control_loop::{ControlLoop, Wakeup};
 pub use leg::{HandshakeError, Leg, MessageError, Received, Scratch, connect_result};
-pub use listener::{ListenError, listen};
+pub use listener::{ListenError, dial, listen};
 pub use mailbox::{Post, Wake, queue};
 pub use session::{Moved, Session};
 pub use signal::{SignalEvent, SignalParts, SignalSender, Stalled, start_signal};

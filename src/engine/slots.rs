@@ -56,7 +56,6 @@ impl<T> Slots<T> {
         self.slab.len()
     }
 
-
     /// All tenants of this moment.
     pub(super) fn tokens(&self) -> Vec<Token> {
         let token = |(index, slot): (usize, &Slot<T>)| Token {

@@ -8,7 +8,9 @@ use std::time::{Duration, Instant};
 use super::core::{Connection, Core, Due, Timer, WorkerSettings};
 use super::listener;
 use super::session::Session;
-use crate::limits::{ACCEPT_RETRY, ACCEPTS_PER_TURN, HANDSHAKES_PER_TURN, MAILS_PER_TURN};
+use crate::limits::{
+    ACCEPT_RETRY, ACCEPTS_PER_TURN, HANDSHAKES_PER_TURN, KEPT_MAIL_RETRY, MAILS_PER_TURN,
+};
 use crate::relay::CloseReason;
 use crate::telemetry::counters::WorkerCounters;
 use crate::uring::{Event, Ring, RingError, Token, Waker};
@@ -62,8 +64,6 @@ pub type CoreOf<R> = Core<<R as Role>::Stage, <R as Role>::Record>;
 
 /// Tokens of listeners are above those of connections.
 const LISTENERS: u32 = 0xf000_0000;
-/// How long a worker sleeps while mail of its own waits for room in another thread's mailbox.
-const KEPT_MAIL_RETRY: Duration = Duration::from_millis(1);
 
 /// A data-plane thread: one ring, its connections, one role.
 pub struct Worker<R: Role> {

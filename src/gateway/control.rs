@@ -2,16 +2,13 @@
 
 use std::cell::RefCell;
 use std::collections::HashMap;
-use std::future::Future;
 use std::net::{SocketAddr, TcpListener};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::mpsc::Receiver;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Notify, mpsc};
-use tokio::task::JoinSet;
 use tracing::{info, warn};
 
 use super::Shared;
@@ -19,10 +16,10 @@ use super::mail::{ControlMail, Signal, WorkerMail};
 use super::pages::GatewayPages;
 use crate::control::{Action, Dispatcher, DispatcherLimits, Event, LinkId};
 use crate::engine::{
-    Post, SignalEvent, SignalParts, SignalSender, StartError, WorkerThread, fill_random,
-    start_signal,
+    ControlLoop, Post, SignalEvent, SignalParts, SignalSender, StartError, Wakeup, WorkerThread,
+    fill_random, start_signal,
 };
-use crate::limits::{MAILS_PER_TURN, MAX_SIGNAL_CONNECTIONS, SIGNAL_EVENTS};
+use crate::limits::{KEPT_MAIL_RETRY, MAILS_PER_TURN, MAX_SIGNAL_CONNECTIONS, SIGNAL_EVENTS};
 use crate::relay::{CloseReason, Party};
 use crate::telemetry::counters::WorkerCounters;
 use crate::telemetry::ledger::Ledger;
@@ -62,17 +59,6 @@ pub(super) struct Outcomes {
     pub(super) claimed: u64,
     pub(super) withdrawn: u64,
     pub(super) refused: u64,
-}
-
-/// What woke the control thread.
-enum Wakeup {
-    Mail,
-    Link(u64, SignalEvent<FromServer>),
-    Time,
-    Second,
-    Terminate,
-    WorkersEnded(Result<(), StartError>),
-    DrainOver,
 }
 
 impl Control {
@@ -120,51 +106,32 @@ impl Control {
             tokio::task::spawn_local(http::serve(listener, pages));
         }
         let (to_control, mut link_events) = mpsc::channel(SIGNAL_EVENTS);
-        let mut terminate = signal(SignalKind::terminate()).map_err(StartError::Kernel)?;
-        let mut interrupt = signal(SignalKind::interrupt()).map_err(StartError::Kernel)?;
-        let mut second = tokio::time::interval(Duration::from_secs(1));
-        let mut workers_ended = std::pin::pin!(all_ended(threads));
-        let mut drain_over: Option<tokio::time::Instant> = None;
+        let mut wakeups = ControlLoop::new(threads, Arc::clone(&mail_came), drain_timeout)?;
         loop {
             let due = control.borrow().dispatcher.next_timeout();
-            let wakeup = tokio::select! {
-                biased;
-                _ = terminate.recv() => Wakeup::Terminate,
-                _ = interrupt.recv() => Wakeup::Terminate,
-                () = mail_came.notified() => Wakeup::Mail,
-                Some((link, event)) = link_events.recv() => Wakeup::Link(link, event),
-                () = until(due.map(Into::into)) => Wakeup::Time,
-                () = until(drain_over) => Wakeup::DrainOver,
-                result = &mut workers_ended => Wakeup::WorkersEnded(result),
-                _ = second.tick() => Wakeup::Second,
-            };
-            match wakeup {
-                Wakeup::Terminate if drain_over.is_none() => {
-                    control.borrow_mut().drain();
-                    drain_over = Some(tokio::time::Instant::now() + drain_timeout);
-                }
-                // A second signal means that whoever sent it will not wait.
-                Wakeup::Terminate | Wakeup::DrainOver => {
-                    drain_over = Some(tokio::time::Instant::now() + Duration::from_secs(3600));
-                    control.borrow_mut().stop();
-                }
-                Wakeup::WorkersEnded(result) => {
-                    control.borrow_mut().read_mails(&mails, &to_control);
-                    info!("stopped");
-                    return result;
-                }
-                Wakeup::Mail => {
-                    if control.borrow_mut().read_mails(&mails, &to_control) {
-                        mail_came.notify_one();
+            tokio::select! {
+                wakeup = wakeups.next(due) => match wakeup {
+                    Wakeup::Mail => {
+                        if control.borrow_mut().read_mails(&mails, &to_control) {
+                            mail_came.notify_one();
+                        }
                     }
+                    Wakeup::Due => control.borrow_mut().time_passed(),
+                    Wakeup::Second => control.borrow_mut().ledger.tick(Instant::now()),
+                    Wakeup::Drain => control.borrow_mut().drain(),
+                    Wakeup::Stop => control.borrow_mut().stop(),
+                    Wakeup::WorkersEnded(result) => {
+                        control.borrow_mut().say_farewell(&mails, &to_control);
+                        return result;
+                    }
+                },
+                Some((link, event)) = link_events.recv() => {
+                    control.borrow_mut().link_event(link, event);
                 }
-                Wakeup::Link(link, event) => control.borrow_mut().link_event(link, event),
-                Wakeup::Time => control.borrow_mut().time_passed(),
-                Wakeup::Second => control.borrow_mut().ledger.tick(Instant::now()),
             }
             while !Self::act(&control) {
                 // A worker's mailbox is full: its invitations must not overtake its mail.
-                tokio::time::sleep(Duration::from_millis(1)).await;
+                tokio::time::sleep(KEPT_MAIL_RETRY).await;
             }
         }
     }
@@ -304,6 +271,16 @@ impl Control {
         }
     }
 
+    /// The workers' last mails are the records of what they ended.
+    fn say_farewell(
+        &mut self,
+        mails: &Receiver<ControlMail>,
+        events: &mpsc::Sender<(u64, SignalEvent<FromServer>)>,
+    ) {
+        while self.read_mails(mails, events) {}
+        info!("stopped");
+    }
+
     fn stop(&mut self) {
         for worker in &mut self.workers {
             worker.send(WorkerMail::Stop);
@@ -357,26 +334,6 @@ impl Control {
         if open.sender.send(message).is_err() {
             self.forget_link(link, CloseReason::SignalStalled);
             self.handle(Event::LinkClosed { link }, Instant::now());
-        }
-    }
-}
-
-async fn all_ended(threads: Vec<WorkerThread>) -> Result<(), StartError> {
-    let mut waiting = JoinSet::new();
-    for thread in threads {
-        waiting.spawn_local(thread.ended());
-    }
-    while let Some(ended) = waiting.join_next().await {
-        ended.unwrap_or(Ok(()))?;
-    }
-    Ok(())
-}
-
-fn until(deadline: Option<tokio::time::Instant>) -> impl Future<Output = ()> {
-    async move {
-        match deadline {
-            Some(deadline) => tokio::time::sleep_until(deadline).await,
-            None => std::future::pending().await,
         }
     }
 }

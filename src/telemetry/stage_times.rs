@@ -13,9 +13,9 @@ const LONGEST: Duration = Duration::from_secs(3600);
 const SIGNIFICANT_DIGITS: u8 = 3;
 /// Upper bounds of the exported buckets, in microseconds: from a near agent's `ClientHello` to beyond the
 /// default timeouts. The exact quantiles are on the status page.
-const BUCKET_BOUNDS_US: [u64; 15] = [
-    100, 250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 1_000_000,
-    2_500_000, 10_000_000, 60_000_000,
+const BUCKET_BOUNDS_US: [u64; 16] = [
+    100, 250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000,
+    1_000_000, 2_500_000, 10_000_000, 60_000_000,
 ];
 
 /// How long one stage took, of every session that had it.

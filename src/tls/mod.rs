@@ -12,12 +12,12 @@ mod roles;
 #[cfg(test)]
 pub(crate) mod testing;
 
-pub(crate) use credentials::date;
-#[cfg(feature = "pki")]
-pub(crate) use credentials::read_pem_file;
 pub use alert::Alert;
 pub use client_hello::{ClientHello, HelloError, HelloReader, looks_like_tls};
 pub use connection::TlsConnection;
+pub(crate) use credentials::date;
+#[cfg(feature = "pki")]
+pub(crate) use credentials::read_pem_file;
 pub use credentials::{
     CredentialError, expiry, file_expiry, key_file_warning, load_certificates, load_credentials,
     load_roots,

@@ -1,0 +1,116 @@
+use std::future::pending;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::Notify;
+use tokio::task::JoinSet;
+use tokio::time::{Interval, interval, sleep_until};
+
+use super::threads::{StartError, WorkerThread};
+
+/// What a control thread waits for, whatever its role. Lives inside the control thread's runtime.
+pub struct ControlLoop {
+    terminate: Signal,
+    interrupt: Signal,
+    mail: Arc<Notify>,
+    second: Interval,
+    workers: JoinSet<Result<(), StartError>>,
+    drain_timeout: Duration,
+    life: Life,
+}
+
+enum Life {
+    Running,
+    Draining { until: Instant },
+    Stopping,
+}
+
+/// Why the control thread was woken.
+#[derive(Debug)]
+pub enum Wakeup {
+    /// Mail came.
+    Mail,
+    /// The time that it asked for has come.
+    Due,
+    /// A second has passed.
+    Second,
+    /// SIGTERM or SIGINT: no new sessions from now on.
+    Drain,
+    /// The time for draining is over, or a second signal came: end what lives.
+    Stop,
+    /// Every worker has ended, or one was ended by the kernel.
+    WorkersEnded(Result<(), StartError>),
+}
+
+impl ControlLoop {
+    /// `mail` is notified by whoever posts to this thread.
+    pub fn new(
+        workers: Vec<WorkerThread>,
+        mail: Arc<Notify>,
+        drain_timeout: Duration,
+    ) -> Result<Self, StartError> {
+        let mut threads = JoinSet::new();
+        for worker in workers {
+            threads.spawn_local(worker.ended());
+        }
+        Ok(Self {
+            terminate: signal(SignalKind::terminate()).map_err(StartError::Kernel)?,
+            interrupt: signal(SignalKind::interrupt()).map_err(StartError::Kernel)?,
+            mail,
+            second: interval(Duration::from_secs(1)),
+            workers: threads,
+            drain_timeout,
+            life: Life::Running,
+        })
+    }
+
+    /// Waits for the next of all these. May be dropped and called again without a loss.
+    pub async fn next(&mut self, due: Option<Instant>) -> Wakeup {
+        let drained = match self.life {
+            Life::Draining { until } => Some(until),
+            Life::Running | Life::Stopping => None,
+        };
+        tokio::select! {
+            biased;
+            _ = self.terminate.recv() => self.signalled(),
+            _ = self.interrupt.recv() => self.signalled(),
+            () = self.mail.notified() => Wakeup::Mail,
+            () = until(due) => Wakeup::Due,
+            () = until(drained) => self.stop(),
+            result = ended(&mut self.workers) => Wakeup::WorkersEnded(result),
+            _ = self.second.tick() => Wakeup::Second,
+        }
+    }
+
+    /// Whoever sends a second signal will not wait.
+    fn signalled(&mut self) -> Wakeup {
+        match self.life {
+            Life::Running => {
+                self.life = Life::Draining { until: Instant::now() + self.drain_timeout };
+                Wakeup::Drain
+            }
+            Life::Draining { .. } | Life::Stopping => self.stop(),
+        }
+    }
+
+    fn stop(&mut self) -> Wakeup {
+        self.life = Life::Stopping;
+        Wakeup::Stop
+    }
+}
+
+async fn until(deadline: Option<Instant>) {
+    match deadline {
+        Some(deadline) => sleep_until(deadline.into()).await,
+        None => pending().await,
+    }
+}
+
+async fn ended(workers: &mut JoinSet<Result<(), StartError>>) -> Result<(), StartError> {
+    while let Some(ended) = workers.join_next().await {
+        // These tasks only wait; they neither panic nor are they aborted.
+        ended.unwrap_or(Ok(()))?;
+    }
+    Ok(())
+}

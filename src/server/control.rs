@@ -1,0 +1,408 @@
+//! The control thread of a server: a link to each gateway, orders for the workers, the ledger, pages.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::net::{SocketAddr, TcpListener};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::mpsc::Receiver;
+use std::time::{Duration, Instant};
+
+use rustls::ClientConfig;
+use tokio::sync::{Notify, mpsc};
+use tracing::{info, warn};
+
+use super::Shared;
+use super::backends::{self, Addresses};
+use super::mail::{ControlMail, Order, WorkerMail};
+use super::pages::ServerPages;
+use super::signal::{self, Dialled};
+use crate::control::{GatewayAction, GatewayEvent, GatewayLink};
+use crate::engine::{
+    ControlLoop, Post, SignalEvent, SignalSender, StartError, Wakeup, WorkerThread, fill_random,
+    instance_name, start_signal,
+};
+use crate::limits::{
+    DIAL_TIMEOUT, MAILS_PER_TURN, MAX_CACHED_HINTS, RESOLVE_INTERVAL, SIGNAL_EVENTS,
+};
+use crate::relay::CloseReason;
+use crate::telemetry::counters::WorkerCounters;
+use crate::telemetry::ledger::Ledger;
+use crate::telemetry::{http, notify};
+use crate::uring::Waker;
+use crate::wire::alpn::{self, Hint};
+use crate::wire::{FromServer, Invitation, RefusalReason, ToServer};
+
+/// What the control thread owns. The pages read it between two turns of its loop.
+pub(super) struct Control {
+    pub(super) shared: Arc<Shared>,
+    pub(super) ledger: Ledger,
+    pub(super) counters: Vec<Arc<WorkerCounters>>,
+    pub(super) started: Instant,
+    /// Names this process on its status page.
+    pub(super) instance: String,
+    pub(super) links: Vec<Link>,
+    pub(super) draining: bool,
+    pub(super) outcomes: Outcomes,
+    workers: Vec<Post<WorkerMail, Waker>>,
+    next_worker: usize,
+    next_attempt: u64,
+    backends: Arc<Addresses>,
+}
+
+/// What became of invitations.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Outcomes {
+    pub(super) received: u64,
+    pub(super) joined: u64,
+    pub(super) declined: u64,
+    pub(super) failed: u64,
+}
+
+/// The signal connection to one gateway.
+pub(super) struct Link {
+    machine: GatewayLink,
+    /// The latest attempt to connect: news of an earlier one is not taken for this one's.
+    attempt: u64,
+    pub(super) open: Option<Open>,
+    /// Orders that have not ended.
+    pub(super) sessions: usize,
+    /// TLS of data connections by worker of the gateway, for one instance of it.
+    hints: HashMap<u32, Arc<ClientConfig>>,
+}
+
+impl Link {
+    /// Whether invitations can come.
+    pub(super) fn is_up(&self) -> bool {
+        self.machine.is_up()
+    }
+}
+
+/// A signal connection that stands.
+pub(super) struct Open {
+    sender: SignalSender<FromServer>,
+    pub(super) address: SocketAddr,
+    pub(super) since: Instant,
+}
+
+/// The ends of channels that tasks of this thread send news by.
+struct Doors {
+    dialled: mpsc::Sender<(u64, Option<Dialled>)>,
+    signals: mpsc::Sender<(u64, SignalEvent<ToServer>)>,
+}
+
+impl Control {
+    pub(super) fn new(
+        shared: Arc<Shared>,
+        workers: Vec<Post<WorkerMail, Waker>>,
+        counters: Vec<Arc<WorkerCounters>>,
+    ) -> Self {
+        let services: Vec<String> = shared.config.services.iter().map(|s| s.name.clone()).collect();
+        let capacity = u32::try_from(shared.config.max_sessions).unwrap_or(u32::MAX);
+        let now = Instant::now();
+        let link = |_: &_| Link {
+            machine: GatewayLink::new(services.clone(), capacity, now),
+            attempt: 0,
+            open: None,
+            sessions: 0,
+            hints: HashMap::new(),
+        };
+        Self {
+            ledger: Ledger::new(shared.config.max_sessions),
+            links: shared.config.gateways.iter().map(link).collect(),
+            counters,
+            started: now,
+            instance: instance_name(),
+            draining: false,
+            outcomes: Outcomes::default(),
+            workers,
+            next_worker: 0,
+            next_attempt: 0,
+            backends: Arc::default(),
+            shared,
+        }
+    }
+
+    /// Runs until every worker has ended.
+    pub(super) async fn run(
+        mut self,
+        mails: Receiver<ControlMail>,
+        mail_came: Arc<Notify>,
+        threads: Vec<WorkerThread>,
+        telemetry: Option<TcpListener>,
+    ) -> Result<(), StartError> {
+        let shared = Arc::clone(&self.shared);
+        self.backends = backends::look_up(&shared.config, &Addresses::new()).await;
+        info!(workers = self.counters.len(), "server runs; dials its gateways");
+        notify::ready("dials its gateways");
+        let control = Rc::new(RefCell::new(self));
+        if let Some(listener) = telemetry {
+            let listener =
+                tokio::net::TcpListener::from_std(listener).map_err(StartError::Kernel)?;
+            let pages = Rc::new(ServerPages::new(Rc::clone(&control)));
+            tokio::task::spawn_local(http::serve(listener, pages));
+        }
+        tokio::task::spawn_local(keep_backends_fresh(Rc::clone(&control)));
+        let (dialled, mut dials) = mpsc::channel(SIGNAL_EVENTS);
+        let (signals, mut signal_events) = mpsc::channel(SIGNAL_EVENTS);
+        let doors = Doors { dialled, signals };
+        let drain_timeout = shared.config.drain_timeout;
+        let mut wakeups = ControlLoop::new(threads, Arc::clone(&mail_came), drain_timeout)?;
+        loop {
+            let due = control.borrow().next_timeout();
+            tokio::select! {
+                wakeup = wakeups.next(due) => match wakeup {
+                    Wakeup::Mail => {
+                        if control.borrow_mut().read_mails(&mails) {
+                            mail_came.notify_one();
+                        }
+                    }
+                    // Every link looks at its own clock below.
+                    Wakeup::Due => control.borrow_mut().time_passed(),
+                    Wakeup::Second => control.borrow_mut().ledger.tick(Instant::now()),
+                    Wakeup::Drain => control.borrow_mut().drain(),
+                    Wakeup::Stop => control.borrow_mut().stop(),
+                    Wakeup::WorkersEnded(result) => {
+                        while control.borrow_mut().read_mails(&mails) {}
+                        info!("stopped");
+                        return result;
+                    }
+                },
+                Some((attempt, dialled)) = dials.recv() => {
+                    control.borrow_mut().dial_ended(attempt, dialled, &doors);
+                }
+                Some((attempt, event)) = signal_events.recv() => {
+                    control.borrow_mut().signal_event(attempt, event);
+                }
+            }
+            control.borrow_mut().act(&doors);
+        }
+    }
+
+    fn next_timeout(&self) -> Option<Instant> {
+        self.links.iter().filter_map(|link| link.machine.next_timeout()).min()
+    }
+
+    fn time_passed(&mut self) {
+        let now = Instant::now();
+        for link in &mut self.links {
+            link.machine.handle_timeout(now, &mut fill_random);
+        }
+    }
+
+    /// Returns whether there may be more.
+    fn read_mails(&mut self, mails: &Receiver<ControlMail>) -> bool {
+        for _ in 0..MAILS_PER_TURN {
+            match mails.try_recv() {
+                Ok(mail) => self.read_mail(mail),
+                Err(_) => return false,
+            }
+        }
+        true
+    }
+
+    fn read_mail(&mut self, mail: ControlMail) {
+        match mail {
+            ControlMail::Joined { session, live } => {
+                self.outcomes.joined += 1;
+                self.ledger.session_joined(session, live);
+            }
+            ControlMail::SessionEnded { gateway, record } => {
+                self.links[gateway].sessions -= 1;
+                self.ledger.session_ended(&record);
+            }
+            ControlMail::Failed { gateway, invitation, decline, record } => {
+                self.links[gateway].sessions -= 1;
+                self.outcomes.failed += 1;
+                self.ledger.connection_ended(&record, Instant::now());
+                if let Some(reason) = decline {
+                    self.decline(gateway, invitation, reason);
+                }
+            }
+        }
+    }
+
+    fn handle(&mut self, gateway: usize, event: GatewayEvent) {
+        self.links[gateway].machine.handle(event, Instant::now(), &mut fill_random);
+    }
+
+    fn decline(&mut self, gateway: usize, id: u64, reason: RefusalReason) {
+        self.outcomes.declined += 1;
+        self.handle(gateway, GatewayEvent::Decline { id, reason });
+    }
+
+    /// The gateway of an attempt that is still the latest.
+    fn gateway_of(&self, attempt: u64) -> Option<usize> {
+        self.links.iter().position(|link| link.attempt == attempt)
+    }
+
+    fn dial_ended(&mut self, attempt: u64, dialled: Option<Dialled>, doors: &Doors) {
+        let Some(gateway) = self.gateway_of(attempt) else { return };
+        let Some(Dialled { parts, address }) = dialled else {
+            return self.handle(gateway, GatewayEvent::DialFailed);
+        };
+        match start_signal(parts, attempt, doors.signals.clone()) {
+            Ok(sender) => {
+                self.links[gateway].open = Some(Open { sender, address, since: Instant::now() });
+                self.handle(gateway, GatewayEvent::Dialed);
+            }
+            Err(_) => self.handle(gateway, GatewayEvent::DialFailed),
+        }
+    }
+
+    fn signal_event(&mut self, attempt: u64, event: SignalEvent<ToServer>) {
+        let Some(gateway) = self.gateway_of(attempt) else { return };
+        match event {
+            SignalEvent::Message(message) => {
+                let was_up = self.links[gateway].machine.is_up();
+                self.handle(gateway, GatewayEvent::Message(message));
+                if !was_up && self.links[gateway].machine.is_up() {
+                    info!(gateway = %self.shared.gateways[gateway], "signal connection is up");
+                }
+            }
+            SignalEvent::Closed(reason) => {
+                self.forget(gateway, reason);
+                self.handle(gateway, GatewayEvent::Closed);
+            }
+        }
+    }
+
+    fn forget(&mut self, gateway: usize, reason: CloseReason) {
+        let link = &mut self.links[gateway];
+        link.hints.clear();
+        link.attempt = u64::MAX;
+        if let Some(open) = link.open.take() {
+            open.sender.close();
+            warn!(gateway = %self.shared.gateways[gateway], %reason, "signal connection closed");
+        }
+    }
+
+    /// Carries out what the links decided.
+    fn act(&mut self, doors: &Doors) {
+        for worker in &mut self.workers {
+            worker.flush();
+        }
+        for gateway in 0..self.links.len() {
+            while let Some(action) = self.links[gateway].machine.poll_action() {
+                match action {
+                    GatewayAction::Dial => self.dial(gateway, doors),
+                    GatewayAction::Send(message) => self.send(gateway, &message),
+                    GatewayAction::Close(reason) => self.forget(gateway, reason),
+                    GatewayAction::Invited { invitation, instance } => {
+                        self.follow(gateway, invitation, &instance);
+                    }
+                    // A claim that is on its way is refused by the gateway, or was in time.
+                    GatewayAction::Withdrawn { .. } => {}
+                }
+            }
+        }
+    }
+
+    fn dial(&mut self, gateway: usize, doors: &Doors) {
+        let attempt = self.next_attempt;
+        self.next_attempt += 1;
+        self.links[gateway].attempt = attempt;
+        let shared = Arc::clone(&self.shared);
+        let door = doors.dialled.clone();
+        tokio::task::spawn_local(async move {
+            let host = &shared.config.gateways[gateway].address;
+            let name = shared.gateway_names[gateway].clone();
+            let dial = signal::dial(host, name, Arc::clone(&shared.gateway_tls));
+            let dialled = match tokio::time::timeout(DIAL_TIMEOUT, dial).await {
+                Ok(Ok(dialled)) => Some(dialled),
+                Ok(Err(error)) => {
+                    warn!(gateway = %host, %error, "no signal connection; will dial again");
+                    None
+                }
+                Err(_) => {
+                    warn!(gateway = %host, "no answer to our dial; will dial again");
+                    None
+                }
+            };
+            // Nobody listens any more where the control thread has ended.
+            let _ = door.send((attempt, dialled)).await;
+        });
+    }
+
+    fn send(&mut self, gateway: usize, message: &FromServer) {
+        let Some(open) = &self.links[gateway].open else { return };
+        if open.sender.send(message).is_err() {
+            self.forget(gateway, CloseReason::SignalStalled);
+            self.handle(gateway, GatewayEvent::Closed);
+        }
+    }
+
+    fn follow(&mut self, gateway: usize, invitation: Invitation, instance: &str) {
+        self.outcomes.received += 1;
+        let full = self.links.iter().map(|link| link.sessions).sum::<usize>()
+            >= self.shared.config.max_sessions;
+        let services = &self.shared.config.services;
+        let service = services.iter().position(|service| service.name == invitation.service);
+        let address = self.links[gateway].open.as_ref().map(|open| open.address);
+        let (Some(service), Some(address), false) = (service, address, full) else {
+            let reason =
+                if full { RefusalReason::ServerFull } else { RefusalReason::ServiceUnknown };
+            return self.decline(gateway, invitation.id, reason);
+        };
+        let now = Instant::now();
+        let order = Order {
+            gateway,
+            address,
+            tls: self.data_tls(gateway, instance, invitation.worker),
+            invitation: invitation.id,
+            ticket: invitation.ticket,
+            service,
+            expires: now + Duration::from_millis(u64::from(invitation.expires_in_ms)),
+            received: now,
+            backends: Arc::clone(&self.backends),
+        };
+        self.links[gateway].sessions += 1;
+        let worker = self.next_worker % self.workers.len();
+        self.next_worker = worker + 1;
+        self.workers[worker].send(WorkerMail::Deliver(Box::new(order)));
+    }
+
+    /// The configuration of data connections to one worker of a gateway.
+    fn data_tls(&mut self, gateway: usize, instance: &str, worker: u32) -> Arc<ClientConfig> {
+        let hints = &mut self.links[gateway].hints;
+        if let Some(known) = hints.get(&worker) {
+            return Arc::clone(known);
+        }
+        let hint = Hint { instance: instance.to_owned(), worker };
+        let mut config = (*self.shared.gateway_tls).clone();
+        config.alpn_protocols = vec![alpn::DATA.to_vec(), hint.to_alpn()];
+        let config = Arc::new(config);
+        if hints.len() < MAX_CACHED_HINTS {
+            hints.insert(worker, Arc::clone(&config));
+        }
+        config
+    }
+
+    fn drain(&mut self) {
+        info!("drains: no new sessions; those that live may finish");
+        notify::stopping();
+        self.draining = true;
+        for gateway in 0..self.links.len() {
+            self.handle(gateway, GatewayEvent::Drain);
+        }
+        for worker in &mut self.workers {
+            worker.send(WorkerMail::Drain);
+        }
+    }
+
+    fn stop(&mut self) {
+        for worker in &mut self.workers {
+            worker.send(WorkerMail::Stop);
+        }
+    }
+}
+
+async fn keep_backends_fresh(control: Rc<RefCell<Control>>) {
+    let shared = Arc::clone(&control.borrow().shared);
+    loop {
+        tokio::time::sleep(RESOLVE_INTERVAL).await;
+        let before = Arc::clone(&control.borrow().backends);
+        let fresh = backends::look_up(&shared.config, &before).await;
+        control.borrow_mut().backends = fresh;
+    }
+}

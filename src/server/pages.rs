@@ -1,0 +1,91 @@
+//! What the telemetry listener shows of a server.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::time::Instant;
+
+use super::control::{Control, Link};
+use crate::telemetry::http::Pages;
+use crate::telemetry::metrics;
+use crate::telemetry::status::{Role, SignalConnection, State, Status, Totals, Waiting, Worker};
+
+pub(super) struct ServerPages {
+    control: Rc<RefCell<Control>>,
+}
+
+impl ServerPages {
+    pub(super) fn new(control: Rc<RefCell<Control>>) -> Self {
+        Self { control }
+    }
+}
+
+impl Pages for ServerPages {
+    fn metrics(&self) -> String {
+        let control = self.control.borrow();
+        let outcomes = control.outcomes;
+        let named = control.shared.gateways.iter().zip(&control.links);
+        metrics::render(metrics::Snapshot {
+            role: Role::Server,
+            workers: control.counters.clone(),
+            figures: control.ledger.figures(),
+            waiting_agents: 0,
+            invitations: vec![
+                ("received", outcomes.received),
+                ("joined", outcomes.joined),
+                ("declined", outcomes.declined),
+                ("failed", outcomes.failed),
+            ],
+            signal_connections: named
+                .map(|(name, link)| (name.to_string(), u64::from(link.is_up())))
+                .collect(),
+            certificates: control.shared.certificates.clone(),
+        })
+    }
+
+    fn readiness(&self) -> Result<(), String> {
+        let control = self.control.borrow();
+        if control.draining {
+            Err("drains: no new sessions".to_owned())
+        } else if control.links.iter().any(Link::is_up) {
+            Ok(())
+        } else {
+            Err("no signal connection to any gateway".to_owned())
+        }
+    }
+
+    fn status(&self) -> Status {
+        let ready = self.readiness().is_ok();
+        let control = self.control.borrow();
+        let now = Instant::now();
+        let services: Vec<String> =
+            control.shared.services.iter().map(ToString::to_string).collect();
+        let named = control.shared.gateways.iter().zip(&control.links);
+        let signal_connections = named.map(|(name, link)| SignalConnection {
+            peer: name.to_string(),
+            address: link.open.as_ref().map(|open| open.address),
+            up_s: link.open.as_ref().map(|open| (now - open.since).as_secs()),
+            services: services.clone(),
+            sessions: link.sessions as u64,
+            waiting: 0,
+        });
+        Status {
+            role: Role::Server,
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            instance: control.instance.clone(),
+            pid: std::process::id(),
+            uptime_s: (now - control.started).as_secs(),
+            state: match (control.draining, ready) {
+                (true, _) => State::Draining,
+                (false, true) => State::Ready,
+                (false, false) => State::Starting,
+            },
+            listeners: Vec::new(),
+            signal_connections: signal_connections.collect(),
+            waiting: Waiting::default(),
+            sessions: control.ledger.sessions(now),
+            totals: Totals::of(&control.counters, control.ledger.ended()),
+            latencies: control.ledger.latencies(),
+            workers: control.counters.iter().map(|counters| Worker::from(&**counters)).collect(),
+        }
+    }
+}
