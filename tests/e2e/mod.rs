@@ -4,3 +4,6 @@
 mod harness;
 
 mod bad_input;
+mod certificates;
+mod tickets;
+mod waiting;

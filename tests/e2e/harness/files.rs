@@ -4,46 +4,41 @@ use super::World;
 
 /// `gateway.toml`: TLS on 13000, plain on 14000, and two services that servers 1 and 2 may serve:
 /// `echo` for devices with a certificate, `old` for plain agents.
-pub(crate) struct GatewayFile {
+pub(crate) struct GatewayFile<'a> {
     /// Last byte of its address in the world's network.
     pub(crate) host: u8,
     pub(crate) workers: usize,
     /// More keys of the TLS listener.
-    pub(crate) internet: &'static str,
-    pub(crate) device_certificates: &'static str,
+    pub(crate) internet: &'a str,
+    pub(crate) device_certificates: &'a str,
     /// More keys of the plain listener.
-    pub(crate) old: &'static str,
+    pub(crate) old: &'a str,
     /// More keys of the service `echo`.
-    pub(crate) echo: &'static str,
+    pub(crate) echo: &'a str,
     /// More tables, such as listeners and services.
-    pub(crate) more: String,
+    pub(crate) more: &'a str,
     /// Keys of `[limits]`.
-    pub(crate) limits: &'static str,
+    pub(crate) limits: &'a str,
 }
 
-impl Default for GatewayFile {
-    fn default() -> Self {
-        Self {
-            host: 1,
-            workers: 1,
-            internet: "",
-            device_certificates: "required",
-            old: "",
-            echo: "",
-            more: String::new(),
-            limits: "",
-        }
-    }
-}
+impl GatewayFile<'_> {
+    pub(crate) const DEFAULT: GatewayFile<'static> = GatewayFile {
+        host: 1,
+        workers: 1,
+        internet: "",
+        device_certificates: "required",
+        old: "",
+        echo: "",
+        more: "",
+        limits: "",
+    };
 
-impl GatewayFile {
     pub(super) fn text(&self, world: &World) -> String {
         let Self { workers, internet, device_certificates, old, echo, more, limits, .. } = self;
         let ip = world.ip(self.host);
-        let pki = world.pki_folder();
         let device_ca = match *device_certificates {
-            "none" => String::new(),
-            _ => format!("device_ca = \"{pki}/devices-ca.crt\""),
+            "none" => "",
+            _ => "device_ca = \"pki/devices-ca.crt\"",
         };
         format!(
             r#"
@@ -52,8 +47,8 @@ workers = {workers}
 name = "internet"
 addresses = ["{ip}:13000"]
 kind = "tls"
-certificate = "{pki}/gateway.test.crt"
-key = "{pki}/gateway.test.key"
+certificate = "pki/gateway.test.crt"
+key = "pki/gateway.test.key"
 device_certificates = "{device_certificates}"
 {device_ca}
 {internet}
@@ -64,7 +59,7 @@ kind = "plain"
 service = "old"
 {old}
 [servers]
-ca = "{pki}/servers-ca.crt"
+ca = "pki/servers-ca.crt"
 [[servers.allow]]
 name = "server-1.test"
 services = "all"
@@ -73,11 +68,11 @@ name = "server-2.test"
 services = "all"
 [[services]]
 name = "echo"
-sni = ["echo.test"]
+sni = ["echo.gateway.test"]
 {echo}
 [[services]]
 name = "old"
-listeners = []
+listeners = ["old-agents"]
 devices = "any"
 {more}
 [limits]
@@ -122,13 +117,12 @@ impl ServerFile {
     pub(super) fn text(&self, world: &World) -> String {
         let Self { workers, name, services, limits, .. } = self;
         let ip = world.ip(self.host);
-        let pki = world.pki_folder();
         format!(
             r#"
 workers = {workers}
-certificate = "{pki}/{name}.crt"
-key = "{pki}/{name}.key"
-gateway_ca = "{pki}/gateways-ca.crt"
+certificate = "pki/{name}.crt"
+key = "pki/{name}.key"
+gateway_ca = "pki/gateways-ca.crt"
 {gateways}
 {services}
 [limits]
@@ -157,12 +151,11 @@ impl AgentFile {
     pub(super) fn text(&self, world: &World) -> String {
         let Self { service, .. } = self;
         let ip = world.ip(self.host);
-        let pki = world.pki_folder();
         format!(
             r#"
-certificate = "{pki}/laptop-7.test.crt"
-key = "{pki}/laptop-7.test.key"
-gateway_ca = "{pki}/gateways-ca.crt"
+certificate = "pki/laptop-7.test.crt"
+key = "pki/laptop-7.test.key"
+gateway_ca = "pki/gateways-ca.crt"
 {gateways}
 [[forwards]]
 address = "{ip}:2222"

@@ -22,7 +22,7 @@ pub(super) use trial::Trial;
 pub(super) use world::{Authority, Gateway, World};
 
 /// Far longer than anything here takes: a hang fails the test instead of blocking it.
-pub(super) const LONG: Duration = Duration::from_secs(30);
+pub(super) const LONG: Duration = Duration::from_secs(20);
 /// Between two looks at something that is to happen.
 const PAUSE: Duration = Duration::from_millis(5);
 

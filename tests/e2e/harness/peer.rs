@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use rustls::{AlertDescription, ClientConfig, ClientConnection, Connection};
 use socket2::SockRef;
-use vestibule::wire::{FrameDecoder, Message, encode};
+use vestibule::wire::{FrameDecoder, Message, RefusalReason, ToAgent, encode, to_agent};
 
 use super::LONG;
 
@@ -174,6 +174,15 @@ impl Peer {
                 Err(error) => return Err(Ending::of(&error)),
             }
         }
+    }
+
+    /// What the gateway tells our agent, and whether to try again; then nothing more.
+    pub(crate) fn refusal(&mut self) -> (RefusalReason, bool) {
+        let Some(to_agent::Message::Refused(refused)) = self.hear::<ToAgent>().message else {
+            panic!("the gateway refuses");
+        };
+        assert_eq!(self.ending(), Ending::Clean);
+        (refused.reason(), refused.retry_after_ms > 0)
     }
 
     /// What came behind the last message.

@@ -1,7 +1,7 @@
 use std::ffi::OsStr;
 use std::io::{BufRead, BufReader};
 use std::process::{Child, ChildStderr, Command, ExitStatus, Stdio};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -12,7 +12,14 @@ use super::{LONG, wait_until};
 /// A running `vestibule`, with all that it has logged. Killed when dropped.
 pub(crate) struct Process {
     child: Child,
-    log: Arc<Mutex<Vec<Value>>>,
+    log: Arc<Mutex<Log>>,
+}
+
+#[derive(Default)]
+struct Log {
+    lines: Vec<Value>,
+    /// The process has closed its standard error.
+    ended: bool,
 }
 
 impl Process {
@@ -20,6 +27,13 @@ impl Process {
     pub(crate) fn command() -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_vestibule"));
         command.env_remove("NOTIFY_SOCKET").env_remove("VESTIBULE_LOG");
+        command
+    }
+
+    /// Another program, to be run as a client.
+    pub(crate) fn any(program: &str) -> Command {
+        let mut command = Command::new(program);
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         command
     }
 
@@ -32,7 +46,7 @@ impl Process {
     pub(crate) fn spawn(command: &mut Command) -> Self {
         let mut child =
             command.stdin(Stdio::null()).stderr(Stdio::piped()).spawn().expect("it was built");
-        let log = Arc::default();
+        let log = Arc::<Mutex<Log>>::default();
         let stderr = child.stderr.take().expect("it is piped");
         let lines = Arc::clone(&log);
         std::thread::spawn(move || collect(stderr, &lines));
@@ -41,30 +55,23 @@ impl Process {
 
     /// Lines with this message and these fields. What is no JSON counts as a message.
     pub(crate) fn count(&self, message: &str, fields: &[(&str, &str)]) -> usize {
-        let has = |line: &Value, (name, value): &(&str, &str)| {
-            line.get(*name).is_some_and(|found| found.as_str() == Some(value))
-        };
-        let log = self.log.lock().unwrap_or_else(PoisonError::into_inner);
-        log.iter()
-            .filter(|line| line["message"].as_str().is_some_and(|text| text.contains(message)))
-            .filter(|line| fields.iter().all(|field| has(line, field)))
-            .count()
+        self.log().find(message, fields).count()
     }
 
-    /// Waits for such a line, and returns it.
+    /// Waits for such a line, and returns the first.
     pub(crate) fn line(&self, message: &str, fields: &[(&str, &str)]) -> Value {
-        let has = |line: &Value, (name, value): &(&str, &str)| line[*name].as_str() == Some(value);
         let mut found = None;
         wait_until(&format!("the log has a line {message:?} with {fields:?}"), || {
-            let log = self.log.lock().unwrap_or_else(PoisonError::into_inner);
-            found = log
-                .iter()
-                .filter(|line| line["message"].as_str().is_some_and(|text| text.contains(message)))
-                .find(|line| fields.iter().all(|field| has(line, field)))
-                .cloned();
+            let log = self.log();
+            found = log.find(message, fields).next().cloned();
+            assert!(found.is_some() || !log.ended, "the process ended without {message:?}");
             found.is_some()
         });
         found.expect("it was waited for")
+    }
+
+    fn log(&self) -> MutexGuard<'_, Log> {
+        self.log.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Sends SIGTERM.
@@ -108,17 +115,27 @@ impl Drop for Process {
         let _ = self.child.kill();
         let _ = self.child.wait();
         if std::thread::panicking() {
-            for line in self.log.lock().unwrap_or_else(PoisonError::into_inner).iter() {
+            for line in &self.log().lines {
                 eprintln!("{line}");
             }
         }
     }
 }
 
-fn collect(stderr: ChildStderr, lines: &Mutex<Vec<Value>>) {
-    for line in BufReader::new(stderr).lines().map_while(Result::ok) {
-        let value = serde_json::from_str(&line)
-            .unwrap_or_else(|_| serde_json::json!({ "message": line }));
-        lines.lock().unwrap_or_else(PoisonError::into_inner).push(value);
+impl Log {
+    fn find(&self, message: &str, fields: &[(&str, &str)]) -> impl Iterator<Item = &Value> {
+        self.lines.iter().filter(move |line| {
+            line["message"].as_str().is_some_and(|text| text.contains(message))
+                && fields.iter().all(|(name, value)| line[*name].as_str() == Some(value))
+        })
     }
+}
+
+fn collect(stderr: ChildStderr, log: &Mutex<Log>) {
+    let lock = || log.lock().unwrap_or_else(PoisonError::into_inner);
+    for line in BufReader::new(stderr).lines().map_while(Result::ok) {
+        let value = serde_json::from_str(&line);
+        lock().lines.push(value.unwrap_or_else(|_| serde_json::json!({ "message": line })));
+    }
+    lock().ended = true;
 }

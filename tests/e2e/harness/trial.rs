@@ -21,7 +21,7 @@ struct Holdings {
 }
 
 impl Trial {
-    pub(crate) fn new(file: &GatewayFile) -> Self {
+    pub(crate) fn new(file: &GatewayFile<'_>) -> Self {
         let world = World::new();
         let gateway = world.gateway(file);
         let server = ScriptedServer::new(&world, "server-1.test", gateway.tls, &["echo", "old"]);

@@ -4,12 +4,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, Ordering};
 
 use rcgen::{CertificateParams, Issuer, KeyPair};
-use rustls::ClientConfig;
+use rustls::{ClientConfig, ClientConnection};
 use tempfile::TempDir;
 use vestibule::config::Credentials;
 use vestibule::pki::{LEAF_DAYS, Leaf, Pki, Role, SubjectName};
 use vestibule::tls::{client_config, load_credentials, load_roots};
 use vestibule::wire::alpn::{self, Hint};
+use vestibule::wire::{FromAgent, Open, from_agent};
 
 use super::{AgentFile, GatewayFile, Peer, Process, ServerFile, Telemetry};
 
@@ -41,14 +42,14 @@ pub(crate) struct Gateway {
 impl World {
     pub(crate) const GATEWAY_NAME: &str = "gateway.test";
     /// Server name that chooses the service `echo`.
-    pub(crate) const ECHO: &str = "echo.test";
+    pub(crate) const ECHO: &str = "echo.gateway.test";
 
     pub(crate) fn new() -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let pki = Pki::create(&folder.path().join("pki")).expect("a new folder");
         let (network, claim) = claim_network();
         let world = Self { folder, pki, network, _claim: claim };
-        world.issue(Role::Gateway, &[Self::GATEWAY_NAME, "*.test"]);
+        world.issue(Role::Gateway, &[Self::GATEWAY_NAME, "*.gateway.test"]);
         world.issue(Role::Server, &["server-1.test"]);
         world.issue(Role::Server, &["server-2.test"]);
         world.issue(Role::Device, &["laptop-7.test"]);
@@ -74,22 +75,18 @@ impl World {
         path
     }
 
-    pub(super) fn pki_folder(&self) -> String {
-        self.path("pki").display().to_string()
-    }
-
     pub(crate) fn ca(&self, role: Role) -> PathBuf {
         self.pki.ca_certificate(role)
     }
 
     // ---- processes ----
 
-    pub(crate) fn write_gateway(&self, file: &GatewayFile) -> PathBuf {
+    pub(crate) fn write_gateway(&self, file: &GatewayFile<'_>) -> PathBuf {
         self.write(&format!("gateway-{}.toml", file.host), &file.text(self))
     }
 
     /// Starts a gateway, and waits until it listens.
-    pub(crate) fn gateway(&self, file: &GatewayFile) -> Gateway {
+    pub(crate) fn gateway(&self, file: &GatewayFile<'_>) -> Gateway {
         let path = self.write_gateway(file);
         let process = Process::start("gateway", path.as_os_str());
         process.line("gateway runs", &[]);
@@ -202,6 +199,23 @@ impl World {
         let own = self.credentials("laptop-7.test");
         let config = self.client(Some(&own), vec![alpn::AGENT.to_vec()]);
         Peer::dial_tls(gateway.tls, Self::GATEWAY_NAME, &config)
+    }
+
+    /// Our own agent, which has asked for that service.
+    pub(crate) fn ask(&self, gateway: &Gateway, service: &str) -> Peer {
+        let mut agent = self.our_agent(gateway);
+        let open = from_agent::Message::Open(Open { service: service.to_owned() });
+        agent.say(&FromAgent { message: Some(open) });
+        agent
+    }
+
+    /// The first flight of a foreign agent.
+    pub(crate) fn client_hello(&self) -> Vec<u8> {
+        let name = Self::ECHO.try_into().expect("a name");
+        let mut tls = ClientConnection::new(self.foreign_config(), name).expect("a configuration");
+        let mut bytes = Vec::new();
+        tls.write_tls(&mut bytes).expect("a Vec takes it");
+        bytes
     }
 }
 
