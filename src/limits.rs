@@ -19,9 +19,9 @@ pub const TICKET_LEN: usize = 16;
 
 // ---- TLS ----
 
-/// Ciphertext that a handshake may hold while it waits for more, in bytes: one record of the largest
-/// size, and what came with it in the same read. A client's chain of certificates is cut to records.
-pub const MAX_HANDSHAKE_BUFFER_LEN: usize = 34 * 1024;
+/// Bytes of a record or a handshake message that wait for their rest, in one connection: a client's
+/// chain of certificates of two full records.
+pub const MAX_PENDING_LEN: usize = 2 * MAX_RECORD_LEN;
 /// Largest ClientHello, in bytes of records. Browsers send about 2 KB with a post-quantum key share.
 pub const MAX_CLIENT_HELLO_LEN: usize = 16 * 1024;
 /// Largest TLS record with its header (RFC 8446 §5.2): 5 + 2^14 + 256.

@@ -1,4 +1,6 @@
 //! The promises, each as a test. One binary: it links once, and runs its tests in parallel.
 
 mod e2e;
+mod protocol;
 mod sim;
+mod tidy;

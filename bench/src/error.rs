@@ -58,6 +58,9 @@ pub(crate) enum BenchError {
         /// Where the JSON fails.
         source: serde_json::Error,
     },
+    /// The operator asked for the floor alone, in scenarios that have none.
+    #[error("nothing to measure: the floor is for bulk-up and bulk-down only")]
+    Nothing,
     /// Everything ran, but not everything was right.
     #[error("{0} of the samples have errors: see the table")]
     Unclean(usize),

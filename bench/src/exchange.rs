@@ -1,5 +1,5 @@
-//! The protocol between load generator and backend: a header of 17 bytes asks for one exchange, and any
-//! number of exchanges follow each other on a connection.
+//! The protocol between load generator and backend: a header of 17 bytes asks for one exchange, and
+//! any number of exchanges follow each other on a connection.
 //!
 //! | byte | what |
 //! |---|---|
@@ -9,10 +9,15 @@
 //!
 //! Echo returns what comes. Sink reads the bytes, compares them, and acknowledges with the count of
 //! those that were right, in 8 bytes. Source sends the bytes, and its client compares them.
+//!
+//! After each piece of bulk the others on the same thread have their turn: otherwise messages would
+//! wait for megabytes inside load generator and backend, and that would be measured instead of the
+//! gateway.
 
 use std::io;
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::task::yield_now;
 
 use crate::pattern;
 
@@ -163,6 +168,7 @@ async fn send_pattern<S: ByteStream>(stream: &mut S, position: u64, length: u64)
         let piece = pattern::piece(position + sent, length - sent);
         stream.write_all(piece).await?;
         sent += piece.len() as u64;
+        yield_now().await;
     }
     stream.flush().await
 }
@@ -181,6 +187,7 @@ async fn receive_pattern<S: ByteStream>(
             right += count as u64;
         }
         received += count as u64;
+        yield_now().await;
     }
     Ok(right)
 }

@@ -18,7 +18,7 @@ pub(crate) struct Metric {
     value: Value,
 }
 
-/// A metric over all clean runs.
+/// A metric over all valid runs.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Figure {
     /// The middle one, or the mean of the middle two.
@@ -75,7 +75,7 @@ pub(crate) fn reference(scenario: Scenario) -> Target {
     if scenario.has_floor() { Target::Floor } else { Target::Relay }
 }
 
-/// A metric of one process of a target, over all clean runs; `None` where there is none.
+/// A metric of one process of a target, over all valid runs; `None` where there is none.
 pub(crate) fn figure(
     results: &Results,
     scenario: Scenario,
@@ -141,10 +141,10 @@ const fn metric(title: &'static str, decimals: usize, value: Value) -> Metric {
     Metric { title, decimals, value }
 }
 
-/// `None` unless the sample is clean: a figure from work that went wrong would be a wrong figure.
+/// `None` unless the sample is valid: a figure from work that went wrong would be a wrong figure.
 fn value(sample: &Sample, process: &str, metric: Metric) -> Option<f64> {
     match &sample.outcome {
-        Outcome::Measured { load, processes } if sample.is_clean() => {
+        Outcome::Measured { load, processes, .. } if sample.is_valid() => {
             let usage = processes.iter().find(|usage| usage.name == process)?;
             (metric.value)(load, usage)
         }

@@ -40,7 +40,7 @@ impl Machine {
             cores: std::thread::available_parallelism().map_or(0, usize::from),
             kernel: read("/proc/sys/kernel/osrelease"),
             date: now(),
-            load_average: read("/proc/loadavg"),
+            load_average: read("/proc/loadavg").split(' ').take(3).collect::<Vec<_>>().join(" "),
             vestibule: first_line(vestibule, &["--version"]),
             rustc: env!("BENCH_RUSTC_VERSION").to_owned(),
             revision: first_line(Path::new("git"), &revision),

@@ -1,5 +1,6 @@
-//! `vestibule-bench`: measures gateway and server, the floor below them, and a plain relay beside them,
-//! in the same run. It starts everything itself. `bench/README.md` says what each figure means.
+//! `vestibule-bench`: measures gateway and server, the floor below them, and a plain relay beside
+//! them, in the same run. It starts everything itself. `bench/README.md` says what each figure
+//! means.
 
 mod backend;
 mod error;

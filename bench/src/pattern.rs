@@ -1,5 +1,6 @@
-//! The bytes that travel. Every receiver compares what arrives with what must be at that position, so
-//! that a byte lost, changed, repeated or delivered to another session is an error and not a figure.
+//! The bytes that travel. Every receiver compares what arrives with what must be at that position,
+//! so that a byte lost, changed, repeated or delivered to another session is an error and not a
+//! figure.
 
 use std::sync::LazyLock;
 
@@ -35,7 +36,8 @@ pub(crate) fn matches(mut position: u64, received: &[u8]) -> bool {
     })
 }
 
-/// Vigna's `SplitMix64`: a few lines are less than a dependency for bytes that must only be irregular.
+/// Vigna's `SplitMix64`: a few lines are less than a dependency for bytes that must only be
+/// irregular.
 fn splitmix64(state: &mut u64) -> u64 {
     *state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
     let mut z = *state;

@@ -19,8 +19,8 @@ const STOP_DEADLINE: Duration = Duration::from_secs(10);
 const LOOK_INTERVAL: Duration = Duration::from_millis(20);
 /// Longest answer to a question of readiness.
 const ANSWER_DEADLINE: Duration = Duration::from_secs(1);
-/// Bytes of a log that an error quotes.
-const LOG_QUOTE_LEN: usize = 2_000;
+/// Lines of a log that an error quotes: the last ones.
+const LOG_QUOTE_LINES: usize = 3;
 
 /// How to see that a process is ready.
 #[derive(Debug, Clone, Copy)]
@@ -55,20 +55,6 @@ impl Process {
             BenchError::io(format!("starting {name} ({})", command.get_program().display())),
         )?;
         Ok(Self { name, child, log })
-    }
-
-    /// Returns when it is ready.
-    pub(crate) fn wait_until(&mut self, readiness: Readiness) -> Result<(), BenchError> {
-        let start = Instant::now();
-        while !readiness.holds() {
-            self.check_alive()?;
-            if start.elapsed() > START_DEADLINE {
-                let seconds = START_DEADLINE.as_secs();
-                return Err(self.failed(format!("was not ready after {seconds} s")));
-            }
-            std::thread::sleep(LOOK_INTERVAL);
-        }
-        self.check_alive()
     }
 
     /// Its name in the table.
@@ -113,9 +99,28 @@ impl Process {
 
     fn failed(&self, what: String) -> BenchError {
         let log = std::fs::read(&self.log).unwrap_or_default();
-        let quote = &log[log.len().saturating_sub(LOG_QUOTE_LEN)..];
-        let log = String::from_utf8_lossy(quote).into_owned();
+        let log = String::from_utf8_lossy(&log);
+        let lines: Vec<&str> = log.lines().collect();
+        let log = lines[lines.len().saturating_sub(LOG_QUOTE_LINES)..].join("\n");
         BenchError::Process { process: self.name.to_owned(), what, log }
+    }
+}
+
+/// Returns when all are ready. One that ends meanwhile is the error, not those that wait for it.
+pub(crate) fn wait_for_all(waits: &mut [(&mut Process, Readiness)]) -> Result<(), BenchError> {
+    let start = Instant::now();
+    loop {
+        for (process, _) in &mut *waits {
+            process.check_alive()?;
+        }
+        let Some((process, _)) = waits.iter().find(|(_, readiness)| !readiness.holds()) else {
+            return Ok(());
+        };
+        if start.elapsed() > START_DEADLINE {
+            let seconds = START_DEADLINE.as_secs();
+            return Err(process.failed(format!("was not ready after {seconds} s")));
+        }
+        std::thread::sleep(LOOK_INTERVAL);
     }
 }
 
@@ -177,7 +182,8 @@ mod tests {
             Process::start("test", &mut shell("echo wrong key; exit 3"), folder.path())
                 .expect("sh starts");
         let [nowhere] = free_addresses().expect("ports are free");
-        let error = process.wait_until(Readiness::Accepts(nowhere)).expect_err("it ends");
+        let error =
+            wait_for_all(&mut [(&mut process, Readiness::Accepts(nowhere))]).expect_err("it ends");
         let message = error.to_string();
         assert!(message.contains("exit status: 3") && message.contains("wrong key"), "{message}");
     }
@@ -197,7 +203,8 @@ mod tests {
             }
             io::Result::Ok(())
         });
-        process.wait_until(Readiness::Answers(address)).expect("the second answer is 200");
+        wait_for_all(&mut [(&mut process, Readiness::Answers(address))])
+            .expect("the second answer is 200");
         process.usage().expect("it runs");
         process.stop().expect("sleep ends");
     }

@@ -1,5 +1,5 @@
-//! The results of a run, as they are kept: every sample with all its raw figures. The table is derived
-//! from them and can be printed again.
+//! The results of a run, as they are kept: every sample with all its raw figures. The table is
+//! derived from them and can be printed again.
 
 use std::path::Path;
 
@@ -50,6 +50,8 @@ pub(crate) enum Outcome {
         load: Report,
         /// What each process used.
         processes: Vec<ProcessUsage>,
+        /// What went wrong after the figures were taken: a process that did not end, for example.
+        afterwards: Option<String>,
     },
     /// It did not.
     Failed {
@@ -97,22 +99,29 @@ impl Results {
 }
 
 impl Sample {
-    /// Whether all work was done and nothing went wrong. Only then its figures are figures.
-    pub(crate) fn is_clean(&self) -> bool {
+    /// Whether all work was done and nothing went wrong meanwhile. Only then its figures are
+    /// figures.
+    pub(crate) fn is_valid(&self) -> bool {
         match &self.outcome {
             Outcome::Measured { load, .. } => load.errors.is_empty() && is_done(&self.work, load),
             Outcome::Failed { .. } => false,
         }
     }
 
-    /// What went wrong, one line each.
+    /// Whether nothing went wrong afterwards either.
+    pub(crate) fn is_clean(&self) -> bool {
+        self.complaints().is_empty()
+    }
+
+    /// What went wrong.
     pub(crate) fn complaints(&self) -> Vec<String> {
         match &self.outcome {
             Outcome::Failed { what } => vec![what.clone()],
-            Outcome::Measured { load, .. } => {
+            Outcome::Measured { load, afterwards, .. } => {
                 let errors = load.errors.iter().map(|(what, count)| format!("{count} × {what}"));
                 let undone = !is_done(&self.work, load);
-                errors.chain(undone.then(|| "not all of the work was done".to_owned())).collect()
+                let undone = undone.then(|| "not all of the work was done".to_owned());
+                errors.chain(undone).chain(afterwards.clone()).collect()
             }
         }
     }

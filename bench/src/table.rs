@@ -73,9 +73,9 @@ fn scenario_table(results: &Results, scenario: Scenario) -> String {
 }
 
 fn cell(figure: Option<Figure>, decimals: usize) -> String {
-    figure.map_or("-".to_owned(), |Figure { median, min, max }| {
-        format!("{median:.decimals$} ({min:.decimals$}-{max:.decimals$})")
-    })
+    let Some(Figure { median, min, max }) = figure else { return "-".to_owned() };
+    let [median, min, max] = [median, min, max].map(|value| format!("{value:.decimals$}"));
+    if min == max { median } else { format!("{median} ({min}-{max})") }
 }
 
 /// Columns as wide as their widest cell.
@@ -111,4 +111,123 @@ fn complaints(results: &Results) -> String {
         }
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::load::Report;
+    use crate::machine::Machine;
+    use crate::results::{Outcome, ProcessUsage, Sample};
+    use crate::usage::Usage;
+
+    /// Each of 8 sessions has had its bytes, at so many CPU-seconds for all of them.
+    fn bulk(target: Target, process: &str, run: usize, cpu_seconds: u64) -> Sample {
+        let usage = |cpu_ns| Usage { cpu_ns, rss_bytes: 0, pss_bytes: 0, descriptors: 0 };
+        let load = Report {
+            seconds: 4.0,
+            sessions: 8,
+            messages: 0,
+            bytes_up: 2_048_000_000,
+            bytes_down: 0,
+            latency: None,
+            lateness: None,
+            errors: BTreeMap::new(),
+        };
+        let processes = vec![ProcessUsage {
+            name: process.to_owned(),
+            before: usage(0),
+            ready: usage(5_000_000_000),
+            end: usage((5 + cpu_seconds) * 1_000_000_000),
+        }];
+        Sample {
+            scenario: Scenario::BulkUp,
+            target,
+            run,
+            started: String::new(),
+            work: Scenario::BulkUp.work(Size::Full),
+            outcome: Outcome::Measured { load, processes, afterwards: None },
+        }
+    }
+
+    fn results(samples: Vec<Sample>) -> Results {
+        let text = String::new;
+        let machine = Machine {
+            cpu: text(),
+            cores: 2,
+            kernel: text(),
+            date: text(),
+            load_average: text(),
+            vestibule: text(),
+            rustc: text(),
+            revision: text(),
+            profile: text(),
+        };
+        Results { machine, size: Size::Full, samples }
+    }
+
+    fn rows(results: &Results) -> Vec<String> {
+        let text = render(results);
+        let squeeze = |line: &str| line.split_whitespace().collect::<Vec<_>>().join(" ");
+        text.lines().map(squeeze).filter(|line| line.starts_with("| ")).skip(1).collect()
+    }
+
+    #[test]
+    fn the_multiple_compares_runs_that_were_taken_side_by_side() {
+        // A machine that was twice as slow in the second run changes no multiple.
+        let samples = vec![
+            bulk(Target::Vestibule, "gateway", 0, 3),
+            bulk(Target::Floor, "floor", 0, 2),
+            bulk(Target::Floor, "floor", 1, 4),
+            bulk(Target::Vestibule, "gateway", 1, 6),
+        ];
+        assert_eq!(
+            rows(&results(samples)),
+            [
+                "| vestibule | gateway | 2.197 (1.465-2.930) | 1.50 | 0.512 | 2 of 2 |",
+                "| floor | floor | 1.465 (0.977-1.953) | 1.00 | 0.512 | 2 of 2 |",
+            ]
+        );
+    }
+
+    #[test]
+    fn a_sample_that_went_wrong_is_shown_and_is_in_no_figure() {
+        let mut short = bulk(Target::Vestibule, "gateway", 0, 1);
+        if let Outcome::Measured { load, .. } = &mut short.outcome {
+            load.bytes_up -= 1;
+        }
+        let mut failed = bulk(Target::Floor, "floor", 0, 1);
+        failed.outcome = Outcome::Failed { what: "no port".to_owned() };
+        let results = results(vec![short, failed]);
+        assert_eq!(
+            rows(&results),
+            ["| vestibule | gateway | - | - | - | 0 of 1 |", "| floor | - | - | - | - | 0 of 1 |"]
+        );
+        let text = render(&results);
+        assert!(text.contains("ERROR in bulk-up on floor, run 1: no port"), "{text}");
+        assert!(text.contains("on vestibule, run 1: not all of the work was done"), "{text}");
+        assert_eq!(results.unclean(), 2);
+    }
+
+    #[test]
+    fn a_process_that_does_not_end_is_an_error_and_its_figures_stay() {
+        let mut stuck = bulk(Target::Floor, "floor", 0, 2);
+        if let Outcome::Measured { afterwards, .. } = &mut stuck.outcome {
+            *afterwards = Some("still ran".to_owned());
+        }
+        let results = results(vec![stuck]);
+        assert_eq!(rows(&results), ["| floor | floor | 0.977 | 1.00 | 0.512 | 0 of 1 |"]);
+        assert_eq!(results.unclean(), 1);
+    }
+
+    #[test]
+    fn kept_results_print_the_same_table() {
+        let results = results(vec![bulk(Target::Vestibule, "gateway", 0, 3)]);
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let path = folder.path().join("results.json");
+        results.write(&path).expect("the folder is writable");
+        assert_eq!(render(&Results::read(&path).expect("it was just written")), render(&results));
+    }
 }

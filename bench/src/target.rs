@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::BenchError;
 use crate::load::Plan;
-use crate::process::{Process, Readiness, free_addresses};
+use crate::process::{Process, Readiness, free_addresses, wait_for_all};
 use crate::scenario::Work;
 use crate::setup;
 use crate::tls::Pki;
@@ -67,6 +67,11 @@ impl Target {
         }
     }
 
+    /// Whether it needs certificates.
+    pub(crate) fn speaks_tls(self) -> bool {
+        self != Self::Floor
+    }
+
     /// Starts its processes, fresh for each sample: none inherits another's memory.
     pub(crate) fn start(self, ground: &Ground) -> Result<Running, BenchError> {
         match self {
@@ -102,8 +107,10 @@ fn start_vestibule(ground: &Ground) -> Result<Running, BenchError> {
     // Both before either is waited for: a gateway without a server is not ready.
     let mut gateway = start_role(ground, "gateway", &gateway_toml)?;
     let mut server = start_role(ground, "server", &server_toml)?;
-    gateway.wait_until(Readiness::Answers(gateway_telemetry))?;
-    server.wait_until(Readiness::Answers(server_telemetry))?;
+    wait_for_all(&mut [
+        (&mut gateway, Readiness::Answers(gateway_telemetry)),
+        (&mut server, Readiness::Answers(server_telemetry)),
+    ])?;
     Ok(Running { address: listen, pki: Some(ground.pki.clone()), processes: vec![gateway, server] })
 }
 
@@ -164,6 +171,6 @@ fn start_own(
     listen: SocketAddr,
 ) -> Result<Process, BenchError> {
     let mut process = Process::start(name, command, folder)?;
-    process.wait_until(Readiness::Accepts(listen))?;
+    wait_for_all(&mut [(&mut process, Readiness::Accepts(listen))])?;
     Ok(process)
 }

@@ -1,5 +1,5 @@
-//! TLS as every process of the bench speaks it: 1.3, AES-256-GCM, the groups that rustls prefers (the
-//! post-quantum one first), no resumption. Peers that differ in these can't be compared.
+//! TLS as every process of the bench speaks it: 1.3, AES-256-GCM, the groups that rustls prefers
+//! (the post-quantum one first), no resumption. Peers that differ in these can't be compared.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

@@ -26,13 +26,13 @@ impl Usage {
         let folder = Path::new(&folder);
         let stat = std::fs::read_to_string(folder.join("stat"))?;
         let ticks = ticks(&stat).ok_or_else(|| malformed("stat"))?;
-        let status = std::fs::read_to_string(folder.join("status"))?;
         let rollup = std::fs::read_to_string(folder.join("smaps_rollup"))?;
         Ok(Self {
-            // The scheduler's count is exact, but forgets threads that have ended; the count in ticks
-            // holds those too, rounded down. The larger is the truer.
+            // The scheduler's count is exact, but forgets threads that have ended; the count in
+            // ticks holds those too, rounded down. The larger is the truer.
             cpu_ns: scheduled_ns(folder)?.max(ticks * (1_000_000_000 / clock_ticks_per_second())),
-            rss_bytes: field_bytes(&status, "VmRSS:").ok_or_else(|| malformed("status"))?,
+            // Counted now: VmRSS in `status` lags by what each core has not yet added to it.
+            rss_bytes: field_bytes(&rollup, "Rss:").ok_or_else(|| malformed("smaps_rollup"))?,
             pss_bytes: field_bytes(&rollup, "Pss:").ok_or_else(|| malformed("smaps_rollup"))?,
             descriptors: std::fs::read_dir(folder.join("fd"))?.count() as u64,
         })
@@ -53,8 +53,8 @@ fn scheduled_ns(folder: &Path) -> io::Result<u64> {
     Ok(sum)
 }
 
-/// utime + stime: fields 14 and 15. The name of the program, field 2, may hold anything but ends with
-/// the last parenthesis.
+/// utime + stime: fields 14 and 15. The name of the program, field 2, may hold anything but ends
+/// with the last parenthesis.
 fn ticks(stat: &str) -> Option<u64> {
     let (_, after_name) = stat.rsplit_once(')')?;
     let mut fields = after_name.split_whitespace().skip(11);

@@ -153,7 +153,7 @@ impl Rules<'_, '_> {
             match (&listener.kind, self.plain_services[at]) {
                 (Some(WrittenKind::Plain { .. }), None) => is_sure = false,
                 (Some(WrittenKind::Plain { .. }), Some(plain)) if plain == index => {
-                    offered.push(at)
+                    offered.push(at);
                 }
                 (Some(WrittenKind::Plain { .. }), _) if is_chosen == Some(true) => {
                     self.refuse_plain(service, at);

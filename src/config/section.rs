@@ -40,6 +40,7 @@ pub(super) fn credentials(table: &Table<'_>) -> Option<Credentials> {
 }
 
 /// `certificate` and `key`, both or neither. The outer `None` stands for an error.
+#[expect(clippy::option_option, reason = "as `optional` of a table, whose error is told elsewhere")]
 pub(super) fn optional_credentials(table: &Table<'_>) -> Option<Option<Credentials>> {
     let certificate = table.optional("certificate", "\"pki/host.crt\"");
     let key = table.optional("key", "\"pki/host.key\"");

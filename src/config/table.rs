@@ -140,7 +140,7 @@ impl<'t> Table<'t> {
             return Vec::new();
         };
         let mut all = Vec::new();
-        for value in values.iter() {
+        for value in values {
             if let DeValue::Table(entries) = value.get_ref() {
                 all.push(self.inner(value, entries).read(&mut read));
             } else {

@@ -191,9 +191,6 @@ impl Dispatcher {
         greeted.liveness.heard(now);
         match message {
             from_server::Message::ServerHello(_) => return Err(CloseReason::MessageUnexpected),
-            from_server::Message::Goodbye(_) if greeted.is_draining() => {
-                return Err(CloseReason::MessageUnexpected);
-            }
             from_server::Message::Goodbye(_) => self.drain_link(index, now, random),
             from_server::Message::Decline(decline) => self.decline(index, &decline, now, random),
             from_server::Message::Ping(Ping { nonce }) => {
@@ -225,6 +222,9 @@ impl Dispatcher {
     /// The server drains: its unanswered invitations go elsewhere.
     fn drain_link(&mut self, index: usize, now: Instant, random: &mut dyn FnMut(&mut [u8])) {
         let Some(greeted) = self.links[index].greeted_mut() else { return };
+        if greeted.is_draining() {
+            return;
+        }
         for service in &greeted.services {
             self.lost[*service] = Some(now);
         }

@@ -4,7 +4,7 @@ use super::{AgentRef, LinkId, ServiceId, Ticket};
 use crate::relay::CloseReason;
 use crate::wire::{FromServer, RefusalReason, ToServer};
 
-/// Bounds of a [`Dispatcher`].
+/// Bounds of a [`Dispatcher`](super::Dispatcher).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DispatcherLimits {
     /// Agents that wait.

@@ -144,7 +144,7 @@ impl GatewayLink {
             }
             State::Up(up) => match up.liveness.handle_timeout(now) {
                 Some(Vital::Ping { nonce }) => {
-                    self.send(from_server::Message::Ping(Ping { nonce }))
+                    self.send(from_server::Message::Ping(Ping { nonce }));
                 }
                 Some(Vital::Dead) => self.close(CloseReason::SignalSilent, now, random),
                 None => {}
@@ -211,9 +211,7 @@ impl GatewayLink {
         let State::Up(up) = &mut self.state else { return Ok(()) };
         match message {
             to_server::Message::GatewayHello(_) => return Err(CloseReason::MessageUnexpected),
-            to_server::Message::Invitation(_) | to_server::Message::Goodbye(_)
-                if up.gateway_drains =>
-            {
+            to_server::Message::Invitation(_) if up.gateway_drains => {
                 return Err(CloseReason::MessageUnexpected);
             }
             to_server::Message::Invitation(invitation) => {

@@ -42,7 +42,8 @@ pub(super) struct Greeted {
     pub(super) liveness: Liveness,
     /// Unanswered invitations, with the position of the agent in the queue.
     pub(super) invitations: BTreeMap<u64, u64>,
-    /// Claimed and not released.
+    /// Claimed and not released. Those of an earlier connection of the same server are not known
+    /// here; it declines what is too much for it.
     pub(super) sessions: usize,
     next_serial: u32,
     /// Number of the dispatcher's invitation that this link had last, to rotate among equals.
@@ -51,7 +52,6 @@ pub(super) struct Greeted {
 }
 
 /// The number of the link that an invitation went to.
-#[expect(clippy::cast_possible_truncation, reason = "the upper half of 64 bits")]
 pub(super) fn link_of(invitation: u64) -> u32 {
     (invitation >> SERIAL_BITS) as u32
 }

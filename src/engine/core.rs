@@ -68,7 +68,9 @@ enum Life<S> {
     Deciding,
     /// One leg of this session.
     Relaying(Token),
-    /// Has said its last: what waits goes out, then the peer's end is awaited, for a while.
+    /// A leg of a session that has finished: what waits goes out.
+    Finishing,
+    /// Was told its last words: they go out, then the peer's end is awaited, for a while.
     Lingering { drained: usize },
     /// The kernel is asked to let go of the socket; it is closed or handed over after that.
     Releasing(Option<S>),
@@ -254,7 +256,7 @@ impl<S, R> Core<S, R> {
             if reset {
                 self.reset(leg);
             } else {
-                self.linger(leg);
+                self.finish(leg);
             }
         }
         Some(parted)
@@ -266,6 +268,16 @@ impl<S, R> Core<S, R> {
             connection.leg.reset_on_close();
         }
         self.release(token, None);
+    }
+
+    /// Closes once all that we had to say has gone to the kernel, which delivers it: both sides have
+    /// ended, and a peer that reads slowly loses nothing.
+    fn finish(&mut self, token: Token) {
+        let until = self.now + self.settings.user_timeout;
+        let Some(connection) = self.connections.get_mut(token) else { return };
+        connection.life = Life::Finishing;
+        self.set_deadline(token, Some(until));
+        self.requeue(token);
     }
 
     /// Ends our direction, and closes once the peer has heard it or [`LINGER`] has passed. Closing
@@ -346,6 +358,13 @@ impl<S, R> Core<S, R> {
         let Some(connection) = self.connections.get_mut(token) else { return Due::Done };
         match &mut connection.life {
             Life::Role(_) => Due::Role,
+            Life::Finishing => {
+                let broken = connection.leg.flush().is_err();
+                if broken || connection.leg.has_finished_writing() {
+                    self.release(token, None);
+                }
+                Due::Done
+            }
             Life::Lingering { drained } => {
                 let gone = connection.leg.readiness().hung_up || connection.leg.flush().is_err();
                 let over = gone || {
@@ -423,7 +442,7 @@ impl<S, R> Core<S, R> {
         connection.deadline = None;
         match connection.life {
             Life::Role(_) => Due::Role,
-            Life::Lingering { .. } => {
+            Life::Finishing | Life::Lingering { .. } => {
                 self.reset(token);
                 Due::Done
             }

@@ -2,7 +2,7 @@ use std::time::Instant;
 
 use super::leg::{Leg, Received, Scratch};
 use crate::limits::{RECEIVE_LEN, TURNS_PER_SESSION};
-use crate::relay::{Ending, Relay, Side, Step};
+use crate::relay::{Ending, Failure, Relay, Side, Step};
 use crate::uring::Token;
 
 /// Two joined connections. `record` is the role's: who they are, for the log.
@@ -48,6 +48,12 @@ pub(super) fn run(
     scratch: &mut Scratch,
     now: Instant,
 ) -> Turn {
+    // Also while nothing is received from that leg, because the other does not take it.
+    for (side, leg) in [(Side::Outer, &*outer), (Side::Inner, &*inner)] {
+        if leg.readiness().failed && !leg.has_input() {
+            return Turn::Over(relay.failed(side, Failure::Reset));
+        }
+    }
     for _ in 0..TURNS_PER_SESSION {
         let mut busy = false;
         for from in Side::BOTH {

@@ -8,7 +8,7 @@ use std::rc::Rc;
 
 use tokio::sync::{Notify, mpsc};
 
-use crate::limits::{LINGER, MAX_RECORD_LEN, MAX_SIGNAL_BACKLOG_LEN};
+use crate::limits::{LINGER, MAX_PENDING_LEN, MAX_RECORD_LEN, MAX_SIGNAL_BACKLOG_LEN};
 use crate::relay::{CloseReason, Party};
 use crate::tls::TlsConnection;
 use crate::wire::{self, FrameDecoder, FrameError, Message};
@@ -19,8 +19,6 @@ pub struct SignalParts {
     pub socket: TcpStream,
     /// Established.
     pub tls: TlsConnection,
-    /// The beginning of a record.
-    pub inbox: Vec<u8>,
     /// Payload that came with the handshake.
     pub unread: Vec<u8>,
     /// Who is at the other end.
@@ -78,7 +76,7 @@ pub fn start_signal<In: Message + 'static, Out: Message>(
     tokio_uring::spawn(write(Rc::clone(&wire)));
     let reader = Rc::clone(&wire);
     tokio_uring::spawn(async move {
-        let reason = read(&reader, parts.inbox, parts.unread, link, &events).await;
+        let reason = read(&reader, parts.unread, link, &events).await;
         reader.abort();
         // Nobody listens any more where the control thread has ended.
         let _ = events.send((link, SignalEvent::Closed(reason))).await;
@@ -131,7 +129,6 @@ impl Wire {
 
 async fn read<In: Message>(
     wire: &Wire,
-    mut inbox: Vec<u8>,
     unread: Vec<u8>,
     link: u64,
     events: &mpsc::Sender<(u64, SignalEvent<In>)>,
@@ -139,6 +136,7 @@ async fn read<In: Message>(
     let mut decoder = FrameDecoder::default();
     let mut plain = unread;
     let mut buffer = vec![0; MAX_RECORD_LEN];
+    let mut incoming = vec![0; MAX_PENDING_LEN + MAX_RECORD_LEN];
     loop {
         let mut rest = &plain[..];
         loop {
@@ -162,14 +160,18 @@ async fn read<In: Message>(
         buffer = returned;
         match result {
             Ok(0) => return CloseReason::Truncated(wire.party),
-            Ok(len) => inbox.extend_from_slice(&buffer[..len]),
+            Ok(len) => {
+                let mut tls = wire.tls.borrow_mut();
+                let kept = tls.copy_pending(&mut incoming);
+                incoming[kept..kept + len].copy_from_slice(&buffer[..len]);
+                let mut records = wire.records.borrow_mut();
+                if tls.process(&mut incoming[..kept + len], &mut plain, &mut records).is_err() {
+                    return CloseReason::Corrupt(wire.party);
+                }
+            }
             Err(_) => return CloseReason::Reset(wire.party),
         }
-        let mut records = wire.records.borrow_mut();
-        match wire.tls.borrow_mut().process(&mut inbox, &mut plain, &mut records) {
-            Ok(used) => drop(inbox.drain(..used)),
-            Err(_) => return CloseReason::Corrupt(wire.party),
-        }
+        let records = wire.records.borrow();
         if !records.is_empty() {
             wire.wake.notify_one();
         }

@@ -160,7 +160,7 @@ impl<R: Role> Worker<R> {
                         role.accepted(core, index, socket, peer);
                     }
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                        listening.ready = false
+                        listening.ready = false;
                     }
                     Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
                     Err(_) => {

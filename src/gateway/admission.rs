@@ -1,5 +1,7 @@
 //! Who a connection is for, and whether it may: pure decisions over the configuration.
 
+use std::cmp::Reverse;
+
 use crate::config::{DevicePolicy, GatewayConfig, Service};
 use crate::control::ServiceId;
 use crate::tls::{ClientHello, Identity};
@@ -35,34 +37,39 @@ pub(super) fn role(
     }
     let offered =
         || config.services.iter().enumerate().filter(|(_, s)| s.listeners.contains(&listener));
-    offered()
-        .find(|(_, service)| is_asked_for(service, hello))
-        .or_else(|| offered().find(|(_, service)| service.default))
-        .map(|(id, _)| Role::Foreign(id))
+    let closest = offered()
+        .filter_map(|(id, service)| Some((fit(service, hello)?, id)))
+        .max_by_key(|&(fit, id)| (fit, Reverse(id)));
+    closest
+        .map(|(_, id)| id)
+        .or_else(|| offered().find(|(_, service)| service.default).map(|(id, _)| id))
+        .map(Role::Foreign)
         .ok_or(RefusalReason::ServiceUnknown)
 }
 
-/// A service that names no SNI and no ALPN is chosen by our own agent, or as the default.
-fn is_asked_for(service: &Service, hello: &ClientHello) -> bool {
-    let by_sni = service.sni.iter().any(|pattern| sni_matches(pattern, &hello.sni));
+/// How closely a service fits what a foreign agent asks for: a full name before one with a star,
+/// before none; then an ALPN in common before none. `None` where it does not fit. A service that
+/// names neither is chosen by our own agent, or as the default.
+fn fit(service: &Service, hello: &ClientHello) -> Option<(u8, bool)> {
+    let by_sni = if service.sni.is_empty() {
+        0
+    } else if service.sni.contains(&hello.sni) {
+        2
+    } else if service.sni.iter().any(|pattern| star_matches(pattern, &hello.sni)) {
+        1
+    } else {
+        return None;
+    };
     let by_alpn = service.alpn.iter().any(|name| hello.offers(name.as_bytes()));
-    match (service.sni.is_empty(), service.alpn.is_empty()) {
-        (true, true) => false,
-        (false, true) => by_sni,
-        (true, false) => by_alpn,
-        // A client that offers no ALPN takes what the service speaks by default.
-        (false, false) => by_sni && (by_alpn || hello.alpn.is_empty()),
-    }
+    // A client that offers no ALPN takes what the service speaks by itself.
+    let alpn_fits = by_alpn || service.alpn.is_empty() || (by_sni > 0 && hello.alpn.is_empty());
+    (alpn_fits && (by_sni > 0 || by_alpn)).then_some((by_sni, by_alpn))
 }
 
 /// `*.example.com` stands for one label, as in certificates (RFC 9525 §6.3).
-fn sni_matches(pattern: &str, name: &str) -> bool {
-    match pattern.strip_prefix("*.") {
-        None => pattern == name,
-        Some(parent) => {
-            name.split_once('.').is_some_and(|(label, rest)| !label.is_empty() && rest == parent)
-        }
-    }
+fn star_matches(pattern: &str, name: &str) -> bool {
+    let Some(parent) = pattern.strip_prefix("*.") else { return false };
+    name.split_once('.').is_some_and(|(label, rest)| !label.is_empty() && rest == parent)
 }
 
 /// The service that our own agent names.
@@ -91,4 +98,97 @@ pub(super) fn admit(service: &Service, device: Option<&Identity>) -> Result<(), 
 /// The entry of the allow-list that this server is, by the DNS names of its certificate.
 pub(super) fn allowed_server(config: &GatewayConfig, server: &Identity) -> Option<usize> {
     config.servers.allow.iter().position(|allowed| server.has_dns_name(&allowed.name))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::config::parse_gateway;
+
+    const CONFIG: &str = r#"
+        [[listeners]]
+        name = "internet"
+        addresses = ["127.0.0.1:13000"]
+        kind = "tls"
+        certificate = "gw.crt"
+        key = "gw.key"
+        device_certificates = "required"
+        device_ca = "devices.crt"
+        [servers]
+        ca = "servers.crt"
+        [[servers.allow]]
+        name = "admin.example.com"
+        services = "all"
+        [[services]]
+        name = "any-site"
+        sni = ["*.example.com"]
+        [[services]]
+        name = "web"
+        sni = ["web.example.com"]
+        [[services]]
+        name = "web-http"
+        sni = ["web.example.com"]
+        alpn = ["h2", "http/1.1"]
+        [[services]]
+        name = "mail"
+        alpn = ["imap"]
+        [[services]]
+        name = "ssh"
+        devices = ["admin-*"]
+        [[services]]
+        name = "fallback"
+        default = true
+    "#;
+
+    fn config() -> GatewayConfig {
+        parse_gateway(CONFIG, Path::new("gateway.toml")).expect("well-formed").config
+    }
+
+    fn chosen(sni: &str, alpn: &[&str]) -> String {
+        let config = config();
+        let alpn = alpn.iter().map(|name| name.as_bytes().to_vec()).collect();
+        match role(&config, 0, &ClientHello { sni: sni.to_owned(), alpn }) {
+            Ok(Role::Foreign(service)) => config.services[service].name.clone(),
+            other => format!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn the_closest_service_is_chosen_by_name_and_then_by_protocol() {
+        assert_eq!(chosen("web.example.com", &["h2"]), "web-http");
+        assert_eq!(chosen("web.example.com", &["other"]), "web");
+        assert_eq!(chosen("web.example.com", &[]), "web");
+        assert_eq!(chosen("shop.example.com", &["h2"]), "any-site");
+        assert_eq!(chosen("a.b.example.com", &[]), "fallback");
+        assert_eq!(chosen("", &["imap"]), "mail");
+        assert_eq!(chosen("", &[]), "fallback");
+    }
+
+    #[test]
+    fn our_own_protocols_come_before_any_service() {
+        assert_eq!(chosen("web.example.com", &["h2", "vestibule-signal/1"]), "Ok(Signal)");
+        assert_eq!(chosen("web.example.com", &["vestibule-agent/1"]), "Ok(Agent)");
+        assert_eq!(chosen("", &["vestibule-data/1", "vestibule-at/garbage"]), "Ok(Data(None))");
+    }
+
+    #[test]
+    fn a_service_that_nobody_offers_is_unknown() {
+        let mut config = config();
+        config.services.pop();
+        let hello = ClientHello { sni: "elsewhere.org".to_owned(), alpn: vec![] };
+        assert_eq!(role(&config, 0, &hello), Err(RefusalReason::ServiceUnknown));
+        assert_eq!(named_service(&config, 0, "absent"), Err(RefusalReason::ServiceUnknown));
+        assert_eq!(named_service(&config, 0, "ssh"), Ok(4));
+    }
+
+    #[test]
+    fn a_device_reaches_what_its_policy_names_and_nothing_else() {
+        let config = config();
+        assert_eq!(admit(&config.services[4], None), Err(RefusalReason::DeviceNotAllowed));
+        let any = Service { devices: DevicePolicy::Any, ..config.services[4].clone() };
+        assert_eq!(admit(&any, None), Ok(()));
+        assert_eq!(admit(&config.services[5], None), Err(RefusalReason::DeviceNotAllowed));
+    }
 }

@@ -163,10 +163,9 @@ impl GatewayWorker {
             loop {
                 match connection.leg.read_ahead(scratch) {
                     Received::Failed(_) => break Some(CloseReason::AgentLeft),
-                    Received::End => break None,
                     Received::Payload if connection.leg.may_read_ahead() => {}
                     Received::Nothing if connection.leg.readiness().readable => {}
-                    Received::Payload | Received::Nothing => break None,
+                    Received::End | Received::Payload | Received::Nothing => break None,
                 }
             }
         };

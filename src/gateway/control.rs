@@ -118,6 +118,8 @@ impl Control {
                     }
                     Wakeup::Due => control.borrow_mut().time_passed(),
                     Wakeup::Second => control.borrow_mut().ledger.tick(Instant::now()),
+                    // Unhandled, the signal would end the process and all its sessions.
+                    Wakeup::Hangup => warn!("SIGHUP ignored: a new configuration needs a restart"),
                     Wakeup::Drain => control.borrow_mut().drain(),
                     Wakeup::Stop => control.borrow_mut().stop(),
                     Wakeup::WorkersEnded(result) => {
@@ -169,7 +171,7 @@ impl Control {
         let now = Instant::now();
         match mail {
             ControlMail::Admit { agent, service } => {
-                self.handle(Event::Admit { agent, service }, now)
+                self.handle(Event::Admit { agent, service }, now);
             }
             ControlMail::Leave { agent } => self.handle(Event::Leave { agent }, now),
             ControlMail::Claimed { agent, invitation } => {
@@ -182,7 +184,7 @@ impl Control {
                 self.handle(Event::Released { invitation }, now);
             }
             ControlMail::Released { invitation } => {
-                self.handle(Event::Released { invitation }, now)
+                self.handle(Event::Released { invitation }, now);
             }
             ControlMail::ConnectionEnded(record) => self.ledger.connection_ended(&record, now),
             ControlMail::Signal(signal) => self.open_link(*signal, now, events.clone()),
@@ -195,10 +197,10 @@ impl Control {
         now: Instant,
         events: mpsc::Sender<(u64, SignalEvent<FromServer>)>,
     ) {
-        let Signal { socket, peer, tls, inbox, unread, allowed, accepted, listener } = signal;
+        let Signal { socket, peer, tls, unread, allowed, accepted, listener } = signal;
         let link = self.next_link;
         self.next_link += 1;
-        let parts = SignalParts { socket, tls, inbox, unread, party: Party::Server };
+        let parts = SignalParts { socket, tls, unread, party: Party::Server };
         let server = &self.shared.config.servers.allow[allowed];
         match start_signal(parts, link, events) {
             Ok(sender) => {

@@ -53,6 +53,8 @@ impl GatewayWorker {
         let Some(Stage::Waiting(waiting)) = core.take_stage(agent) else {
             return self.refuse_data(core, token, CloseReason::TicketInvalid);
         };
+        // The agent's own deadline goes on until the session is joined.
+        let deadline = waiting.admitted + self.shared.config.limits.invitation_timeout;
         let header = self.header(core, agent, &waiting, claim.id);
         let message =
             ToDataConnection { message: Some(to_data_connection::Message::SessionHeader(header)) };
@@ -61,7 +63,7 @@ impl GatewayWorker {
         self.handshakes -= 1;
         let decoder = crate::wire::FrameDecoder::default();
         core.enter(token, Stage::Answering { listener, server, agent, decoder });
-        core.set_deadline(token, Some(core.now + self.shared.config.limits.invitation_timeout));
+        core.set_deadline(token, Some(deadline));
         let reference = self.agent_ref(agent);
         let invitation = claim.invitation;
         self.control.send(ControlMail::Claimed { agent: reference, invitation });

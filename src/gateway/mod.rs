@@ -82,7 +82,7 @@ pub fn run(config: GatewayConfig) -> Result<(), RunError> {
     let shared = Arc::new(Shared::new(config)?);
     let mut sockets = bind(&shared, workers)?;
     let telemetry = shared.config.telemetry.address.map(engine::bind_telemetry).transpose()?;
-    let bound = sockets.first().map(|first| addresses(first)).unwrap_or_default();
+    let bound = sockets.first().map(addresses).unwrap_or_default();
 
     let notify = Arc::new(Notify::new());
     let (to_control, control_mails) = engine::queue();

@@ -12,7 +12,7 @@ use crate::wire::alpn::Hint;
 /// The life of a connection at a gateway, until it is one leg of a session.
 pub(super) enum Stage {
     /// Its ClientHello is awaited.
-    Hello { listener: usize, reader: HelloReader },
+    Hello { listener: usize, reader: Box<HelloReader> },
     /// The handshake of the role that the ClientHello chose.
     Handshake { listener: usize, kind: Kind, sni: String, hello_at: Instant },
     /// Our own agent; it is to name its service.
@@ -29,6 +29,61 @@ pub(super) enum Stage {
     Transferring { worker: usize, listener: usize, seen: Vec<u8> },
     /// On its way to the control thread.
     Signalling { listener: usize, server: usize },
+}
+
+impl Stage {
+    /// Whether it counts as a handshake in flight.
+    pub(super) fn is_before_admission(&self) -> bool {
+        matches!(
+            self,
+            Self::Hello { .. }
+                | Self::Handshake { .. }
+                | Self::Request { .. }
+                | Self::Claiming { .. }
+        )
+    }
+
+    /// `None` once it is on its way to another thread.
+    pub(super) fn listener(&self) -> Option<usize> {
+        match self {
+            Self::Hello { listener, .. }
+            | Self::Handshake { listener, .. }
+            | Self::Claiming { listener, .. }
+            | Self::Answering { listener, .. } => Some(*listener),
+            Self::Request { visitor, .. } => Some(visitor.listener),
+            Self::Waiting(waiting) | Self::Claimed { waiting, .. } => {
+                Some(waiting.visitor.listener)
+            }
+            Self::Transferring { .. } | Self::Signalling { .. } => None,
+        }
+    }
+
+    /// The device that an agent has proved to be.
+    pub(super) fn device(&self) -> Option<&Arc<str>> {
+        match self {
+            Self::Request { visitor, .. } => visitor.device.as_ref(),
+            Self::Waiting(waiting) | Self::Claimed { waiting, .. } => {
+                waiting.visitor.device.as_ref()
+            }
+            _ => None,
+        }
+    }
+
+    /// The server that a data connection has proved to be, as an index into the allow-list.
+    pub(super) fn server(&self) -> Option<usize> {
+        match self {
+            Self::Claiming { server, .. } | Self::Answering { server, .. } => Some(*server),
+            _ => None,
+        }
+    }
+
+    /// The service that an agent asked for.
+    pub(super) fn service(&self) -> Option<ServiceId> {
+        match self {
+            Self::Waiting(waiting) | Self::Claimed { waiting, .. } => Some(waiting.service),
+            _ => None,
+        }
+    }
 }
 
 /// What a handshake is for.

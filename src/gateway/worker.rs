@@ -13,7 +13,7 @@ use crate::control::{AgentRef, Tickets};
 use crate::engine::{self, Connection, Core, HandshakeError, Post, Session};
 use crate::relay::{CloseReason, Party};
 use crate::telemetry::record::{ConnectionRecord, Stage as Stretch, Stages};
-use crate::tls::{Alert, ClientHello, HelloError, HelloReader, Identity, TlsConnection};
+use crate::tls::{Alert, ClientHello, HelloError, Identity, TlsConnection};
 use crate::uring::{Token, Waker};
 use crate::wire::{FrameDecoder, RefusalReason};
 
@@ -35,9 +35,6 @@ pub(super) struct GatewayWorker {
     pub(super) max_handshakes: usize,
     pub(super) draining: bool,
 }
-
-/// What a peer has proved to be, for the record of its end.
-pub(super) type Proven = Option<(Party, Arc<str>)>;
 
 impl engine::Role for GatewayWorker {
     type Stage = Stage;
@@ -71,7 +68,7 @@ impl engine::Role for GatewayWorker {
     fn ready(&mut self, core: &mut GatewayCore, token: Token) {
         match core.stage(token) {
             Some(Stage::Hello { .. }) => self.read_hello(core, token),
-            Some(Stage::Handshake { .. }) => self.advance_handshake(core, token),
+            Some(Stage::Handshake { .. }) => self.advance_handshake(core, token, &[]),
             Some(Stage::Request { .. }) => self.read_request(core, token),
             Some(Stage::Waiting(_) | Stage::Claimed { .. }) => self.watch_waiting(core, token),
             Some(Stage::Claiming { .. }) => self.read_claim(core, token),
@@ -93,7 +90,7 @@ impl engine::Role for GatewayWorker {
 
     fn handed_over(&mut self, _: &mut GatewayCore, connection: Connection<Stage>, stage: Stage) {
         let Connection { leg, opened, peer, .. } = connection;
-        let (socket, tls, inbox, unread) = leg.into_parts();
+        let (socket, tls, unread) = leg.into_parts();
         match (stage, tls) {
             (Stage::Transferring { worker, listener, seen }, _) => {
                 let transfer = Transfer { socket, peer, listener, seen, accepted: opened };
@@ -104,7 +101,6 @@ impl engine::Role for GatewayWorker {
                     socket,
                     peer,
                     tls,
-                    inbox,
                     unread,
                     allowed: server,
                     accepted: opened,
@@ -176,7 +172,7 @@ impl GatewayWorker {
         seen: &[u8],
     ) {
         self.handshakes += 1;
-        let stage = Stage::Hello { listener, reader: HelloReader::default() };
+        let stage = Stage::Hello { listener, reader: Box::default() };
         let token = core.adopt(socket, peer, stage);
         if let Some(connection) = core.connection(token) {
             connection.opened = accepted;
@@ -217,7 +213,7 @@ impl GatewayWorker {
         match reader.read(bytes) {
             Ok(None) => return false,
             Ok(Some(hello)) => {
-                let seen = std::mem::take(reader).into_seen();
+                let seen = std::mem::take(&mut **reader).into_seen();
                 self.choose_role(core, token, listener, &hello, seen);
             }
             Err(HelloError::NotTls) => self.fail(core, token, CloseReason::NotTls),
@@ -266,14 +262,14 @@ impl GatewayWorker {
         let stage = Stage::Handshake { listener, kind, sni: hello.sni.clone(), hello_at: core.now };
         core.enter(token, stage);
         if let Some(connection) = core.connection(token) {
-            connection.leg.begin_tls(tls, seen);
+            connection.leg.begin_tls(tls);
         }
-        self.advance_handshake(core, token);
+        self.advance_handshake(core, token, &seen);
     }
 
-    fn advance_handshake(&mut self, core: &mut GatewayCore, token: Token) {
+    fn advance_handshake(&mut self, core: &mut GatewayCore, token: Token, seen: &[u8]) {
         let Some((connection, scratch)) = core.with_scratch(token) else { return };
-        match connection.leg.handshake(scratch) {
+        match connection.leg.handshake(scratch, seen) {
             Ok(false) => {}
             Ok(true) => self.established(core, token),
             Err(HandshakeError { reason, detail }) => {
@@ -286,65 +282,72 @@ impl GatewayWorker {
     }
 
     fn established(&mut self, core: &mut GatewayCore, token: Token) {
+        let Some(connection) = core.connection(token) else { return };
+        let certificate = connection.leg.tls().and_then(TlsConnection::peer_certificate);
+        // A certificate without a usable name proves nothing that a rule could mention.
+        let Ok(identity) = certificate.map(Identity::of).transpose() else {
+            return self.fail(core, token, CloseReason::CertificateUntrusted);
+        };
+        match core.stage(token) {
+            Some(Stage::Handshake { kind: Kind::Signal | Kind::Data, .. }) => {
+                self.welcome_server(core, token, identity.as_ref());
+            }
+            Some(Stage::Handshake { .. }) => self.welcome_agent(core, token, identity.as_ref()),
+            _ => {}
+        }
+    }
+
+    fn welcome_server(
+        &mut self,
+        core: &mut GatewayCore,
+        token: Token,
+        identity: Option<&Identity>,
+    ) {
+        let allowed =
+            identity.and_then(|server| admission::allowed_server(&self.shared.config, server));
+        let Some(server) = allowed else {
+            return self.fail(core, token, CloseReason::CertificateNotAllowed);
+        };
+        match core.take_stage(token) {
+            Some(Stage::Handshake { listener, kind: Kind::Signal, .. }) => {
+                self.handshakes -= 1;
+                core.hand_over(token, Stage::Signalling { listener, server });
+            }
+            Some(Stage::Handshake { listener, .. }) => {
+                let decoder = FrameDecoder::default();
+                core.enter(token, Stage::Claiming { listener, server, decoder });
+                self.read_claim(core, token);
+            }
+            _ => {}
+        }
+    }
+
+    fn welcome_agent(&mut self, core: &mut GatewayCore, token: Token, identity: Option<&Identity>) {
+        let now = core.now;
         let Some(Stage::Handshake { listener, kind, sni, hello_at }) = core.take_stage(token)
         else {
             return;
         };
-        let now = core.now;
         let Some(connection) = core.connection(token) else { return };
-        let tls = connection.leg.tls();
-        let certificate = tls.and_then(TlsConnection::peer_certificate);
-        let identity = match certificate.map(Identity::of).transpose() {
-            Ok(identity) => identity,
-            Err(_) => {
-                core.enter(token, Stage::Handshake { listener, kind, sni, hello_at });
-                return self.fail(core, token, CloseReason::CertificateUntrusted);
-            }
-        };
         let mut stages = Stages::default();
         stages.set(Stretch::AcceptToHello, hello_at - connection.opened);
         stages.set(Stretch::Handshake, now - hello_at);
-        let alpn = tls.and_then(TlsConnection::alpn).unwrap_or_default();
-        let visitor = |speaks| Visitor {
+        let alpn = connection.leg.tls().and_then(TlsConnection::alpn).unwrap_or_default();
+        let visitor = Visitor {
             listener,
             address: connection.peer,
             accepted: connection.opened,
-            speaks,
-            device: identity.as_ref().map(|identity| identity.name().into()),
-            sni: sni.clone(),
+            speaks: if kind == Kind::Agent { Speech::Messages } else { Speech::Tls },
+            device: identity.map(|identity| identity.name().into()),
+            sni,
             alpn: String::from_utf8_lossy(alpn).into_owned(),
             stages,
         };
-        match kind {
-            Kind::Agent => {
-                let visitor = visitor(Speech::Messages);
-                core.enter(token, Stage::Request { visitor, decoder: FrameDecoder::default() });
-                self.read_request(core, token);
-            }
-            Kind::Foreign(service) => {
-                let visitor = visitor(Speech::Tls);
-                self.admit(core, token, visitor, service, identity.as_ref());
-            }
-            Kind::Signal | Kind::Data => {
-                let allowed = identity
-                    .as_ref()
-                    .and_then(|server| admission::allowed_server(&self.shared.config, server));
-                let stage = match (allowed, &kind) {
-                    (None, _) => {
-                        core.enter(token, Stage::Handshake { listener, kind, sni, hello_at });
-                        return self.fail(core, token, CloseReason::CertificateNotAllowed);
-                    }
-                    (Some(server), Kind::Signal) => {
-                        self.handshakes -= 1;
-                        return core.hand_over(token, Stage::Signalling { listener, server });
-                    }
-                    (Some(server), _) => {
-                        Stage::Claiming { listener, server, decoder: FrameDecoder::default() }
-                    }
-                };
-                core.enter(token, stage);
-                self.read_claim(core, token);
-            }
+        if let Kind::Foreign(service) = kind {
+            self.admit(core, token, visitor, service, identity);
+        } else {
+            core.enter(token, Stage::Request { visitor, decoder: FrameDecoder::default() });
+            self.read_request(core, token);
         }
     }
 
@@ -363,38 +366,20 @@ impl GatewayWorker {
         let Some(connection) = core.connection(token) else { return };
         let (peer, opened) = (connection.peer, connection.opened);
         let sent = answer.is_empty() || connection.leg.send_raw(answer).is_ok();
-        let (listener, proven, service) = match core.take_stage(token) {
-            Some(Stage::Hello { listener, .. } | Stage::Handshake { listener, .. }) => {
-                self.handshakes -= 1;
-                (listener, None, None)
-            }
-            Some(Stage::Request { visitor, .. }) => {
-                self.handshakes -= 1;
-                (visitor.listener, proven(&visitor), None)
-            }
-            Some(Stage::Waiting(waiting)) => {
-                let service = Arc::clone(&self.shared.services[waiting.service]);
-                (waiting.visitor.listener, proven(&waiting.visitor), Some(service))
-            }
-            Some(Stage::Claimed { waiting, .. }) => {
-                let service = Arc::clone(&self.shared.services[waiting.service]);
-                (waiting.visitor.listener, proven(&waiting.visitor), Some(service))
-            }
-            Some(Stage::Claiming { listener, server, .. }) => {
-                self.handshakes -= 1;
-                (listener, Some(self.proven_server(server)), None)
-            }
-            Some(Stage::Answering { listener, server, .. }) => {
-                (listener, Some(self.proven_server(server)), None)
-            }
-            Some(Stage::Transferring { .. } | Stage::Signalling { .. }) | None => return,
-        };
+        let Some(stage) = core.take_stage(token) else { return };
+        let Some(listener) = stage.listener() else { return };
+        if stage.is_before_admission() {
+            self.handshakes -= 1;
+        }
+        let proven = stage.device().map(|device| (Party::Agent, Arc::clone(device)));
+        let proven = proven.or_else(|| stage.server().map(|server| self.proven_server(server)));
+        let service = stage.service().map(|service| Arc::clone(&self.shared.services[service]));
         self.record_connection(core, listener, peer, opened, proven, service, reason);
         let broken = matches!(reason, CloseReason::Reset(_) | CloseReason::ConnectionsFull);
         if sent && !broken { core.linger(token) } else { core.reset(token) }
     }
 
-    pub(super) fn proven_server(&self, server: usize) -> (Party, Arc<str>) {
+    fn proven_server(&self, server: usize) -> (Party, Arc<str>) {
         (Party::Server, Arc::clone(&self.shared.servers[server]))
     }
 
@@ -410,7 +395,7 @@ impl GatewayWorker {
         listener: usize,
         peer: SocketAddr,
         opened: Instant,
-        identity: Proven,
+        identity: Option<(Party, Arc<str>)>,
         service: Option<Arc<str>>,
         reason: CloseReason,
     ) {
@@ -441,8 +426,4 @@ impl GatewayWorker {
             core.reset(token);
         }
     }
-}
-
-pub(super) fn proven(visitor: &Visitor) -> Proven {
-    visitor.device.clone().map(|device| (Party::Agent, device))
 }

@@ -16,6 +16,7 @@ impl Side {
     pub const BOTH: [Self; 2] = [Self::Outer, Self::Inner];
 
     /// The one across.
+    #[must_use]
     pub const fn other(self) -> Self {
         match self {
             Self::Outer => Self::Inner,

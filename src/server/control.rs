@@ -160,6 +160,8 @@ impl Control {
                     // Every link looks at its own clock below.
                     Wakeup::Due => control.borrow_mut().time_passed(),
                     Wakeup::Second => control.borrow_mut().ledger.tick(Instant::now()),
+                    // Unhandled, the signal would end the process and all its sessions.
+                    Wakeup::Hangup => warn!("SIGHUP ignored: a new configuration needs a restart"),
                     Wakeup::Drain => control.borrow_mut().drain(),
                     Wakeup::Stop => control.borrow_mut().stop(),
                     Wakeup::WorkersEnded(result) => {

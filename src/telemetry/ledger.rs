@@ -227,8 +227,11 @@ const fn party_word(party: Party) -> &'static str {
     }
 }
 
+/// Whole microseconds, so that the number has three decimals at most.
 fn milliseconds(duration: Duration) -> f64 {
-    duration.as_secs_f64() * 1e3
+    #[expect(clippy::cast_precision_loss, reason = "exact for 285 years")]
+    let micros = duration.as_micros() as f64;
+    micros / 1e3
 }
 
 #[cfg(test)]

@@ -33,15 +33,10 @@ pub enum HelloError {
 
 /// Reads a ClientHello from its first bytes, and keeps them: the connection that goes on with the
 /// chosen configuration reads them again.
+#[derive(Default)]
 pub struct HelloReader {
     acceptor: Acceptor,
     seen: Vec<u8>,
-}
-
-impl Default for HelloReader {
-    fn default() -> Self {
-        Self { acceptor: Acceptor::default(), seen: Vec::new() }
-    }
 }
 
 impl HelloReader {

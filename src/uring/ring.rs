@@ -21,6 +21,7 @@ const POLLRDHUP: u32 = 0x2000;
 /// What a socket has become ready for since it was last told. Edge-triggered: it stays true until a
 /// receive or a send says that it would block.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[expect(clippy::struct_excessive_bools, reason = "independent facts, as poll(2) has them")]
 pub struct Readiness {
     /// A receive will not block: bytes, an end, or an error are there.
     pub readable: bool,
@@ -30,6 +31,8 @@ pub struct Readiness {
     pub read_closed: bool,
     /// Both directions are gone: reset, or ended on both sides.
     pub hung_up: bool,
+    /// The kernel gave the connection up: reset by the peer, or lost.
+    pub failed: bool,
 }
 
 /// News of one watched socket.
@@ -93,7 +96,9 @@ impl Ring {
 
     /// Ends a watch. Its last event follows.
     pub fn unwatch(&mut self, token: Token) {
-        self.push(&opcode::PollRemove::new(token.to_bits()).build().user_data(Token::IGNORED));
+        // And not POLL_REMOVE: that gives up (EALREADY) where a wake-up is on its way at that moment,
+        // and the watch would never end.
+        self.push(&opcode::AsyncCancel::new(token.to_bits()).build().user_data(Token::IGNORED));
     }
 
     /// Waits until something happens, somebody wakes us, or the time is over; `None` waits for ever.
@@ -154,7 +159,7 @@ impl Ring {
 
     fn push(&mut self, entry: &Entry) {
         loop {
-            // SAFETY: the entries that we push (POLL_ADD, POLL_REMOVE) point to no memory. The
+            // SAFETY: the entries that we push (POLL_ADD, ASYNC_CANCEL) point to no memory. The
             // kernel takes its own reference to the file when it reads the entry, and the caller
             // keeps the descriptor open until the event that has `ended`.
             if unsafe { self.ring.submission().push(entry) }.is_ok() {
@@ -174,12 +179,13 @@ fn event(token: Token, completion: &cqueue::Entry) -> Event {
     let ended = !cqueue::more(completion.flags());
     // A negative result is the end of the watch (ECANCELED); the flags say so as well.
     let mask = u32::try_from(completion.result()).unwrap_or(0);
-    let failed = mask & (POLLERR | POLLHUP) != 0;
+    let hung_up = mask & (POLLERR | POLLHUP) != 0;
     let readiness = Readiness {
-        readable: failed || mask & (POLLIN | POLLRDHUP) != 0,
-        writable: failed || mask & POLLOUT != 0,
-        read_closed: failed || mask & POLLRDHUP != 0,
-        hung_up: failed,
+        readable: hung_up || mask & (POLLIN | POLLRDHUP) != 0,
+        writable: hung_up || mask & POLLOUT != 0,
+        read_closed: hung_up || mask & POLLRDHUP != 0,
+        hung_up,
+        failed: mask & POLLERR != 0,
     };
     Event { token, readiness, ended }
 }
@@ -230,13 +236,13 @@ mod tests {
     }
 
     #[test]
-    fn a_reset_is_reported_as_hung_up() {
+    fn a_reset_is_reported_as_a_failure() {
         let mut ring = new_ring();
         let (near, far) = pair();
         ring.watch(near.as_fd(), TOKEN);
         socket2::SockRef::from(&far).set_linger(Some(Duration::ZERO)).expect("a socket");
         drop(far);
-        next(&mut ring, |e| e.readiness.hung_up);
+        next(&mut ring, |e| e.readiness.hung_up && e.readiness.failed);
     }
 
     #[test]
@@ -247,6 +253,21 @@ mod tests {
         next(&mut ring, |e| e.readiness.writable);
         ring.unwatch(TOKEN);
         assert!(next(&mut ring, |e| e.ended).token == TOKEN);
+    }
+
+    #[test]
+    fn a_watch_ends_also_while_news_of_its_socket_arrives() {
+        let mut ring = new_ring();
+        for round in 0..2000 {
+            let (near, mut far) = pair();
+            let token = Token { index: 1, generation: round };
+            ring.watch(near.as_fd(), token);
+            next(&mut ring, |e| e.readiness.writable);
+            far.write_all(b"x").expect("sends");
+            ring.unwatch(token);
+            drop(far);
+            next(&mut ring, |e| e.ended && e.token == token);
+        }
     }
 
     #[test]

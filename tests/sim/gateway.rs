@@ -2,7 +2,7 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use std::time::Instant;
 
 use vestibule::control::{
-    Action, AgentRef, Dispatcher, DispatcherLimits, Event, LinkId, ServiceId,
+    Action, AgentRef, Dispatcher, DispatcherLimits, Event, LinkId, LinkStatus, ServiceId, Snapshot,
 };
 use vestibule::limits::{MAX_INVITATIONS_PER_AGENT, SIGNAL_DEAD_AFTER, TICKET_LEN};
 use vestibule::wire::{Invitation, RefusalReason, ToServer, from_server, to_server};
@@ -49,6 +49,8 @@ struct Link {
     offered: Option<Vec<String>>,
     heard: Instant,
     draining: bool,
+    /// Services that it declined as unknown.
+    disowned: HashSet<ServiceId>,
     sessions: usize,
 }
 
@@ -56,7 +58,10 @@ struct Waiting {
     service: ServiceId,
     since: Instant,
     invitations: usize,
-    last: u64,
+    last: Option<u64>,
+    /// Whether the last invitation was declined.
+    declined: bool,
+    declined_by: HashSet<LinkId>,
 }
 
 impl Gateway {
@@ -75,6 +80,12 @@ impl Gateway {
             invited: HashSet::new(),
             seen: BTreeSet::new(),
         }
+    }
+
+    /// A new process of the same configuration.
+    pub(super) fn restart(&mut self) {
+        let seen = std::mem::take(&mut self.seen);
+        *self = Self { seen, ..Self::new(self.limits.clone(), self.services.clone()) };
     }
 
     pub(super) fn next_timeout(&self) -> Option<Instant> {
@@ -99,32 +110,40 @@ impl Gateway {
     fn enter(&mut self, event: &Event, now: Instant) {
         match event {
             Event::LinkOpened { link, server, allowed } => {
-                let (server, allowed) = (server.clone(), allowed.clone());
-                let (offered, draining) = (None, false);
-                let entry = Link { server, allowed, offered, heard: now, draining, sessions: 0 };
+                let entry = Link {
+                    server: server.clone(),
+                    allowed: allowed.clone(),
+                    offered: None,
+                    heard: now,
+                    draining: false,
+                    disowned: HashSet::new(),
+                    sessions: 0,
+                };
                 self.links.insert(*link, entry);
             }
             Event::LinkMessage { link, message } => {
-                let Some(link) = self.links.get_mut(link) else { return };
-                match &message.message {
-                    Some(from_server::Message::ServerHello(hello)) if link.offered.is_none() => {
-                        link.offered = Some(hello.services.clone());
-                    }
-                    Some(from_server::Message::Goodbye(_)) => link.draining = true,
-                    _ => {}
+                if let Some(entry) = self.links.get_mut(link) {
+                    entry.heard = now;
+                    self.enter_message(*link, message.message.as_ref());
                 }
-                link.heard = now;
             }
             Event::LinkClosed { link } => drop(self.links.remove(link)),
             Event::Admit { agent, service } => {
-                let entry = Waiting { service: *service, since: now, invitations: 0, last: 0 };
+                let entry = Waiting {
+                    service: *service,
+                    since: now,
+                    invitations: 0,
+                    last: None,
+                    declined: false,
+                    declined_by: HashSet::new(),
+                };
                 assert!(self.waiting.insert(*agent, entry).is_none());
             }
             Event::Leave { agent } => drop(self.waiting.remove(agent)),
             Event::Claimed { agent, invitation } => {
                 match self.waiting.remove(agent) {
                     None => drop(self.seen.insert(Sight::ClaimCrossedWithRefusal)),
-                    Some(waiting) if waiting.last != *invitation => {
+                    Some(waiting) if waiting.last != Some(*invitation) => {
                         self.seen.insert(Sight::ClaimCrossedWithMove);
                     }
                     Some(_) => {}
@@ -140,6 +159,31 @@ impl Gateway {
                 }
             }
             Event::Drain => self.draining = true,
+        }
+    }
+
+    fn enter_message(&mut self, id: LinkId, message: Option<&from_server::Message>) {
+        let Some(link) = self.links.get_mut(&id) else { return };
+        match message {
+            Some(from_server::Message::ServerHello(hello)) if link.offered.is_none() => {
+                link.offered = Some(hello.services.clone());
+            }
+            Some(from_server::Message::Goodbye(_)) => link.draining = true,
+            Some(from_server::Message::Decline(decline)) => {
+                let is_meant =
+                    |waiting: &&mut Waiting| waiting.last == Some(decline.id) && !waiting.declined;
+                if self.invitations.get(&decline.id) != Some(&id) || link.draining {
+                    return;
+                }
+                let Some(waiting) = self.waiting.values_mut().find(is_meant) else { return };
+                waiting.declined = true;
+                match decline.reason() {
+                    RefusalReason::Draining => link.draining = true,
+                    RefusalReason::ServiceUnknown => drop(link.disowned.insert(waiting.service)),
+                    _ => drop(waiting.declined_by.insert(id)),
+                }
+            }
+            _ => {}
         }
     }
 
@@ -161,7 +205,8 @@ impl Gateway {
             Action::Expect { agent, invitation, ticket, server } => {
                 let waiting = self.waiting.get_mut(agent).expect("who is invited for waits");
                 waiting.invitations += 1;
-                waiting.last = *invitation;
+                waiting.last = Some(*invitation);
+                waiting.declined = false;
                 if waiting.invitations > 1 {
                     self.seen.insert(Sight::Moved);
                 }
@@ -210,7 +255,7 @@ impl Gateway {
         let mut by_service = vec![0; self.services.len()];
         for waiting in self.waiting.values() {
             by_service[waiting.service] += 1;
-            assert!(now < waiting.since + self.limits.invitation_timeout, "a deadline was missed");
+            assert!(now <= waiting.since + self.limits.invitation_timeout, "a deadline was missed");
         }
         assert!(snapshot.services.iter().map(|service| service.waiting).eq(by_service));
         for status in &snapshot.links {
@@ -224,9 +269,40 @@ impl Gateway {
         self.invited.clear();
         let invited: usize = snapshot.links.iter().map(|link| link.waiting).sum();
         assert!(invited <= snapshot.waiting, "an invitation outlived its agent");
-        let silent = |link: &Link| now >= link.heard + SIGNAL_DEAD_AFTER;
+        let silent = |link: &Link| now > link.heard + SIGNAL_DEAD_AFTER;
         assert!(!self.links.values().any(silent), "a silent link is still there");
+        self.check_nobody_is_forgotten(&snapshot);
         assert!(!self.draining || snapshot.waiting == 0, "someone waits while the gateway drains");
+    }
+
+    /// No agent is left in the queue while there is a server that could have it.
+    fn check_nobody_is_forgotten(&self, snapshot: &Snapshot) {
+        let has_room = |status: &&LinkStatus| {
+            let load = status.waiting + status.sessions;
+            status.capacity.is_none_or(|capacity| load < capacity as usize)
+        };
+        let open: Vec<LinkId> =
+            snapshot.links.iter().filter(has_room).map(|link| link.link).collect();
+        for waiting in self.waiting.values().filter(|waiting| !self.is_invited(waiting)) {
+            let could_have_it = |id: &&LinkId| {
+                let link = &self.links[id];
+                let offered = link
+                    .offered
+                    .as_ref()
+                    .is_some_and(|offered| offered.contains(&self.services[waiting.service]));
+                let may = offered
+                    && link.allowed.contains(&waiting.service)
+                    && !link.disowned.contains(&waiting.service);
+                may && !link.draining && !waiting.declined_by.contains(id)
+            };
+            assert_eq!(open.iter().find(could_have_it), None, "an agent is forgotten in the queue");
+        }
+    }
+
+    fn is_invited(&self, waiting: &Waiting) -> bool {
+        let Some(last) = waiting.last else { return false };
+        let link = self.links.get(&self.invitations[&last]);
+        !waiting.declined && link.is_some_and(|link| !link.draining)
     }
 
     pub(super) fn check_nothing_left(&self) {

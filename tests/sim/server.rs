@@ -116,7 +116,7 @@ impl Server {
         if let Some(heard) = self.heard
             && self.is_up()
         {
-            assert!(now < heard + SIGNAL_DEAD_AFTER, "a dead gateway is still believed in");
+            assert!(now <= heard + SIGNAL_DEAD_AFTER, "a dead gateway is still believed in");
         }
     }
 

@@ -1,13 +1,12 @@
+mod faults;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::{Duration, Instant};
 
 use vestibule::control::{
     Action, AgentRef, DispatcherLimits, Event, GatewayAction, GatewayEvent, LinkId,
 };
-use vestibule::wire::{
-    Claim, Decline, FromServer, Goodbye, Invitation, Pong, RefusalReason, ServerHello, ToServer,
-    from_server,
-};
+use vestibule::wire::{Claim, Decline, FromServer, Invitation, RefusalReason, ToServer};
 
 use super::gateway::{Gateway, Sight};
 use super::random::Random;
@@ -35,6 +34,7 @@ pub(super) struct World {
     agents: u64,
     claims_seen: Vec<Claim>,
     latency_ms: u64,
+    epoch: Epoch,
     calm: bool,
     drained: bool,
 }
@@ -55,9 +55,12 @@ enum Way {
     ToServer(usize),
 }
 
+/// Counts the restarts of the gateway: what belonged to an earlier process is gone with it.
+type Epoch = u64;
+
 enum Occurrence {
     /// A worker's mail reaches the control thread.
-    Control(Event),
+    Control(Event, Epoch),
     WorkerTurn(u32),
     /// A wire is through to the gateway, or not.
     Dialed(usize, bool),
@@ -65,9 +68,9 @@ enum Occurrence {
     AtServer(usize, Option<ToServer>),
     LocalDecline(usize, Decline),
     Claim(u32, usize, Claim),
-    Release(u32, u64),
+    Release(u32, u64, Epoch),
     Arrive(usize),
-    Depart(AgentRef),
+    Depart(AgentRef, Epoch),
     Fault,
     Restart(usize),
     Drain,
@@ -100,6 +103,7 @@ impl World {
             agents: 0,
             claims_seen: Vec::new(),
             latency_ms: *random.pick(&[0, 5, 100, 800]),
+            epoch: 0,
             calm: false,
             drained: false,
             random,
@@ -180,15 +184,22 @@ impl World {
     fn wake(&mut self) {
         self.gateway.handle_timeout(self.now, &mut self.random);
         self.carry_out_of_gateway();
+        assert!(self.gateway.next_timeout() != Some(self.now), "what was due is not done");
         for server in 0..self.servers.len() {
             self.servers[server].handle_timeout(self.now, &mut self.random);
             self.carry_out_of_server(server);
+            let next = self.servers[server].next_timeout();
+            assert!(next != Some(self.now), "what was due is not done");
         }
     }
 
     fn happen(&mut self, occurrence: Occurrence) {
         match occurrence {
-            Occurrence::Control(event) => self.control(event),
+            Occurrence::Control(_, epoch)
+            | Occurrence::Release(_, _, epoch)
+            | Occurrence::Depart(_, epoch)
+                if epoch != self.epoch => {}
+            Occurrence::Control(event, _) => self.control(event),
             Occurrence::WorkerTurn(worker) => {
                 self.workers[worker as usize].read_mails();
                 self.workers[worker as usize].check();
@@ -216,11 +227,11 @@ impl World {
                 self.serve(server, GatewayEvent::Decline { id, reason });
             }
             Occurrence::Claim(worker, server, claim) => self.claim(worker, server, &claim),
-            Occurrence::Release(worker, invitation) => {
+            Occurrence::Release(worker, invitation, _) => {
                 self.mail_control(worker, Event::Released { invitation });
             }
             Occurrence::Arrive(number) => self.arrive(number),
-            Occurrence::Depart(agent) => {
+            Occurrence::Depart(agent, _) => {
                 if self.workers[agent.worker as usize].leave(agent.connection) {
                     self.mail_control(agent.worker, Event::Leave { agent });
                 }
@@ -260,7 +271,7 @@ impl World {
     }
 
     fn mail_control(&mut self, worker: u32, event: Event) {
-        self.send(Way::FromWorker(worker), 20, Occurrence::Control(event));
+        self.send(Way::FromWorker(worker), 20, Occurrence::Control(event, self.epoch));
     }
 
     fn mail_worker(&mut self, worker: u32, mail: Mail) {
@@ -317,7 +328,7 @@ impl World {
             self.workers[agent.worker as usize].arrive(connection);
             self.mail_control(agent.worker, Event::Admit { agent, service });
             if !self.calm && self.random.percent(20) {
-                self.after(Duration::ZERO, 3_000, Occurrence::Depart(agent));
+                self.after(Duration::ZERO, 3_000, Occurrence::Depart(agent, self.epoch));
             }
         }
     }
@@ -328,7 +339,11 @@ impl World {
             let agent = AgentRef { worker, connection };
             self.mail_control(worker, Event::Claimed { agent, invitation: claim.id });
             let length_ms = if self.calm { 50 } else { 5_000 };
-            self.after(Duration::ZERO, length_ms, Occurrence::Release(worker, claim.id));
+            self.after(
+                Duration::ZERO,
+                length_ms,
+                Occurrence::Release(worker, claim.id, self.epoch),
+            );
         }
     }
 }
@@ -433,57 +448,5 @@ impl World {
             }
             Answer::Nothing => {}
         }
-    }
-}
-
-// ---- faults ----
-
-impl World {
-    fn fault(&mut self) {
-        let server = self.random.below(self.servers.len());
-        match self.random.below(6) {
-            0 => {
-                if let Some(wire) = self.servers[server].wire {
-                    self.wires[wire].cut = true;
-                }
-            }
-            1 | 2 => {
-                let silently = self.random.percent(50);
-                self.kill(server, silently);
-                self.after(Duration::ZERO, 12_000, Occurrence::Restart(server));
-            }
-            3 => {
-                self.serve(server, GatewayEvent::Drain);
-                self.after(Duration::from_secs(1), 5_000, Occurrence::Restart(server));
-            }
-            _ => self.babble(server),
-        }
-    }
-
-    fn kill(&mut self, server: usize, silently: bool) {
-        if let Some(wire) = self.servers[server].stop() {
-            self.wires[wire].cut |= silently;
-            self.hang_up(wire);
-        }
-    }
-
-    /// A frame that no sound server would send at this moment.
-    fn babble(&mut self, server: usize) {
-        let Some(wire) = self.servers[server].wire.filter(|wire| self.wires[*wire].server_end)
-        else {
-            return;
-        };
-        let message = match self.random.below(5) {
-            0 => None,
-            1 => Some(from_server::Message::ServerHello(ServerHello::default())),
-            2 => Some(from_server::Message::Goodbye(Goodbye {})),
-            3 => Some(from_server::Message::Pong(Pong { nonce: self.random.next() })),
-            _ => {
-                let ids: Vec<u64> = self.claims_seen.iter().map(|claim| claim.id).collect();
-                let id = if ids.is_empty() { 0 } else { *self.random.pick(&ids) };
-                Some(from_server::Message::Decline(Decline { id, reason: 6 }))
-            }
-        };
-        self.say(wire, FromServer { message });
     }
 }

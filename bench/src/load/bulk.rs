@@ -11,8 +11,8 @@ use crate::error::BenchError;
 use crate::exchange;
 use crate::scenario::Direction;
 
-/// Bytes of the exchange that makes a session warm before the work: the path to the backend is open,
-/// and slow start is behind it.
+/// Bytes of the exchange that makes a session warm before the work: the path to the backend is
+/// open, and slow start is behind it.
 const WARM_UP_LEN: u64 = 1_000_000;
 
 /// All sessions are open before the work starts, so no handshake is in its figures.

@@ -1,9 +1,11 @@
-//! Latency: messages by the clock on many sessions, beside bulk ones. A message counts from when it was
-//! *due*: one that had to wait for the answer to the message before it is late, and shows it
+//! Latency: messages by the clock on many sessions, beside bulk ones. A message counts from when it
+//! was *due*: one that had to wait for the answer to the message before it is late, and shows it
 //! ("coordinated omission" would hide it).
 
+use std::io;
 use std::time::{Duration, Instant};
 
+use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
@@ -29,7 +31,7 @@ pub(super) struct Shape {
     /// How long.
     pub(super) seconds: u64,
     /// Bulk sessions beside them.
-    pub(super) bulk: u64,
+    pub(super) companions: u64,
 }
 
 impl Shape {
@@ -48,24 +50,12 @@ impl Shape {
 pub(super) async fn run(
     dialer: &Dialer,
     shape: Shape,
+    bulk: &Handle,
     gate: &mut Gate,
 ) -> Result<Tally, BenchError> {
     let mut tally = Tally::default();
-    let mut streams = Vec::new();
-    for _ in 0..shape.sessions {
-        match dialer.dial().await {
-            Ok(stream) => streams.push(stream),
-            Err(error) => tally.fail(&error),
-        }
-    }
-    let mut companions = Vec::new();
-    for number in 0..shape.bulk {
-        let direction = direction_of(number);
-        match bulk::open(dialer, direction, number).await {
-            Ok(stream) => companions.push((number, direction, stream)),
-            Err(error) => tally.fail(&error),
-        }
-    }
+    let streams = open_sessions(dialer, shape.sessions, &mut tally).await;
+    let companions = open_companions(dialer, shape.companions, bulk, &mut tally).await;
     let start = gate.pass().await?;
 
     let mut tasks = JoinSet::new();
@@ -78,8 +68,8 @@ pub(super) async fn run(
         tasks.spawn(send_messages(stream, number, due));
     }
     let end = start + Duration::from_secs(shape.seconds);
-    for (number, direction, stream) in companions {
-        tasks.spawn(transfer_until(end, stream, number, direction));
+    for companion in companions {
+        tasks.spawn_on(companion.transfer_until(end), bulk);
     }
     let pacer = tokio::task::spawn_blocking(move || pace(start, shape, &clocks));
     tally.merge(pacer.await.expect("the pacer does not panic"));
@@ -89,8 +79,38 @@ pub(super) async fn run(
     Ok(tally)
 }
 
-/// Hands each message to its session when it is due. A thread of its own, since tokio's timers round
-/// to a millisecond.
+async fn open_sessions(dialer: &Dialer, sessions: u64, tally: &mut Tally) -> Vec<Stream> {
+    let mut streams = Vec::new();
+    for _ in 0..sessions {
+        match dialer.dial().await {
+            Ok(stream) => streams.push(stream),
+            Err(error) => tally.fail(&error),
+        }
+    }
+    streams
+}
+
+/// They live on the thread of bulk from the start: a socket stays with the thread that opened it.
+async fn open_companions(
+    dialer: &Dialer,
+    companions: u64,
+    bulk: &Handle,
+    tally: &mut Tally,
+) -> Vec<Companion> {
+    let mut open = Vec::new();
+    for number in 0..companions {
+        let dialer = dialer.clone();
+        let opening = bulk.spawn(async move { Companion::open(&dialer, number).await });
+        match opening.await.expect("opening does not panic") {
+            Ok(companion) => open.push(companion),
+            Err(error) => tally.fail(&error),
+        }
+    }
+    open
+}
+
+/// Hands each message to its session when it is due. A thread of its own, since tokio's timers
+/// round to a millisecond.
 fn pace(start: Instant, shape: Shape, clocks: &[mpsc::Sender<Instant>]) -> Tally {
     let mut tally = Tally::default();
     for (number, clock) in (0..shape.messages()).zip(clocks.iter().cycle()) {
@@ -118,27 +138,35 @@ async fn send_messages(mut stream: Stream, number: u64, mut due: mpsc::Receiver<
     tally
 }
 
-async fn transfer_until(
-    end: Instant,
-    mut stream: Stream,
+/// A bulk session beside those with messages.
+struct Companion {
     number: u64,
     direction: Direction,
-) -> Tally {
-    let mut tally = Tally::default();
-    while Instant::now() < end {
-        if let Err(error) = bulk::transfer(&mut stream, direction, number, TRANSFER_LEN).await {
-            tally.fail(&format!("transfer: {error}"));
-            return tally;
-        }
-        tally.count_bytes(direction, TRANSFER_LEN);
-    }
-    tally.count_end(dial::close(stream).await);
-    tally
+    stream: Stream,
 }
 
-/// Every other bulk session goes up, the rest down.
-fn direction_of(number: u64) -> Direction {
-    if number.is_multiple_of(2) { Direction::Up } else { Direction::Down }
+impl Companion {
+    /// Every other one goes up, the rest down.
+    async fn open(dialer: &Dialer, number: u64) -> io::Result<Self> {
+        let direction = if number.is_multiple_of(2) { Direction::Up } else { Direction::Down };
+        let stream = bulk::open(dialer, direction, number).await?;
+        Ok(Self { number, direction, stream })
+    }
+
+    async fn transfer_until(mut self, end: Instant) -> Tally {
+        let Self { number, direction, .. } = self;
+        let mut tally = Tally::default();
+        while Instant::now() < end {
+            let transfer = bulk::transfer(&mut self.stream, direction, number, TRANSFER_LEN);
+            if let Err(error) = transfer.await {
+                tally.fail(&format!("transfer: {error}"));
+                return tally;
+            }
+            tally.count_bytes(direction, TRANSFER_LEN);
+        }
+        tally.count_end(dial::close(self.stream).await);
+        tally
+    }
 }
 
 #[cfg(test)]
@@ -147,7 +175,7 @@ mod tests {
 
     #[test]
     fn messages_are_due_evenly_over_the_time_of_the_run() {
-        let shape = Shape { sessions: 500, rate: 4, seconds: 20, bulk: 2 };
+        let shape = Shape { sessions: 500, rate: 4, seconds: 20, companions: 2 };
         assert_eq!(shape.messages(), 40_000);
         assert_eq!(shape.due(0), Duration::ZERO);
         assert_eq!(shape.due(1), Duration::from_micros(500));

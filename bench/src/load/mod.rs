@@ -1,6 +1,6 @@
-//! The load generator, a process of its own. It reads a [`Plan`] from standard input, prepares, says
-//! `ready`, waits for a line, works, and prints a [`Report`]. Between these lines `run` reads what the
-//! processes under test have used.
+//! The load generator, a process of its own. It reads a [`Plan`] from standard input, prepares,
+//! says `ready`, waits for a line, works, and prints a [`Report`]. Between these lines `run` reads
+//! what the processes under test have used.
 
 mod bulk;
 mod dial;
@@ -15,6 +15,7 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
+use tokio::runtime::{Handle, Runtime};
 
 pub(crate) use self::process::LoadProcess;
 pub(crate) use self::tally::{Distribution, Report};
@@ -48,21 +49,28 @@ pub(crate) fn run() -> Result<(), BenchError> {
     let plan: Plan = serde_json::from_str(&line)
         .map_err(|source| BenchError::Conversation { what: "plan", source })?;
     let dialer = Dialer::new(plan.address, plan.pki.as_ref())?;
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(1)
-        .enable_all()
-        .build()
-        .map_err(BenchError::io("starting the runtime"))?;
-    let report = runtime.block_on(execute(dialer, plan.work));
+    let (runtime, bulk_runtime) = (one_thread()?, one_thread()?);
+    let report = runtime.block_on(execute(dialer, plan.work, bulk_runtime.handle()));
     // Sessions that hang are not waited for: they are counted, and end with the process.
     runtime.shutdown_background();
+    bulk_runtime.shutdown_background();
     let report = serde_json::to_string(&report?)
         .map_err(|source| BenchError::Conversation { what: "report", source })?;
     println!("{report}");
     Ok(())
 }
 
-async fn execute(dialer: Dialer, work: Work) -> Result<Report, BenchError> {
+fn one_thread() -> Result<Runtime, BenchError> {
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_all()
+        .build()
+        .map_err(BenchError::io("starting the runtime"))
+}
+
+/// `bulk` is for the bulk sessions beside others, so that these never wait for a thread that is
+/// busy with megabytes.
+async fn execute(dialer: Dialer, work: Work, bulk: &Handle) -> Result<Report, BenchError> {
     let deadline = work.deadline();
     let mut gate = Gate::default();
     let working = async {
@@ -73,9 +81,9 @@ async fn execute(dialer: Dialer, work: Work) -> Result<Report, BenchError> {
             Work::SessionRate { sessions, concurrency } => {
                 session_rate::run(&dialer, sessions, concurrency, &mut gate).await
             }
-            Work::Latency { sessions, rate, seconds, bulk } => {
-                let shape = latency::Shape { sessions, rate, seconds, bulk };
-                latency::run(&dialer, shape, &mut gate).await
+            Work::Latency { sessions, rate, seconds, bulk: companions } => {
+                let shape = latency::Shape { sessions, rate, seconds, companions };
+                latency::run(&dialer, shape, bulk, &mut gate).await
             }
             Work::Idle { sessions, bytes, rest_ms } => {
                 let rest = Duration::from_millis(rest_ms);

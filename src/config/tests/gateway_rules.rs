@@ -53,7 +53,7 @@ fn listeners_of_a_gateway_that_contradict_it_are_refused() {
             "nobody could reach",
         ),
         (format!("{PLAIN}service = \"wep\""), "20:11", "did you mean \"web\"?"),
-        (format!("{PLAIN}"), "16:1", "missing key `service`"),
+        (PLAIN.to_string(), "16:1", "missing key `service`"),
         (
             format!("devices = \"any\"\n{PLAIN}service = \"web\"\nkey = \"a\""),
             "22:1",

@@ -1,1 +1,236 @@
+use super::*;
+use crate::limits::{PING_INTERVAL, SIGNAL_DEAD_AFTER};
 
+const INSTANCE: &str = "00112233445566ff";
+
+/// A link with a clock that jumps to whatever is due.
+struct Bench {
+    link: GatewayLink,
+    now: Instant,
+}
+
+fn to_server(message: to_server::Message) -> ToServer {
+    ToServer { message: Some(message) }
+}
+
+fn hello() -> to_server::Message {
+    let services = vec!["web".to_owned()];
+    let instance = INSTANCE.to_owned();
+    to_server::Message::GatewayHello(GatewayHello { instance, services, ..Default::default() })
+}
+
+fn invitation(service: &str) -> Invitation {
+    Invitation {
+        id: 7,
+        ticket: vec![1; TICKET_LEN],
+        service: service.to_owned(),
+        ..Default::default()
+    }
+}
+
+fn declined(reason: RefusalReason) -> GatewayAction {
+    let decline = Decline { id: 7, reason: reason.into() };
+    GatewayAction::Send(FromServer { message: Some(from_server::Message::Decline(decline)) })
+}
+
+fn goodbye() -> GatewayAction {
+    GatewayAction::Send(FromServer { message: Some(from_server::Message::Goodbye(Goodbye {})) })
+}
+
+impl Bench {
+    fn new() -> Self {
+        let now = Instant::now();
+        Self { link: GatewayLink::new(vec!["web".to_owned()], 10, now), now }
+    }
+
+    fn up() -> Self {
+        let mut bench = Self::new();
+        assert_eq!(bench.jump(), [GatewayAction::Dial]);
+        assert_eq!(bench.happen(GatewayEvent::Dialed).len(), 1);
+        assert_eq!(bench.hear(hello()), []);
+        assert!(bench.link.is_up());
+        bench
+    }
+
+    /// The longest jitter.
+    fn happen(&mut self, event: GatewayEvent) -> Vec<GatewayAction> {
+        self.link.handle(event, self.now, &mut |bytes| bytes.fill(0xff));
+        self.actions()
+    }
+
+    fn hear(&mut self, message: to_server::Message) -> Vec<GatewayAction> {
+        self.happen(GatewayEvent::Message(to_server(message)))
+    }
+
+    fn jump(&mut self) -> Vec<GatewayAction> {
+        self.now = self.link.next_timeout().expect("something is due");
+        self.link.handle_timeout(self.now, &mut |bytes| bytes.fill(0xff));
+        self.actions()
+    }
+
+    fn actions(&mut self) -> Vec<GatewayAction> {
+        std::iter::from_fn(|| self.link.poll_action()).collect()
+    }
+
+    /// How long it waits before it dials.
+    fn wait(&mut self) -> Duration {
+        let before = self.now;
+        assert_eq!(self.jump(), [GatewayAction::Dial]);
+        self.now - before
+    }
+
+    fn wait_for_close(&mut self) -> Duration {
+        let before = self.now;
+        while !self.jump().contains(&GatewayAction::Close(CloseReason::SignalSilent)) {}
+        self.now - before
+    }
+}
+
+#[test]
+fn it_dials_at_once_and_says_hello() {
+    let mut bench = Bench::new();
+    assert_eq!(bench.wait(), Duration::ZERO);
+    let actions = bench.happen(GatewayEvent::Dialed);
+    let [GatewayAction::Send(FromServer { message: Some(message) })] = &actions[..] else {
+        panic!("{actions:?}")
+    };
+    let from_server::Message::ServerHello(hello) = message else { panic!("{message:?}") };
+    assert_eq!((hello.services.as_slice(), hello.capacity), (&["web".to_owned()][..], 10));
+}
+
+#[test]
+fn each_failure_doubles_the_wait_up_to_the_longest() {
+    let mut bench = Bench::new();
+    bench.wait();
+    let mut expected = RECONNECT_MIN;
+    for _ in 0..100 {
+        bench.happen(GatewayEvent::DialFailed);
+        assert_eq!(bench.wait(), expected);
+        expected = (expected * 2).min(RECONNECT_MAX);
+    }
+}
+
+#[test]
+fn a_sound_connection_forgives_earlier_failures_and_a_short_one_does_not() {
+    let mut bench = Bench::up();
+    bench.happen(GatewayEvent::Closed);
+    assert_eq!(bench.wait(), RECONNECT_MIN);
+    bench.happen(GatewayEvent::Dialed);
+    bench.hear(hello());
+    bench.happen(GatewayEvent::Closed);
+    assert_eq!(bench.wait(), RECONNECT_MIN * 2);
+    bench.happen(GatewayEvent::Dialed);
+    bench.hear(hello());
+    bench.now += SIGNAL_SOUND_AFTER;
+    bench.happen(GatewayEvent::Closed);
+    assert_eq!(bench.wait(), RECONNECT_MIN);
+}
+
+#[test]
+fn a_gateway_that_does_not_answer_the_dial_or_the_hello_is_given_up() {
+    let mut bench = Bench::new();
+    bench.wait();
+    assert_eq!(bench.wait_for_close(), DIAL_TIMEOUT);
+    bench.wait();
+    bench.happen(GatewayEvent::Dialed);
+    assert_eq!(bench.wait_for_close(), SIGNAL_HELLO_TIMEOUT);
+}
+
+#[test]
+fn a_gateway_that_falls_silent_is_dead_after_two_pings() {
+    let mut bench = Bench::up();
+    let start = bench.now;
+    for nonce in [1, 2] {
+        let ping = from_server::Message::Ping(Ping { nonce });
+        assert_eq!(bench.jump(), [GatewayAction::Send(FromServer { message: Some(ping) })]);
+        assert_eq!(bench.now, start + PING_INTERVAL * u32::try_from(nonce).expect("small"));
+    }
+    assert_eq!(bench.jump(), [GatewayAction::Close(CloseReason::SignalSilent)]);
+    assert_eq!(bench.now, start + SIGNAL_DEAD_AFTER);
+    assert!(!bench.link.is_up());
+}
+
+#[test]
+fn an_invitation_is_passed_on_with_the_instance_of_its_gateway() {
+    let mut bench = Bench::up();
+    let actions = bench.hear(to_server::Message::Invitation(invitation("web")));
+    let instance = INSTANCE.to_owned();
+    assert_eq!(actions, [GatewayAction::Invited { invitation: invitation("web"), instance }]);
+}
+
+#[test]
+fn an_invitation_for_a_service_that_is_not_served_is_declined() {
+    let mut bench = Bench::up();
+    let actions = bench.hear(to_server::Message::Invitation(invitation("ssh")));
+    assert_eq!(actions, [declined(RefusalReason::ServiceUnknown)]);
+}
+
+#[test]
+fn a_decline_without_its_connection_goes_nowhere() {
+    let event = GatewayEvent::Decline { id: 7, reason: RefusalReason::BackendRefused };
+    let mut bench = Bench::up();
+    assert_eq!(bench.happen(event.clone()), [declined(RefusalReason::BackendRefused)]);
+    bench.happen(GatewayEvent::Closed);
+    assert_eq!(bench.happen(event), []);
+}
+
+#[test]
+fn what_has_no_place_ends_the_connection() {
+    let mut spoiled = invitation("web");
+    spoiled.ticket.pop();
+    let unknown = ToServer { message: None };
+    for (message, reason) in [
+        (to_server(hello()), CloseReason::MessageUnexpected),
+        (to_server(to_server::Message::Invitation(spoiled)), CloseReason::FrameInvalid),
+        (unknown, CloseReason::MessageUnknown),
+    ] {
+        let actions = Bench::up().happen(GatewayEvent::Message(message));
+        assert_eq!(actions, [GatewayAction::Close(reason)]);
+    }
+}
+
+#[test]
+fn nothing_but_a_hello_with_an_instance_comes_first() {
+    let nameless = to_server::Message::GatewayHello(GatewayHello::default());
+    for (message, reason) in [
+        (to_server::Message::Ping(Ping { nonce: 1 }), CloseReason::MessageUnexpected),
+        (nameless, CloseReason::FrameInvalid),
+    ] {
+        let mut bench = Bench::new();
+        bench.wait();
+        bench.happen(GatewayEvent::Dialed);
+        assert_eq!(bench.hear(message), [GatewayAction::Close(reason)]);
+    }
+}
+
+#[test]
+fn after_the_gateways_goodbye_the_connection_is_kept_and_no_invitation_has_a_place() {
+    let mut bench = Bench::up();
+    assert_eq!(bench.hear(to_server::Message::Goodbye(Goodbye {})), []);
+    assert!(!bench.link.is_up());
+    let ping = from_server::Message::Ping(Ping { nonce: 1 });
+    assert_eq!(bench.jump(), [GatewayAction::Send(FromServer { message: Some(ping) })]);
+    let actions = bench.hear(to_server::Message::Invitation(invitation("web")));
+    assert_eq!(actions, [GatewayAction::Close(CloseReason::MessageUnexpected)]);
+    assert!(bench.wait() <= RECONNECT_MIN);
+}
+
+#[test]
+fn a_server_that_drains_says_goodbye_declines_what_crossed_and_never_dials_again() {
+    let mut bench = Bench::up();
+    assert_eq!(bench.happen(GatewayEvent::Drain), [goodbye()]);
+    assert_eq!(bench.happen(GatewayEvent::Drain), []);
+    let actions = bench.hear(to_server::Message::Invitation(invitation("web")));
+    assert_eq!(actions, [declined(RefusalReason::Draining)]);
+    bench.happen(GatewayEvent::Closed);
+    assert_eq!(bench.link.next_timeout(), None);
+}
+
+#[test]
+fn a_server_that_drains_while_it_dials_gives_the_dial_up() {
+    let mut bench = Bench::new();
+    bench.wait();
+    let reason = CloseReason::Refused(RefusalReason::Draining);
+    assert_eq!(bench.happen(GatewayEvent::Drain), [GatewayAction::Close(reason)]);
+    assert_eq!(bench.link.next_timeout(), None);
+}

@@ -1,0 +1,75 @@
+use std::time::Duration;
+
+use vestibule::control::GatewayEvent;
+use vestibule::wire::{Decline, FromServer, Goodbye, Pong, ServerHello, from_server};
+
+use super::{Occurrence, Way, World};
+use crate::sim::worker::Worker;
+
+impl World {
+    pub(super) fn fault(&mut self) {
+        if self.random.percent(10) {
+            return self.restart_gateway();
+        }
+        let server = self.random.below(self.servers.len());
+        match self.random.below(6) {
+            0 => {
+                if let Some(wire) = self.servers[server].wire {
+                    self.wires[wire].cut = true;
+                }
+            }
+            1 | 2 => {
+                let silently = self.random.percent(50);
+                self.kill(server, silently);
+                self.after(Duration::ZERO, 12_000, Occurrence::Restart(server));
+            }
+            3 => {
+                self.serve(server, GatewayEvent::Drain);
+                self.after(Duration::from_secs(1), 5_000, Occurrence::Restart(server));
+            }
+            _ => self.babble(server),
+        }
+    }
+
+    pub(super) fn kill(&mut self, server: usize, silently: bool) {
+        if let Some(wire) = self.servers[server].stop() {
+            self.wires[wire].cut |= silently;
+            self.hang_up(wire);
+        }
+    }
+
+    /// Every agent goes with it, and every session.
+    fn restart_gateway(&mut self) {
+        let silently = self.random.percent(50);
+        for wire in 0..self.wires.len() {
+            if std::mem::take(&mut self.wires[wire].gateway_end) {
+                self.wires[wire].cut |= silently;
+                self.send(Way::ToServer(wire), self.latency_ms, Occurrence::AtServer(wire, None));
+            }
+        }
+        self.epoch += 1;
+        self.drained = false;
+        self.gateway.restart();
+        self.workers.fill_with(Worker::default);
+    }
+
+    /// A frame that no sound server would send at this moment.
+    fn babble(&mut self, server: usize) {
+        let Some(wire) = self.servers[server].wire.filter(|wire| self.wires[*wire].server_end)
+        else {
+            return;
+        };
+        let message = match self.random.below(5) {
+            0 => None,
+            1 => Some(from_server::Message::ServerHello(ServerHello::default())),
+            2 => Some(from_server::Message::Goodbye(Goodbye {})),
+            3 => Some(from_server::Message::Pong(Pong { nonce: self.random.next() })),
+            _ => {
+                let ids: Vec<u64> = self.claims_seen.iter().map(|claim| claim.id).collect();
+                let id = if ids.is_empty() { 0 } else { *self.random.pick(&ids) };
+                Some(from_server::Message::Decline(Decline { id, reason: 6 }))
+            }
+        };
+        self.say(wire, FromServer { message });
+    }
+}
