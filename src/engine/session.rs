@@ -48,9 +48,10 @@ pub(super) fn run(
     scratch: &mut Scratch,
     now: Instant,
 ) -> Turn {
-    // Also while nothing is received from that leg, because the other does not take it.
+    // Also while nothing is received from that leg, because the other does not take it, or because
+    // its end was received already.
     for (side, leg) in [(Side::Outer, &*outer), (Side::Inner, &*inner)] {
-        if leg.readiness().failed && !leg.has_input() {
+        if leg.readiness().failed && (!leg.has_input() || relay.has_ended(side)) {
             return Turn::Over(relay.failed(side, Failure::Reset));
         }
     }
