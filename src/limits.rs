@@ -161,8 +161,9 @@ const fn range(default: u64, min: u64, max: u64) -> Range {
 pub const WORKERS: Range = range(0, 0, 256);
 /// `max_connections` of a gateway or server, over all workers.
 pub const MAX_CONNECTIONS: Range = range(20_000, 16, 1_000_000);
-/// `max_handshakes`: TLS handshakes in flight, over all workers. Each holds up to 40 KB.
-pub const MAX_HANDSHAKES: Range = range(1_000, 4, 100_000);
+/// `max_handshakes`: TLS connections that are not admitted yet, over all workers, those of servers
+/// included. Each holds up to 40 KB. A fleet of 2,000 that dials at once has this many.
+pub const MAX_HANDSHAKES: Range = range(4_096, 4, 100_000);
 /// `max_waiting`: agents that wait for a server, over all workers.
 pub const MAX_WAITING: Range = range(4_096, 1, 100_000);
 /// `admission_timeout_ms`: from accept to admitted.

@@ -19,7 +19,7 @@ pub use leg::{HandshakeError, Leg, MessageError, Received, Scratch, connect_resu
 pub use listener::{ListenError, dial, listen};
 pub use mailbox::{Post, Wake, queue};
 pub use session::{Moved, Session};
-pub use signal::{SignalEvent, SignalParts, SignalSender, Stalled, start_signal};
+pub use signal::{SignalEvent, SignalParts, SignalSender, Stalled, end_signal, start_signal};
 pub use threads::{
     StartError, WorkerThread, bind_telemetry, fill_random, instance_name, run_control, start_worker,
 };

@@ -5,7 +5,9 @@ use std::io;
 use std::marker::PhantomData;
 use std::net::{Shutdown, TcpStream};
 use std::rc::Rc;
+use std::time::Duration;
 
+use socket2::SockRef;
 use tokio::sync::{Notify, mpsc};
 
 use crate::limits::{LINGER, MAX_PENDING_LEN, MAX_RECORD_LEN, MAX_SIGNAL_BACKLOG_LEN};
@@ -46,6 +48,8 @@ pub struct SignalSender<M> {
 
 struct Wire {
     stream: tokio_uring::net::TcpStream,
+    /// The same socket, for its options.
+    socket: TcpStream,
     tls: RefCell<TlsConnection>,
     /// Frames that are not sealed yet.
     frames: RefCell<Vec<u8>>,
@@ -65,6 +69,7 @@ pub fn start_signal<In: Message + 'static, Out: Message>(
     // Ring operations wait in the kernel, and not here.
     parts.socket.set_nonblocking(false)?;
     let wire = Rc::new(Wire {
+        socket: parts.socket.try_clone()?,
         stream: tokio_uring::net::TcpStream::from_std(parts.socket),
         tls: RefCell::new(parts.tls),
         frames: RefCell::default(),
@@ -96,8 +101,16 @@ impl<M: Message> SignalSender<M> {
         Ok(())
     }
 
+    /// Ends the connection with a reset: to a peer that is silent, a clean end would wait behind what
+    /// it never acknowledged, and a peer that only we can't hear would learn of it too late.
+    fn reset(&self) {
+        // Fails only where the connection is gone already.
+        let _ = SockRef::from(&self.wire.socket).set_linger(Some(Duration::ZERO));
+        self.wire.abort();
+    }
+
     /// Ends the connection after what is queued; at once where the peer does not take that in time.
-    pub fn close(&self) {
+    fn close(&self) {
         self.wire.closing.set(true);
         self.wire.wake.notify_one();
         let wire = Rc::clone(&self.wire);
@@ -105,6 +118,14 @@ impl<M: Message> SignalSender<M> {
             tokio::time::sleep(LINGER).await;
             wire.abort();
         });
+    }
+}
+
+/// Ends a signal connection in the way that its peer can still hear.
+pub fn end_signal<M: Message>(sender: &SignalSender<M>, reason: CloseReason) {
+    match reason {
+        CloseReason::SignalSilent | CloseReason::SignalStalled => sender.reset(),
+        _ => sender.close(),
     }
 }
 

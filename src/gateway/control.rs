@@ -17,7 +17,7 @@ use super::pages::GatewayPages;
 use crate::control::{Action, Dispatcher, DispatcherLimits, Event, LinkId};
 use crate::engine::{
     ControlLoop, Post, SignalEvent, SignalParts, SignalSender, StartError, Wakeup, WorkerThread,
-    fill_random, start_signal,
+    end_signal, fill_random, start_signal,
 };
 use crate::limits::{KEPT_MAIL_RETRY, MAILS_PER_TURN, MAX_SIGNAL_CONNECTIONS, SIGNAL_EVENTS};
 use crate::relay::{CloseReason, Party};
@@ -241,7 +241,7 @@ impl Control {
         else {
             return;
         };
-        sender.close();
+        end_signal(&sender, reason);
         let name = Arc::clone(&self.shared.servers[server]);
         warn!(server = %name, %peer, %reason, "signal connection closed");
         let now = Instant::now();

@@ -19,8 +19,8 @@ use super::pages::ServerPages;
 use super::signal::{self, Dialled};
 use crate::control::{GatewayAction, GatewayEvent, GatewayLink};
 use crate::engine::{
-    ControlLoop, Post, SignalEvent, SignalSender, StartError, Wakeup, WorkerThread, fill_random,
-    instance_name, start_signal,
+    ControlLoop, Post, SignalEvent, SignalSender, StartError, Wakeup, WorkerThread, end_signal,
+    fill_random, instance_name, start_signal,
 };
 use crate::limits::{
     DIAL_TIMEOUT, MAILS_PER_TURN, MAX_CACHED_HINTS, RESOLVE_INTERVAL, SIGNAL_EVENTS,
@@ -274,7 +274,7 @@ impl Control {
         link.hints.clear();
         link.attempt = u64::MAX;
         if let Some(open) = link.open.take() {
-            open.sender.close();
+            end_signal(&open.sender, reason);
             warn!(gateway = %self.shared.gateways[gateway], %reason, "signal connection closed");
         }
     }

@@ -5,5 +5,10 @@ mod harness;
 
 mod bad_input;
 mod certificates;
+mod commands;
+mod ends;
+mod lifecycle;
+mod signal;
 mod tickets;
 mod waiting;
+mod way;

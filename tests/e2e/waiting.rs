@@ -13,10 +13,12 @@ fn an_invitation_that_nobody_answers_is_told_to_each_agent_in_its_own_way() {
     let mut trial = Trial::new(&IMPATIENT);
     let mut ours = trial.world.ask(&trial.gateway, "echo");
     assert_eq!(ours.refusal(), (RefusalReason::InvitationTimeout, true));
+    drop(ours);
     trial.assert_ended("invitation_timeout", 1);
 
     let mut foreign = trial.world.foreign_agent(&trial.gateway);
     assert_eq!(foreign.ending(), Ending::Alert(AlertDescription::InternalError));
+    drop(foreign);
     trial.assert_ended("invitation_timeout", 2);
 
     let mut plain = Peer::dial(trial.gateway.plain);
@@ -84,6 +86,7 @@ fn agents_beyond_the_queue_are_refused_and_those_in_it_are_served() {
     trial.gateway.telemetry.wait_for("vestibule_waiting_agents", 2);
     let mut late = trial.world.ask(&trial.gateway, "echo");
     assert_eq!(late.refusal(), (RefusalReason::QueueFull, true));
+    drop(late);
     for agent in &mut waiting {
         let mut data = trial.server.join();
         data.send(b"served");
@@ -118,6 +121,7 @@ fn a_backend_that_fails_ends_its_agents_at_once_with_the_reason() {
         let (data, _) = trial.server.claim(&trial.server.invitation());
         data.refuse(reason);
         assert_eq!(agent.refusal().0, reason);
+        drop(agent);
         // The data connection and the agent.
         trial.assert_ended(reason.word(), 2);
     }
@@ -129,7 +133,7 @@ fn a_server_that_claims_and_never_answers_ends_its_agent_in_time() {
     let mut agent = trial.world.ask(&trial.gateway, "echo");
     let (data, _) = trial.server.claim(&trial.server.invitation());
     assert_eq!(agent.refusal(), (RefusalReason::BackendTimeout, true));
-    drop(data);
+    drop((agent, data));
     trial.assert_ended("backend_timeout", 2);
 }
 
@@ -140,6 +144,7 @@ fn a_server_that_is_lost_between_claim_and_answer_ends_its_agent_at_once() {
     let (data, _) = trial.server.claim(&trial.server.invitation());
     data.0.reset();
     assert_eq!(agent.refusal(), (RefusalReason::NoServer, true));
+    drop(agent);
     trial.assert_ended("server_reset", 2);
 }
 

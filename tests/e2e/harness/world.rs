@@ -4,11 +4,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, Ordering};
 
 use rcgen::{CertificateParams, Issuer, KeyPair};
+use rustls::version::TLS13;
 use rustls::{ClientConfig, ClientConnection};
+use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use tempfile::TempDir;
 use vestibule::config::Credentials;
 use vestibule::pki::{LEAF_DAYS, Leaf, Pki, Role, SubjectName};
-use vestibule::tls::{client_config, load_credentials, load_roots};
+use vestibule::tls::{load_roots, provider};
 use vestibule::wire::alpn::{self, Hint};
 use vestibule::wire::{FromAgent, Open, from_agent};
 
@@ -164,8 +167,24 @@ impl World {
         alpn: Vec<Vec<u8>>,
     ) -> Arc<ClientConfig> {
         let roots = load_roots(&self.ca(Role::Gateway)).expect("a CA");
-        let own = credentials.map(|files| load_credentials(files).expect("a certificate"));
-        Arc::new(client_config(roots, own, alpn).expect("a configuration"))
+        let builder = ClientConfig::builder_with_provider(provider())
+            .with_protocol_versions(&[&TLS13])
+            .expect("TLS 1.3")
+            .with_root_certificates(roots);
+        let mut config = match credentials {
+            None => builder.with_no_client_auth(),
+            // Not by our own loader, which refuses what is to be shown here.
+            Some(Credentials { certificate, key }) => builder
+                .with_client_auth_cert(
+                    CertificateDer::pem_file_iter(certificate)
+                        .and_then(Iterator::collect)
+                        .expect("a certificate"),
+                    PrivateKeyDer::from_pem_file(key).expect("a key"),
+                )
+                .expect("a pair"),
+        };
+        config.alpn_protocols = alpn;
+        Arc::new(config)
     }
 
     pub(crate) fn server_client(&self, name: &str, alpn: Vec<Vec<u8>>) -> Arc<ClientConfig> {
