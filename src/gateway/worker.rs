@@ -364,10 +364,26 @@ impl GatewayWorker {
         reason: CloseReason,
     ) {
         let Some(connection) = core.connection(token) else { return };
-        let (peer, opened) = (connection.peer, connection.opened);
         let sent = answer.is_empty() || connection.leg.send_raw(answer).is_ok();
-        let Some(stage) = core.take_stage(token) else { return };
-        let Some(listener) = stage.listener() else { return };
+        if self.record_end(core, token, reason) {
+            if sent { core.linger(token) } else { core.reset(token) }
+        }
+    }
+
+    /// Ends a connection that is no session with a reset and nothing before it: a peer that is cut
+    /// off must not take that for a clean end.
+    pub(super) fn abort(&mut self, core: &mut GatewayCore, token: Token, reason: CloseReason) {
+        if self.record_end(core, token, reason) {
+            core.reset(token);
+        }
+    }
+
+    /// Takes the connection out of its stage and writes its one record; false where it has none.
+    fn record_end(&mut self, core: &mut GatewayCore, token: Token, reason: CloseReason) -> bool {
+        let Some(connection) = core.connection(token) else { return false };
+        let (peer, opened) = (connection.peer, connection.opened);
+        let Some(stage) = core.take_stage(token) else { return false };
+        let Some(listener) = stage.listener() else { return false };
         if stage.is_before_admission() {
             self.handshakes -= 1;
         }
@@ -375,8 +391,7 @@ impl GatewayWorker {
         let proven = proven.or_else(|| stage.server().map(|server| self.proven_server(server)));
         let service = stage.service().map(|service| Arc::clone(&self.shared.services[service]));
         self.record_connection(core, listener, peer, opened, proven, service, reason);
-        let broken = matches!(reason, CloseReason::Reset(_) | CloseReason::ConnectionsFull);
-        if sent && !broken { core.linger(token) } else { core.reset(token) }
+        true
     }
 
     fn proven_server(&self, server: usize) -> (Party, Arc<str>) {
@@ -422,8 +437,7 @@ impl GatewayWorker {
             }
         }
         for token in core.connection_tokens() {
-            self.fail(core, token, CloseReason::DrainTimeout);
-            core.reset(token);
+            self.abort(core, token, CloseReason::DrainTimeout);
         }
     }
 }
