@@ -96,7 +96,6 @@ impl Control {
         threads: Vec<WorkerThread>,
         telemetry: Option<TcpListener>,
     ) -> Result<(), StartError> {
-        self.announce();
         let drain_timeout = self.shared.config.limits.drain_timeout;
         let control = Rc::new(RefCell::new(self));
         if let Some(listener) = telemetry {
@@ -106,7 +105,9 @@ impl Control {
             tokio::task::spawn_local(http::serve(listener, pages));
         }
         let (to_control, mut link_events) = mpsc::channel(SIGNAL_EVENTS);
+        // Signals are taken before anybody is told that there is something to signal.
         let mut wakeups = ControlLoop::new(threads, Arc::clone(&mail_came), drain_timeout)?;
+        control.borrow().announce();
         loop {
             let due = control.borrow().dispatcher.next_timeout();
             tokio::select! {

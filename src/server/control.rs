@@ -132,6 +132,9 @@ impl Control {
         telemetry: Option<TcpListener>,
     ) -> Result<(), StartError> {
         let shared = Arc::clone(&self.shared);
+        let drain_timeout = shared.config.drain_timeout;
+        // Signals are taken before anybody is told that there is something to signal.
+        let mut wakeups = ControlLoop::new(threads, Arc::clone(&mail_came), drain_timeout)?;
         self.backends = backends::look_up(&shared.config, &Addresses::new()).await;
         info!(workers = self.counters.len(), "server runs; dials its gateways");
         notify::ready("dials its gateways");
@@ -146,8 +149,6 @@ impl Control {
         let (dialled, mut dials) = mpsc::channel(SIGNAL_EVENTS);
         let (signals, mut signal_events) = mpsc::channel(SIGNAL_EVENTS);
         let doors = Doors { dialled, signals };
-        let drain_timeout = shared.config.drain_timeout;
-        let mut wakeups = ControlLoop::new(threads, Arc::clone(&mail_came), drain_timeout)?;
         loop {
             let due = control.borrow().next_timeout();
             tokio::select! {
