@@ -96,7 +96,6 @@ impl Control {
         threads: Vec<WorkerThread>,
         telemetry: Option<TcpListener>,
     ) -> Result<(), StartError> {
-        self.announce();
         let drain_timeout = self.shared.config.limits.drain_timeout;
         let control = Rc::new(RefCell::new(self));
         if let Some(listener) = telemetry {
@@ -107,6 +106,8 @@ impl Control {
         }
         let (to_control, mut link_events) = mpsc::channel(SIGNAL_EVENTS);
         let mut wakeups = ControlLoop::new(threads, Arc::clone(&mail_came), drain_timeout)?;
+        // Not before the signals are ours: a SIGTERM on the heels of READY is to drain, not to kill.
+        control.borrow().announce();
         loop {
             let due = control.borrow().dispatcher.next_timeout();
             tokio::select! {

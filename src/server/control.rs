@@ -133,8 +133,6 @@ impl Control {
     ) -> Result<(), StartError> {
         let shared = Arc::clone(&self.shared);
         self.backends = backends::look_up(&shared.config, &Addresses::new()).await;
-        info!(workers = self.counters.len(), "server runs; dials its gateways");
-        notify::ready("dials its gateways");
         let control = Rc::new(RefCell::new(self));
         if let Some(listener) = telemetry {
             let listener =
@@ -148,6 +146,10 @@ impl Control {
         let doors = Doors { dialled, signals };
         let drain_timeout = shared.config.drain_timeout;
         let mut wakeups = ControlLoop::new(threads, Arc::clone(&mail_came), drain_timeout)?;
+        // Not before the signals are ours: a SIGTERM on the heels of READY is to drain, not to kill.
+        let workers = control.borrow().counters.len();
+        info!(workers, "server runs; dials its gateways");
+        notify::ready("dials its gateways");
         loop {
             let due = control.borrow().next_timeout();
             tokio::select! {
