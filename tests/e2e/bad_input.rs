@@ -10,10 +10,8 @@ use vestibule::wire::{FromServer, Ping, RefusalReason, ServerHello, alpn, from_s
 use super::harness::{Ending, GatewayFile, LONG, Peer, Process, Trial, World};
 
 /// Times short enough to be met in a test.
-const IMPATIENT: GatewayFile<'_> = GatewayFile {
-    limits: "admission_timeout_ms = 300",
-    ..GatewayFile::DEFAULT
-};
+const IMPATIENT: GatewayFile<'_> =
+    GatewayFile { limits: "admission_timeout_ms = 300", ..GatewayFile::DEFAULT };
 
 #[test]
 fn garbage_on_13000_is_not_tls() {

@@ -66,10 +66,7 @@ fn a_server_certificate_opens_no_devices_door() {
     let mut trial = Trial::new(&GatewayFile::DEFAULT);
     let server = trial.world.credentials("server-1.test");
     assert_eq!(trial.answer(Some(&server)), Ending::Alert(AlertDescription::UnknownCA));
-    assert_eq!(
-        trial.answer_to(&server, alpn::AGENT),
-        Ending::Alert(AlertDescription::UnknownCA)
-    );
+    assert_eq!(trial.answer_to(&server, alpn::AGENT), Ending::Alert(AlertDescription::UnknownCA));
     trial.assert_ended("certificate_untrusted", 2);
 }
 

@@ -61,7 +61,8 @@ fn check_passes_a_good_file_and_names_the_line_of_what_is_wrong() {
     let (code, report) = said(Process::command().arg("check").arg(good).output());
     assert_eq!(code, Some(0), "{report}");
 
-    let bad = GatewayFile { limits: "max_wating = 5\nidle_timeout_ms = -1", ..GatewayFile::DEFAULT };
+    let bad =
+        GatewayFile { limits: "max_wating = 5\nidle_timeout_ms = -1", ..GatewayFile::DEFAULT };
     let bad = world.write_gateway(&bad);
     let text = std::fs::read_to_string(&bad).expect("a file");
     let line = text.lines().position(|line| line.starts_with("max_wating")).expect("a line") + 1;

@@ -81,8 +81,7 @@ fn what_an_agent_sends_while_it_waits_arrives_and_so_does_its_end() {
 fn agents_beyond_the_queue_are_refused_and_those_in_it_are_served() {
     let file = GatewayFile { limits: "max_waiting = 2", ..GatewayFile::DEFAULT };
     let mut trial = Trial::new(&file);
-    let mut waiting: Vec<_> =
-        (0..2).map(|_| trial.world.foreign_agent(&trial.gateway)).collect();
+    let mut waiting: Vec<_> = (0..2).map(|_| trial.world.foreign_agent(&trial.gateway)).collect();
     trial.gateway.telemetry.wait_for("vestibule_waiting_agents", 2);
     let mut late = trial.world.ask(&trial.gateway, "echo");
     assert_eq!(late.refusal(), (RefusalReason::QueueFull, true));

@@ -70,10 +70,8 @@ fn each_byte_of_many_sessions_at_once_is_accounted_for() {
     const SESSIONS: u64 = 200;
     let services = [("echo", Backend::sink()), ("old", Backend::sink())];
     let file = GatewayFile { workers: 3, ..GatewayFile::DEFAULT };
-    let site = Site::with(&file, |world| ServerFile {
-        workers: 2,
-        ..ServerFile::new(world, &services)
-    });
+    let site =
+        Site::with(&file, |world| ServerFile { workers: 2, ..ServerFile::new(world, &services) });
     let config = site.world.foreign_config();
     thread::scope(|scope| {
         for seed in 0..SESSIONS {
@@ -106,12 +104,11 @@ fn each_byte_of_many_sessions_at_once_is_accounted_for() {
 #[test]
 fn alpn_chooses_the_backend() {
     let (h1, h2) = (Backend::by_hand(), Backend::by_hand());
-    let file =
-        GatewayFile { echo: "alpn = [\"h2\", \"http/1.1\"]", ..GatewayFile::DEFAULT };
+    let file = GatewayFile { echo: "alpn = [\"h2\", \"http/1.1\"]", ..GatewayFile::DEFAULT };
     let site = Site::with(&file, |world| {
         let mut server = ServerFile::new(world, &[("echo", h1.address)]);
-        server.services +=
-            &format!("[[services.by_alpn]]\nalpn = \"h2\"\nbackend = \"{}\"\n", h2.address);
+        server.services += "[[services.by_alpn]]\nalpn = \"h2\"\n";
+        server.services += &["backend = \"", &h2.address.to_string(), "\"\n"].concat();
         server
     });
     let own = site.world.credentials("laptop-7.test");
@@ -166,11 +163,8 @@ fn an_agent_over_ipv6_gets_back_what_it_sends() {
          sni = [\"six.gateway.test\"]\ndevices = \"any\"\n"
     );
     let echo = Backend::echo();
-    let file = GatewayFile {
-        more: &listener,
-        echo: "listeners = [\"internet\"]",
-        ..GatewayFile::DEFAULT
-    };
+    let file =
+        GatewayFile { more: &listener, echo: "listeners = [\"internet\"]", ..GatewayFile::DEFAULT };
     let site = Site::with(&file, |world| ServerFile::new(world, &[("six", echo)]));
     let config = site.world.client(None, vec![]);
     let mut agent = Peer::dial_tls(address, "six.gateway.test", &config);

@@ -1,6 +1,8 @@
 use std::net::SocketAddr;
 
-use super::{Backend, Gateway, GatewayFile, Peer, Process, ServerFile, Telemetry, World, wait_until};
+use super::{
+    Backend, Gateway, GatewayFile, Peer, Process, ServerFile, Telemetry, World, wait_until,
+};
 
 /// The whole way: a gateway and a server that serves it.
 pub(crate) struct Site {
