@@ -63,6 +63,8 @@ pub const RING_ENTRIES: u32 = 1024;
 pub const LINGER: Duration = Duration::from_secs(2);
 /// Bytes that a peer may still send to a connection that lingers, before it is closed regardless.
 pub const MAX_LINGER_LEN: usize = 256 * 1024;
+/// Descriptors beside those of connections: rings, listeners, signal connections, telemetry, the log.
+pub const DESCRIPTOR_RESERVE: usize = 256;
 /// How long a worker waits before it accepts again after descriptors ran out.
 pub const ACCEPT_RETRY: Duration = Duration::from_millis(100);
 

@@ -82,7 +82,11 @@ pub fn start_signal<In: Message + 'static, Out: Message>(
     let reader = Rc::clone(&wire);
     tokio_uring::spawn(async move {
         let reason = read(&reader, parts.unread, link, &events).await;
-        reader.abort();
+        if reason == CloseReason::Finished {
+            reader.close();
+        } else {
+            reader.abort();
+        }
         // Nobody listens any more where the control thread has ended.
         let _ = events.send((link, SignalEvent::Closed(reason))).await;
     });
@@ -111,8 +115,7 @@ impl<M: Message> SignalSender<M> {
 
     /// Ends the connection after what is queued; at once where the peer does not take that in time.
     fn close(&self) {
-        self.wire.closing.set(true);
-        self.wire.wake.notify_one();
+        self.wire.close();
         let wire = Rc::clone(&self.wire);
         tokio_uring::spawn(async move {
             tokio::time::sleep(LINGER).await;
@@ -129,6 +132,30 @@ pub fn end_signal<M: Message>(sender: &SignalSender<M>, reason: CloseReason) {
     }
 }
 
+/// Ends every signal connection of a process that stops, and waits until their peers know, or
+/// [`LINGER`] has passed.
+pub async fn end_all_signals<'s, In, Out: Message + 's>(
+    senders: impl IntoIterator<Item = &'s SignalSender<Out>>,
+    events: &mut mpsc::Receiver<(u64, SignalEvent<In>)>,
+) {
+    let mut open = 0;
+    for sender in senders {
+        sender.close();
+        open += 1;
+    }
+    let all_closed = async {
+        while open > 0 {
+            match events.recv().await {
+                Some((_, SignalEvent::Closed(_))) => open -= 1,
+                Some(_) => {}
+                None => return,
+            }
+        }
+    };
+    // Whoever is silent by then finds out by itself.
+    let _ = tokio::time::timeout(LINGER, all_closed).await;
+}
+
 impl Wire {
     fn seal_waiting(&self) -> Result<Vec<u8>, rustls::Error> {
         let mut bytes = self.records.take();
@@ -137,6 +164,12 @@ impl Wire {
             self.tls.borrow_mut().seal(&frames, &mut bytes)?;
         }
         Ok(bytes)
+    }
+
+    /// Has the writer end our direction, after what is queued.
+    fn close(&self) {
+        self.closing.set(true);
+        self.wake.notify_one();
     }
 
     /// Ends both tasks: an operation of the ring that waits on the socket returns.

@@ -17,7 +17,7 @@ use super::pages::GatewayPages;
 use crate::control::{Action, Dispatcher, DispatcherLimits, Event, LinkId};
 use crate::engine::{
     ControlLoop, Post, SignalEvent, SignalParts, SignalSender, StartError, Wakeup, WorkerThread,
-    end_signal, fill_random, start_signal,
+    end_all_signals, end_signal, fill_random, start_signal,
 };
 use crate::limits::{KEPT_MAIL_RETRY, MAILS_PER_TURN, MAX_SIGNAL_CONNECTIONS, SIGNAL_EVENTS};
 use crate::relay::{CloseReason, Party};
@@ -124,7 +124,11 @@ impl Control {
                     Wakeup::Drain => control.borrow_mut().drain(),
                     Wakeup::Stop => control.borrow_mut().stop(),
                     Wakeup::WorkersEnded(result) => {
-                        control.borrow_mut().say_farewell(&mails, &to_control);
+                        control.borrow_mut().read_last_mails(&mails, &to_control);
+                        let links = std::mem::take(&mut control.borrow_mut().links);
+                        let senders = links.values().map(|link| &link.sender);
+                        end_all_signals(senders, &mut link_events).await;
+                        info!("stopped");
                         return result;
                     }
                 },
@@ -244,7 +248,11 @@ impl Control {
         };
         end_signal(&sender, reason);
         let name = Arc::clone(&self.shared.servers[server]);
-        warn!(server = %name, %peer, %reason, "signal connection closed");
+        if reason == CloseReason::Finished {
+            info!(server = %name, %peer, %reason, "signal connection closed");
+        } else {
+            warn!(server = %name, %peer, %reason, "signal connection closed");
+        }
         let now = Instant::now();
         let record = ConnectionRecord {
             peer,
@@ -275,13 +283,12 @@ impl Control {
     }
 
     /// The workers' last mails are the records of what they ended.
-    fn say_farewell(
+    fn read_last_mails(
         &mut self,
         mails: &Receiver<ControlMail>,
         events: &mpsc::Sender<(u64, SignalEvent<FromServer>)>,
     ) {
         while self.read_mails(mails, events) {}
-        info!("stopped");
     }
 
     fn stop(&mut self) {

@@ -19,8 +19,8 @@ use super::pages::ServerPages;
 use super::signal::{self, Dialled};
 use crate::control::{GatewayAction, GatewayEvent, GatewayLink};
 use crate::engine::{
-    ControlLoop, Post, SignalEvent, SignalSender, StartError, Wakeup, WorkerThread, end_signal,
-    fill_random, instance_name, start_signal,
+    ControlLoop, Post, SignalEvent, SignalSender, StartError, Wakeup, WorkerThread,
+    end_all_signals, end_signal, fill_random, instance_name, start_signal,
 };
 use crate::limits::{
     DIAL_TIMEOUT, MAILS_PER_TURN, MAX_CACHED_HINTS, RESOLVE_INTERVAL, SIGNAL_EVENTS,
@@ -168,6 +168,9 @@ impl Control {
                     Wakeup::Stop => control.borrow_mut().stop(),
                     Wakeup::WorkersEnded(result) => {
                         while control.borrow_mut().read_mails(&mails) {}
+                        let open: Vec<_> = control.borrow_mut().take_open_links();
+                        let senders = open.iter().map(|open| &open.sender);
+                        end_all_signals(senders, &mut signal_events).await;
                         info!("stopped");
                         return result;
                     }
@@ -277,7 +280,12 @@ impl Control {
         link.attempt = u64::MAX;
         if let Some(open) = link.open.take() {
             end_signal(&open.sender, reason);
-            warn!(gateway = %self.shared.gateways[gateway], %reason, "signal connection closed");
+            let name = &self.shared.gateways[gateway];
+            if reason == CloseReason::Finished {
+                info!(gateway = %name, %reason, "signal connection closed");
+            } else {
+                warn!(gateway = %name, %reason, "signal connection closed");
+            }
         }
     }
 
@@ -392,6 +400,10 @@ impl Control {
         for worker in &mut self.workers {
             worker.send(WorkerMail::Drain);
         }
+    }
+
+    fn take_open_links(&mut self) -> Vec<Open> {
+        self.links.iter_mut().filter_map(|link| link.open.take()).collect()
     }
 
     fn stop(&mut self) {
