@@ -136,8 +136,6 @@ impl Control {
         // Signals are taken before anybody is told that there is something to signal.
         let mut wakeups = ControlLoop::new(threads, Arc::clone(&mail_came), drain_timeout)?;
         self.backends = backends::look_up(&shared.config, &Addresses::new()).await;
-        info!(workers = self.counters.len(), "server runs; dials its gateways");
-        notify::ready("dials its gateways");
         let control = Rc::new(RefCell::new(self));
         if let Some(listener) = telemetry {
             let listener =
@@ -149,6 +147,9 @@ impl Control {
         let (dialled, mut dials) = mpsc::channel(SIGNAL_EVENTS);
         let (signals, mut signal_events) = mpsc::channel(SIGNAL_EVENTS);
         let doors = Doors { dialled, signals };
+        let workers = control.borrow().counters.len();
+        info!(workers, "server runs; dials its gateways");
+        notify::ready("dials its gateways");
         loop {
             let due = control.borrow().next_timeout();
             tokio::select! {

@@ -107,8 +107,8 @@ fn alpn_chooses_the_backend() {
     let file = GatewayFile { echo: "alpn = [\"h2\", \"http/1.1\"]", ..GatewayFile::DEFAULT };
     let site = Site::with(&file, |world| {
         let mut server = ServerFile::new(world, &[("echo", h1.address)]);
-        server.services +=
-            &format!("[[services.by_alpn]]\nalpn = \"h2\"\nbackend = \"{}\"\n", h2.address);
+        server.services += "[[services.by_alpn]]\nalpn = \"h2\"\n";
+        server.services += &["backend = \"", &h2.address.to_string(), "\"\n"].concat();
         server
     });
     let own = site.world.credentials("laptop-7.test");

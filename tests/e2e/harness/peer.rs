@@ -120,14 +120,6 @@ impl Peer {
         ending
     }
 
-    /// Whether nothing comes for a while. A late byte escapes it: only for what must not be there.
-    pub(crate) fn is_quiet(&mut self) -> bool {
-        self.socket.set_read_timeout(Some(Duration::from_millis(100))).expect("a socket");
-        let quiet = self.read(&mut [0]).is_err_and(|error| error.kind() == ErrorKind::WouldBlock);
-        self.socket.set_read_timeout(Some(LONG)).expect("a socket");
-        quiet
-    }
-
     /// Ends its direction cleanly.
     pub(crate) fn end(&mut self) {
         if let Some(tls) = &mut self.tls {

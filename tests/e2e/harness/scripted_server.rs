@@ -17,7 +17,8 @@ use super::{LONG, Peer, World};
 pub(crate) struct ScriptedServer {
     pub(crate) gateway: SocketAddr,
     pub(crate) hello: GatewayHello,
-    config_of_data: Arc<dyn Fn(&Hint) -> Arc<ClientConfig> + Send + Sync>,
+    /// Of its data connections, but for the ALPN.
+    config: Arc<ClientConfig>,
     signal: Arc<Mutex<Peer>>,
     socket: TcpStream,
     heard: Receiver<to_server::Message>,
@@ -40,8 +41,8 @@ impl ScriptedServer {
         let (sender, heard) = channel();
         let reader = (Arc::clone(&signal), socket.try_clone().expect("a descriptor"));
         std::thread::spawn(move || listen(&reader.0, &reader.1, &sender));
-        let config_of_data = world.data_configs(name);
-        Self { gateway, hello, config_of_data, signal, socket, heard }
+        let config = world.server_client(name, vec![]);
+        Self { gateway, hello, config, signal, socket, heard }
     }
 
     pub(crate) fn say(&self, message: from_server::Message) {
@@ -73,8 +74,9 @@ impl ScriptedServer {
     /// A data connection to the worker of that invitation, which has claimed nothing yet.
     pub(crate) fn data_connection(&self, invitation: &Invitation) -> DataConnection {
         let hint = Hint { instance: self.hello.instance.clone(), worker: invitation.worker };
-        let config = (self.config_of_data)(&hint);
-        DataConnection(Peer::dial_tls(self.gateway, World::GATEWAY_NAME, &config))
+        let mut config = ClientConfig::clone(&self.config);
+        config.alpn_protocols = vec![alpn::DATA.to_vec(), hint.to_alpn()];
+        DataConnection(Peer::dial_tls(self.gateway, World::GATEWAY_NAME, &Arc::new(config)))
     }
 
     /// A data connection that has claimed that invitation and heard of its agent.

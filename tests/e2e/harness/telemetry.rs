@@ -1,8 +1,6 @@
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 
-use serde_json::Value;
-
 use super::{LONG, wait_until};
 
 /// The telemetry listener of a process.
@@ -42,13 +40,6 @@ impl Telemetry {
     /// Waits until a sample has this value.
     pub(crate) fn wait_for(self, sample: &str, value: u64) {
         wait_until(&format!("{sample} is {value}"), || self.metric(sample) == value);
-    }
-
-    /// The status page.
-    pub(crate) fn status(self) -> Value {
-        let page = self.page("/status").expect("the process runs");
-        let (_, body) = page.split_once("\r\n\r\n").expect("a body");
-        serde_json::from_str(body).expect("JSON")
     }
 
     /// `None` where nobody answers.

@@ -12,8 +12,7 @@ use tempfile::TempDir;
 use vestibule::config::Credentials;
 use vestibule::pki::{LEAF_DAYS, Leaf, Pki, Role, SubjectName};
 use vestibule::tls::{load_roots, provider};
-use vestibule::wire::alpn::{self, Hint};
-use vestibule::wire::{FromAgent, Open, from_agent};
+use vestibule::wire::{FromAgent, Open, alpn, from_agent};
 
 use super::{AgentFile, GatewayFile, Peer, Process, ServerFile, Telemetry};
 
@@ -189,19 +188,6 @@ impl World {
 
     pub(crate) fn server_client(&self, name: &str, alpn: Vec<Vec<u8>>) -> Arc<ClientConfig> {
         self.client(Some(&self.credentials(name)), alpn)
-    }
-
-    /// The configurations of a server's data connections.
-    pub(super) fn data_configs(
-        &self,
-        name: &str,
-    ) -> Arc<dyn Fn(&Hint) -> Arc<ClientConfig> + Send + Sync> {
-        let config = self.server_client(name, vec![]);
-        Arc::new(move |hint| {
-            let mut config = ClientConfig::clone(&config);
-            config.alpn_protocols = vec![alpn::DATA.to_vec(), hint.to_alpn()];
-            Arc::new(config)
-        })
     }
 
     /// The device, as a program that knows nothing of us.
