@@ -139,6 +139,32 @@ pub const LISTED_SESSIONS: usize = 50;
 /// [`MAX_SERVICES`] names on each of [`MAX_SIGNAL_CONNECTIONS`]: 64 × 256 × (63 + 3) = 1.1 MB.
 pub const MAX_STATUS_LEN: usize = 4 * 1024 * 1024;
 
+// ---- demo ----
+
+/// Time for each process of the demo to start, and for the first signal connection. On a busy machine
+/// with a build beside it, 3 s were seen.
+pub const DEMO_START_TIMEOUT: Duration = Duration::from_secs(30);
+/// Time for each process of the demo to end after SIGTERM; then it is killed.
+pub const DEMO_STOP_TIMEOUT: Duration = Duration::from_secs(2);
+/// Time for the agents of the demo to finish what they are at when it ends.
+pub const DEMO_FINISH_TIMEOUT: Duration = Duration::from_secs(1);
+/// Between two looks at a process of the demo that starts or ends.
+pub const DEMO_LOOK_INTERVAL: Duration = Duration::from_millis(20);
+/// Between two pictures of the demo: as often as a person can read it.
+pub const DEMO_REFRESH_INTERVAL: Duration = Duration::from_secs(1);
+/// Time for one visit of an agent of the demo, some eight requests: longer is an error.
+pub const DEMO_VISIT_TIMEOUT: Duration = Duration::from_secs(30);
+/// Bytes that the demo's backend sends at most for one request: enough to watch a bulk transfer.
+pub const DEMO_MAX_DOWNLOAD_LEN: u64 = 100_000_000_000;
+/// Connections to the demo's backend at once: its own few agents, and a load generator beside them.
+pub const DEMO_BACKEND_CONNECTIONS: usize = 1024;
+/// Callers that the page of the demo's backend lists: further ones are served and not listed.
+pub const DEMO_LISTED_CALLERS: usize = 50;
+/// Bytes at the end of each log that a failed demo prints.
+pub const DEMO_LOG_TAIL_LEN: u64 = 2000;
+/// Bytes of the page at `/metrics` that the demo reads.
+pub const DEMO_MAX_METRICS_LEN: usize = 1024 * 1024;
+
 // ---- configuration: a default and a range for each number ----
 
 /// Bytes of a configuration file. A thousand services fit; a device file named by mistake does not.

@@ -81,6 +81,10 @@ struct RoleOptions {
     /// The configuration
     #[arg(long, value_name = "FILE")]
     config: PathBuf,
+    /// Ends with its parent, which has this process id: how the demo leaves nothing behind
+    #[cfg(feature = "demo")]
+    #[arg(long, value_name = "PID", hide = true)]
+    with_parent: Option<u32>,
 }
 
 #[derive(Debug, Args)]
@@ -136,20 +140,17 @@ impl CommandLine {
         match self.command {
             Command::Gateway(options) => {
                 let _log = start_log()?;
-                role::gateway(&options.config)
+                role::gateway(&options)
             }
             Command::Server(options) => {
                 let _log = start_log()?;
-                role::server(&options.config)
+                role::server(&options)
             }
             Command::Agent(options) => {
                 let _log = start_log()?;
-                role::agent(&options.config)
+                role::agent(&options)
             }
-            Command::Demo(options) => {
-                let _log = start_log()?;
-                role::demo(&options)
-            }
+            Command::Demo(options) => role::demo(&options, self.log, self.log_filter),
             #[cfg(feature = "pki")]
             Command::Pki(command) => Ok(vestibule::pki::run(command)?),
             Command::Check(options) => check::run(&options),

@@ -1,13 +1,12 @@
 //! Starts the roles. Each is there or says that this package was built without it.
 
-use std::path::Path;
-
 use vestibule::config::Role;
 #[cfg(any(feature = "gateway", feature = "server", feature = "agent"))]
 use vestibule::config::{self, Checked, Problems};
+use vestibule::telemetry::log::LogFormat;
 
-use super::DemoOptions;
 use super::failure::Failure;
+use super::{DemoOptions, RoleOptions};
 
 /// The subcommand that runs a role.
 pub(super) fn word(role: Role) -> &'static str {
@@ -26,43 +25,64 @@ pub(super) fn parse(name: &str) -> Result<Role, &'static str> {
 }
 
 #[cfg(feature = "gateway")]
-pub(super) fn gateway(file: &Path) -> Result<(), Failure> {
-    Ok(vestibule::gateway::run(checked(config::read_gateway(file))?)?)
+pub(super) fn gateway(options: &RoleOptions) -> Result<(), Failure> {
+    #[cfg(feature = "demo")]
+    follow_parent(options)?;
+    Ok(vestibule::gateway::run(checked(config::read_gateway(&options.config))?)?)
 }
 
 #[cfg(feature = "server")]
-pub(super) fn server(file: &Path) -> Result<(), Failure> {
-    Ok(vestibule::server::run(checked(config::read_server(file))?)?)
+pub(super) fn server(options: &RoleOptions) -> Result<(), Failure> {
+    #[cfg(feature = "demo")]
+    follow_parent(options)?;
+    Ok(vestibule::server::run(checked(config::read_server(&options.config))?)?)
 }
 
 #[cfg(feature = "agent")]
-pub(super) fn agent(file: &Path) -> Result<(), Failure> {
-    Ok(vestibule::agent::start(checked(config::read_agent(file))?)?)
+pub(super) fn agent(options: &RoleOptions) -> Result<(), Failure> {
+    #[cfg(feature = "demo")]
+    follow_parent(options)?;
+    Ok(vestibule::agent::start(checked(config::read_agent(&options.config))?)?)
 }
 
 #[cfg(feature = "demo")]
-pub(super) fn demo(options: &DemoOptions) -> Result<(), Failure> {
-    Ok(vestibule::demo::run(vestibule::demo::Options { duration: options.duration })?)
+pub(super) fn demo(
+    options: &DemoOptions,
+    log_format: LogFormat,
+    log_filter: Option<String>,
+) -> Result<(), Failure> {
+    let duration = options.duration;
+    Ok(vestibule::demo::run(&vestibule::demo::Options { duration, log_format, log_filter })?)
 }
 
 #[cfg(not(feature = "gateway"))]
-pub(super) fn gateway(_file: &Path) -> Result<(), Failure> {
+pub(super) fn gateway(_options: &RoleOptions) -> Result<(), Failure> {
     Err(Failure::BuiltWithout("gateway"))
 }
 
 #[cfg(not(feature = "server"))]
-pub(super) fn server(_file: &Path) -> Result<(), Failure> {
+pub(super) fn server(_options: &RoleOptions) -> Result<(), Failure> {
     Err(Failure::BuiltWithout("server"))
 }
 
 #[cfg(not(feature = "agent"))]
-pub(super) fn agent(_file: &Path) -> Result<(), Failure> {
+pub(super) fn agent(_options: &RoleOptions) -> Result<(), Failure> {
     Err(Failure::BuiltWithout("agent"))
 }
 
 #[cfg(not(feature = "demo"))]
-pub(super) fn demo(_options: &DemoOptions) -> Result<(), Failure> {
+pub(super) fn demo(
+    _options: &DemoOptions,
+    _log_format: LogFormat,
+    _log_filter: Option<String>,
+) -> Result<(), Failure> {
     Err(Failure::BuiltWithout("demo"))
+}
+
+/// A process of the demo ends when the demo does, however that ends.
+#[cfg(feature = "demo")]
+fn follow_parent(options: &RoleOptions) -> Result<(), Failure> {
+    Ok(options.with_parent.map_or(Ok(()), vestibule::demo::follow_parent)?)
 }
 
 /// A configuration that may be used; its warnings go to the log.

@@ -51,30 +51,40 @@ pub enum FetchError {
 
 /// Fetches `/status` from the telemetry listener at `address`.
 pub async fn fetch(address: SocketAddr) -> Result<Status, FetchError> {
-    let answer = tokio::time::timeout(TELEMETRY_TIMEOUT, exchange(address)).await;
+    let body = fetch_page(address, "/status", MAX_STATUS_LEN).await?;
+    serde_json::from_slice(&body)
+        .map_err(|error| FetchError::Foreign { address, reason: error.to_string() })
+}
+
+/// Fetches any page of at most `max_len` bytes from the telemetry listener at `address`.
+pub(crate) async fn fetch_page(
+    address: SocketAddr,
+    path: &str,
+    max_len: usize,
+) -> Result<Bytes, FetchError> {
+    let answer = tokio::time::timeout(TELEMETRY_TIMEOUT, exchange(address, path, max_len)).await;
     answer.unwrap_or(Err(FetchError::Silent { address }))
 }
 
-async fn exchange(address: SocketAddr) -> Result<Status, FetchError> {
+async fn exchange(address: SocketAddr, path: &str, max_len: usize) -> Result<Bytes, FetchError> {
     let foreign = |reason: String| FetchError::Foreign { address, reason };
     let stream = TcpStream::connect(address)
         .await
         .map_err(|source| FetchError::Unreachable { address, source })?;
     let (mut sender, connection) =
         http1::handshake(TokioIo::new(stream)).await.map_err(|error| foreign(error.to_string()))?;
-    let request = Request::get("/status")
+    let request = Request::get(path)
         .header(HOST, address.to_string())
         .body(Empty::<Bytes>::new())
-        .expect("the address is a valid header value");
+        .expect("an address and a path of ours are valid");
     let answer = async {
         let response =
             sender.send_request(request).await.map_err(|error| foreign(error.to_string()))?;
         if response.status() != StatusCode::OK {
-            return Err(foreign(format!("it answers /status with {}", response.status())));
+            return Err(foreign(format!("it answers {path} with {}", response.status())));
         }
-        let body = Limited::new(response.into_body(), MAX_STATUS_LEN).collect().await;
-        let body = body.map_err(|error| foreign(error.to_string()))?.to_bytes();
-        serde_json::from_slice(&body).map_err(|error| foreign(error.to_string()))
+        let body = Limited::new(response.into_body(), max_len).collect().await;
+        Ok(body.map_err(|error| foreign(error.to_string()))?.to_bytes())
     };
     drive(connection, answer).await
 }

@@ -10,6 +10,8 @@ use serde::{Deserialize, Serialize};
 
 pub use client::{FetchError, fetch};
 pub use page::render;
+#[cfg(feature = "demo")]
+pub(crate) use {client::fetch_page, page::bytes, page::grouped, page::micros};
 
 use super::counters::WorkerCounters;
 

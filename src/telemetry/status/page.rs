@@ -190,7 +190,7 @@ fn counted(count: u64, noun: &str) -> String {
 }
 
 /// `1234567` as `1,234,567`.
-fn grouped(number: u64) -> String {
+pub(crate) fn grouped(number: u64) -> String {
     let digits = number.to_string();
     let mut text = String::new();
     for (index, digit) in digits.chars().enumerate() {
@@ -202,11 +202,11 @@ fn grouped(number: u64) -> String {
     text
 }
 
-fn bytes(count: u64) -> String {
+pub(crate) fn bytes(count: u64) -> String {
     scaled(count, 1000, &["bytes", "kB", "MB", "GB", "TB", "PB", "EB"])
 }
 
-fn micros(us: u64) -> String {
+pub(crate) fn micros(us: u64) -> String {
     scaled(us, 1000, &["µs", "ms", "s"])
 }
 
