@@ -101,7 +101,8 @@ impl Body for Pattern {
 
 /// Printable, so that `curl` may show it on a terminal.
 fn period() -> Bytes {
-    (0..PERIOD).map(|i| if i % 64 == 63 { b'\n' } else { b'!' + (i * i % 89) as u8 }).collect()
+    let printable = (b'!'..b'z').cycle();
+    printable.take(PERIOD).enumerate().map(|(i, b)| if i % 64 == 63 { b'\n' } else { b }).collect()
 }
 
 #[cfg(test)]

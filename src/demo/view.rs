@@ -1,6 +1,7 @@
 //! What the viewer reads: figures in, text out. No line is wider than a terminal of 80 columns,
 //! unless a path is long.
 
+use std::fmt::Write;
 use std::path::Path;
 use std::time::Duration;
 
@@ -29,7 +30,7 @@ pub(super) struct Scene {
 pub(super) fn picture(addresses: &Addresses) -> String {
     let Addresses { tls, plain, backend, .. } = addresses;
     let (tls, plain) = (tls.to_string(), plain.to_string());
-    let mut picture = format!(
+    let picture = format!(
         "\x20 internet                       DMZ               firewall  LAN
   laptop-1, -2, -3 --- TLS ----> gateway              |
   kiosk, by an agent - TLS ----> {tls:<15} <----|---- server ---> backend
@@ -39,7 +40,7 @@ An arrow points the way a connection is opened: none is opened into the LAN.
     );
     if !addresses.taken.is_empty() {
         let taken = addresses.taken.iter().map(u16::to_string).collect::<Vec<_>>().join(", ");
-        picture += &format!("Usual ports taken ({taken}): others were chosen.\n");
+        return picture + "Usual ports taken (" + &taken + "): others were chosen.\n";
     }
     picture
 }
@@ -87,9 +88,12 @@ verified     up {}, down {}; errors: {}
     if let Some(sockets) = figures.sockets {
         let open = sockets.accepted + sockets.opened;
         let (opened, most) = (sockets.opened, scene.most_opened);
-        text += &format!(
-            "gateway      {open} connections open, of which it opened itself: {opened} (ever seen: {most})\n"
-        );
+        writeln!(
+            text,
+            "gateway      {open} connections open, of which it opened itself: {opened} (ever seen: \
+             {most})"
+        )
+        .expect("a String takes all that is written to it");
     }
     let seconds = scene.elapsed.as_secs();
     text + &format!("{seconds} s so far; Ctrl-C ends it\n")
@@ -135,7 +139,8 @@ Summary, after {:.1} s
     );
     if figures.sockets.is_some() {
         let most = scene.most_opened;
-        text += &format!("  gateway      opened itself: {most} connections (/proc, each second)\n");
+        writeln!(text, "  gateway      opened itself: {most} connections (/proc, each second)")
+            .expect("a String takes all that is written to it");
     }
     text
 }
@@ -177,7 +182,7 @@ mod tests {
 
     fn scene() -> Scene {
         Scene {
-            elapsed: Duration::from_millis(3_600_000),
+            elapsed: Duration::from_secs(3600),
             figures: Figures {
                 live: 5,
                 sessions: 123_456,
