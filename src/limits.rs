@@ -19,9 +19,9 @@ pub const TICKET_LEN: usize = 16;
 
 // ---- TLS ----
 
-/// Ciphertext that a handshake may hold while it waits for more, in bytes: one record of the largest
-/// size, and what came with it in the same read. A client's chain of certificates is cut to records.
-pub const MAX_HANDSHAKE_BUFFER_LEN: usize = 34 * 1024;
+/// Bytes of a record or a handshake message that wait for their rest, in one connection: a client's
+/// chain of certificates of two full records.
+pub const MAX_PENDING_LEN: usize = 2 * MAX_RECORD_LEN;
 /// Largest ClientHello, in bytes of records. Browsers send about 2 KB with a post-quantum key share.
 pub const MAX_CLIENT_HELLO_LEN: usize = 16 * 1024;
 /// Largest TLS record with its header (RFC 8446 §5.2): 5 + 2^14 + 256.
@@ -63,6 +63,8 @@ pub const RING_ENTRIES: u32 = 1024;
 pub const LINGER: Duration = Duration::from_secs(2);
 /// Bytes that a peer may still send to a connection that lingers, before it is closed regardless.
 pub const MAX_LINGER_LEN: usize = 256 * 1024;
+/// Descriptors beside those of connections: rings, listeners, signal connections, telemetry, the log.
+pub const DESCRIPTOR_RESERVE: usize = 256;
 /// How long a worker waits before it accepts again after descriptors ran out.
 pub const ACCEPT_RETRY: Duration = Duration::from_millis(100);
 
@@ -187,8 +189,9 @@ const fn range(default: u64, min: u64, max: u64) -> Range {
 pub const WORKERS: Range = range(0, 0, 256);
 /// `max_connections` of a gateway or server, over all workers.
 pub const MAX_CONNECTIONS: Range = range(20_000, 16, 1_000_000);
-/// `max_handshakes`: TLS handshakes in flight, over all workers. Each holds up to 40 KB.
-pub const MAX_HANDSHAKES: Range = range(1_000, 4, 100_000);
+/// `max_handshakes`: TLS connections that are not admitted yet, over all workers, those of servers
+/// included. Each holds up to 40 KB. A fleet of 2,000 that dials at once has this many.
+pub const MAX_HANDSHAKES: Range = range(4_096, 4, 100_000);
 /// `max_waiting`: agents that wait for a server, over all workers.
 pub const MAX_WAITING: Range = range(4_096, 1, 100_000);
 /// `admission_timeout_ms`: from accept to admitted.

@@ -241,10 +241,17 @@ fn termination() -> io::Result<impl Future<Output = ()>> {
 
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut hangup = signal(SignalKind::hangup())?;
     Ok(async move {
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
+        loop {
+            tokio::select! {
+                _ = terminate.recv() => return,
+                _ = interrupt.recv() => return,
+                // Unhandled, the signal would end the process and all its sessions.
+                _ = hangup.recv() => tracing::warn!(
+                    target: TARGET, "SIGHUP ignored: a new configuration needs a restart"
+                ),
+            }
         }
     })
 }

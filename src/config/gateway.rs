@@ -89,7 +89,7 @@ pub(super) enum Selection<'t> {
 fn listener<'t>(table: &Table<'t>) -> WrittenListener<'t> {
     let name = table.required("name", "\"internet\"").and_then(|field| field.parse(value::name));
     let addresses = table
-        .required("addresses", "[\"[::]:13000\"]")
+        .required("addresses", "[\"0.0.0.0:13000\", \"[::]:13000\"]")
         .and_then(|field| field.parse_nonempty(value::listen_address))
         .unwrap_or_default();
     let kind = table.choice("kind", &[("tls", true), ("plain", false)]);

@@ -119,20 +119,18 @@ impl Callers {
     }
 
     fn page(&self, caller: &Caller) -> String {
-        let you = match caller {
+        let greeting = match caller {
             Caller::Agent { device: Some(device), address } => format!(
                 "You are the device {device}, at {address}: the gateway has verified it, and \
                  asked the server to fetch you."
             ),
             Caller::Agent { device: None, address } => {
-                format!("You are an agent without TLS, at {address}. You may be anyone.")
+                format!("You are an agent without TLS at {address}. You may be anyone.")
             }
             Caller::Direct => "You did not come through the gateway.".to_owned(),
         };
-        let mut page = format!(
-            "This is a backend in the LAN.\n{you}\n\n\
-             who                        sessions     sent here  fetched from here\n"
-        );
+        let mut page = format!("This is a backend in the LAN.\n{greeting}\n");
+        page += "\nwho                        sessions     sent here  fetched from here\n";
         for (name, Seen { sessions, received, sent }) in &self.seen {
             let (sessions, received, sent) = (grouped(*sessions), bytes(*received), bytes(*sent));
             writeln!(page, "{name:<25}  {sessions:>8}  {received:>12}  {sent:>17}")

@@ -101,9 +101,8 @@ impl Body for Pattern {
 
 /// Printable, so that `curl` may show it on a terminal.
 fn period() -> Bytes {
-    let letters: Vec<u8> = (b'!'..=b'~').collect();
-    let byte = |i: usize| if i % 64 == 63 { b'\n' } else { letters[i * i % letters.len()] };
-    (0..PERIOD).map(byte).collect()
+    let printable = (b'!'..b'z').cycle();
+    printable.take(PERIOD).enumerate().map(|(i, b)| if i % 64 == 63 { b'\n' } else { b }).collect()
 }
 
 #[cfg(test)]

@@ -13,6 +13,7 @@ use super::threads::{StartError, WorkerThread};
 pub struct ControlLoop {
     terminate: Signal,
     interrupt: Signal,
+    hangup: Signal,
     mail: Arc<Notify>,
     second: Interval,
     workers: JoinSet<Result<(), StartError>>,
@@ -35,6 +36,8 @@ pub enum Wakeup {
     Due,
     /// A second has passed.
     Second,
+    /// SIGHUP: whoever sends it means a reload.
+    Hangup,
     /// SIGTERM or SIGINT: no new sessions from now on.
     Drain,
     /// The time for draining is over, or a second signal came: end what lives.
@@ -57,6 +60,7 @@ impl ControlLoop {
         Ok(Self {
             terminate: signal(SignalKind::terminate()).map_err(StartError::Kernel)?,
             interrupt: signal(SignalKind::interrupt()).map_err(StartError::Kernel)?,
+            hangup: signal(SignalKind::hangup()).map_err(StartError::Kernel)?,
             mail,
             second: interval(Duration::from_secs(1)),
             workers: threads,
@@ -75,6 +79,7 @@ impl ControlLoop {
             biased;
             _ = self.terminate.recv() => self.signalled(),
             _ = self.interrupt.recv() => self.signalled(),
+            _ = self.hangup.recv() => Wakeup::Hangup,
             () = self.mail.notified() => Wakeup::Mail,
             () = until(due) => Wakeup::Due,
             () = until(drained) => self.stop(),

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use socket2::SockRef;
 
-use crate::limits::{MAX_HANDSHAKE_BUFFER_LEN, MAX_RECORD_LEN, READ_AHEAD_LEN, RECEIVE_LEN};
+use crate::limits::{MAX_PENDING_LEN, MAX_RECORD_LEN, READ_AHEAD_LEN, RECEIVE_LEN};
 use crate::relay::{CloseReason, Failure, Party};
 use crate::tls::{Alert, TlsConnection, handshake_failure, looks_like_tls};
 use crate::uring::Readiness;
@@ -21,7 +21,7 @@ pub struct Scratch {
 
 impl Default for Scratch {
     fn default() -> Self {
-        let incoming = vec![0; RECEIVE_LEN + MAX_RECORD_LEN].into_boxed_slice();
+        let incoming = vec![0; MAX_PENDING_LEN + RECEIVE_LEN].into_boxed_slice();
         Self { incoming, plain: Vec::new(), outgoing: Vec::new() }
     }
 }
@@ -31,8 +31,6 @@ pub struct Leg {
     socket: TcpStream,
     tls: Option<TlsConnection>,
     readiness: Readiness,
-    /// The beginning of a record whose rest has not come.
-    inbox: Vec<u8>,
     /// Payload that came before anybody wanted it: with the last bytes of the handshake.
     unread: Vec<u8>,
     /// What the socket did not take.
@@ -70,7 +68,6 @@ impl Leg {
             socket,
             tls: None,
             readiness: Readiness::default(),
-            inbox: Vec::new(),
             unread: Vec::new(),
             outbox: Vec::new(),
             write_side: WriteSide::Open,
@@ -78,10 +75,9 @@ impl Leg {
         }
     }
 
-    /// Begins TLS; `seen` is what was already received of it.
-    pub fn begin_tls(&mut self, tls: TlsConnection, seen: Vec<u8>) {
+    /// Begins TLS. The handshake goes on with [`Leg::handshake`].
+    pub fn begin_tls(&mut self, tls: TlsConnection) {
         self.tls = Some(tls);
-        self.inbox = seen;
     }
 
     /// The TLS of this leg, if it has any.
@@ -90,8 +86,8 @@ impl Leg {
     }
 
     /// Gives up the leg for its parts: socket, TLS, and payload that nobody read yet.
-    pub fn into_parts(self) -> (TcpStream, Option<TlsConnection>, Vec<u8>, Vec<u8>) {
-        (self.socket, self.tls, self.inbox, self.unread)
+    pub fn into_parts(self) -> (TcpStream, Option<TlsConnection>, Vec<u8>) {
+        (self.socket, self.tls, self.unread)
     }
 
     /// The socket, for its addresses and options.
@@ -137,52 +133,42 @@ impl Leg {
         self.recv(&mut scratch.incoming[..MAX_RECORD_LEN])
     }
 
-    /// Advances the handshake as far as it goes now. `Ok(true)` once it is over.
-    pub fn handshake(&mut self, scratch: &mut Scratch) -> Result<bool, HandshakeError> {
+    /// Advances the handshake as far as it goes now. `seen` is what was received before TLS began.
+    /// `Ok(true)` once it is over.
+    pub fn handshake(
+        &mut self,
+        scratch: &mut Scratch,
+        seen: &[u8],
+    ) -> Result<bool, HandshakeError> {
         scratch.plain.clear();
-        let mut bytes_came = self.step_handshake(0, scratch)?;
-        while bytes_came && self.tls.as_ref().is_some_and(TlsConnection::is_handshaking) {
-            let start = self.inbox.len();
+        scratch.incoming[..seen.len()].copy_from_slice(seen);
+        // Also without new bytes: whoever dials speaks first.
+        self.step_handshake(seen.len(), scratch)?;
+        while self.tls.as_ref().is_some_and(TlsConnection::is_handshaking) {
+            let start = self.tls.as_ref().map_or(0, |tls| tls.copy_pending(&mut scratch.incoming));
             let space = &mut scratch.incoming[start..start + MAX_RECORD_LEN];
             match self.recv(space).map_err(|_| HandshakeError::gone())? {
-                None => bytes_came = false,
+                None => break,
                 Some(0) => return Err(HandshakeError::gone()),
-                Some(len) => {
-                    self.step_handshake(len, scratch)?;
-                }
+                Some(len) => self.step_handshake(start + len, scratch)?,
             }
         }
         self.unread.extend_from_slice(&scratch.plain);
         Ok(!self.tls.as_ref().is_some_and(TlsConnection::is_handshaking))
     }
 
-    /// Feeds the inbox and `len` bytes behind it in the scratch buffer to TLS, and sends its answer.
-    /// Returns whether to go on.
-    fn step_handshake(
-        &mut self,
-        len: usize,
-        scratch: &mut Scratch,
-    ) -> Result<bool, HandshakeError> {
-        let Some(tls) = &mut self.tls else { return Ok(false) };
-        let kept = self.inbox.len();
-        scratch.incoming[..kept].copy_from_slice(&self.inbox);
-        let incoming = &mut scratch.incoming[..kept + len];
+    /// Feeds the first `len` bytes of the scratch buffer to TLS, and sends its answer.
+    fn step_handshake(&mut self, len: usize, scratch: &mut Scratch) -> Result<(), HandshakeError> {
+        let Some(tls) = &mut self.tls else { return Ok(()) };
         scratch.outgoing.clear();
-        let result = tls.process(incoming, &mut scratch.plain, &mut scratch.outgoing);
-        if let Ok(used) = result {
-            self.inbox = incoming[used..].to_vec();
-        }
-        let sent = send(&self.socket, &mut self.readiness, &mut self.outbox, &scratch.outgoing);
+        let Scratch { incoming, plain, outgoing } = scratch;
+        let result = tls.process(&mut incoming[..len], plain, outgoing);
+        let sent = send(&self.socket, &mut self.readiness, &mut self.outbox, outgoing);
         result.map_err(|error| HandshakeError {
             reason: handshake_failure(&error),
             detail: Some(error.to_string()),
         })?;
-        sent.map_err(|_| HandshakeError::gone())?;
-        if self.inbox.len() > MAX_HANDSHAKE_BUFFER_LEN - MAX_RECORD_LEN {
-            let detail = Some("a handshake message larger than allowed".to_owned());
-            return Err(HandshakeError { reason: CloseReason::HandshakeFailed, detail });
-        }
-        Ok(true)
+        sent.map_err(|_| HandshakeError::gone())
     }
 
     /// Receives once. After [`Received::Payload`] the bytes are in [`Scratch::payload`].
@@ -224,19 +210,17 @@ impl Leg {
         if tls.peer_has_closed() {
             return Ok(Received::End);
         }
-        let kept = self.inbox.len();
-        scratch.incoming[..kept].copy_from_slice(&self.inbox);
+        let kept = tls.copy_pending(&mut scratch.incoming);
         let Some(len) = self.recv(&mut scratch.incoming[kept..kept + RECEIVE_LEN])? else {
             return Ok(Received::Nothing);
         };
         let Some(tls) = &mut self.tls else { return Ok(Received::Nothing) };
-        let incoming = &mut scratch.incoming[..kept + len];
         scratch.outgoing.clear();
-        let result = tls.process(incoming, &mut scratch.plain, &mut scratch.outgoing);
+        let Scratch { incoming, plain, outgoing } = scratch;
+        let result = tls.process(&mut incoming[..kept + len], plain, outgoing);
         let closed = tls.peer_has_closed();
-        send(&self.socket, &mut self.readiness, &mut self.outbox, &scratch.outgoing)?;
-        let used = result.map_err(|_| Failure::Corrupt)?;
-        self.inbox = incoming[used..].to_vec();
+        send(&self.socket, &mut self.readiness, &mut self.outbox, outgoing)?;
+        result.map_err(|_| Failure::Corrupt)?;
         match (scratch.plain.is_empty(), closed) {
             // The end that came with the payload is reported by the next receive.
             (false, _) => Ok(Received::Payload),

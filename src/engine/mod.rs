@@ -19,8 +19,11 @@ pub use leg::{HandshakeError, Leg, MessageError, Received, Scratch, connect_resu
 pub use listener::{ListenError, dial, listen};
 pub use mailbox::{Post, Wake, queue};
 pub use session::{Moved, Session};
-pub use signal::{SignalEvent, SignalParts, SignalSender, Stalled, start_signal};
+pub use signal::{
+    SignalEvent, SignalParts, SignalSender, Stalled, end_all_signals, end_signal, start_signal,
+};
 pub use threads::{
-    StartError, WorkerThread, bind_telemetry, fill_random, instance_name, run_control, start_worker,
+    StartError, WorkerThread, bind_telemetry, fill_random, instance_name, raise_descriptor_limit,
+    run_control, start_worker,
 };
 pub use worker::{CoreOf, Role, Worker};

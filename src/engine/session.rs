@@ -48,9 +48,9 @@ pub(super) fn run(
     scratch: &mut Scratch,
     now: Instant,
 ) -> Turn {
-    // Also while nothing is received from that leg, because the other does not take it.
+    // A receive would tell, but nothing is received while the other leg is blocked.
     for (side, leg) in [(Side::Outer, &*outer), (Side::Inner, &*inner)] {
-        if leg.readiness().failed && !leg.has_input() {
+        if leg.readiness().failed && relay.next_step(side).is_none() {
             return Turn::Over(relay.failed(side, Failure::Reset));
         }
     }
@@ -118,3 +118,6 @@ fn step(
         },
     }
 }
+
+#[cfg(test)]
+mod tests;

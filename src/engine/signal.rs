@@ -5,10 +5,12 @@ use std::io;
 use std::marker::PhantomData;
 use std::net::{Shutdown, TcpStream};
 use std::rc::Rc;
+use std::time::Duration;
 
+use socket2::SockRef;
 use tokio::sync::{Notify, mpsc};
 
-use crate::limits::{LINGER, MAX_RECORD_LEN, MAX_SIGNAL_BACKLOG_LEN};
+use crate::limits::{LINGER, MAX_PENDING_LEN, MAX_RECORD_LEN, MAX_SIGNAL_BACKLOG_LEN};
 use crate::relay::{CloseReason, Party};
 use crate::tls::TlsConnection;
 use crate::wire::{self, FrameDecoder, FrameError, Message};
@@ -19,8 +21,6 @@ pub struct SignalParts {
     pub socket: TcpStream,
     /// Established.
     pub tls: TlsConnection,
-    /// The beginning of a record.
-    pub inbox: Vec<u8>,
     /// Payload that came with the handshake.
     pub unread: Vec<u8>,
     /// Who is at the other end.
@@ -48,6 +48,8 @@ pub struct SignalSender<M> {
 
 struct Wire {
     stream: tokio_uring::net::TcpStream,
+    /// The same socket, for its options.
+    socket: TcpStream,
     tls: RefCell<TlsConnection>,
     /// Frames that are not sealed yet.
     frames: RefCell<Vec<u8>>,
@@ -67,6 +69,7 @@ pub fn start_signal<In: Message + 'static, Out: Message>(
     // Ring operations wait in the kernel, and not here.
     parts.socket.set_nonblocking(false)?;
     let wire = Rc::new(Wire {
+        socket: parts.socket.try_clone()?,
         stream: tokio_uring::net::TcpStream::from_std(parts.socket),
         tls: RefCell::new(parts.tls),
         frames: RefCell::default(),
@@ -78,8 +81,12 @@ pub fn start_signal<In: Message + 'static, Out: Message>(
     tokio_uring::spawn(write(Rc::clone(&wire)));
     let reader = Rc::clone(&wire);
     tokio_uring::spawn(async move {
-        let reason = read(&reader, parts.inbox, parts.unread, link, &events).await;
-        reader.abort();
+        let reason = read(&reader, parts.unread, link, &events).await;
+        if reason == CloseReason::Finished {
+            reader.close();
+        } else {
+            reader.abort();
+        }
         // Nobody listens any more where the control thread has ended.
         let _ = events.send((link, SignalEvent::Closed(reason))).await;
     });
@@ -98,16 +105,55 @@ impl<M: Message> SignalSender<M> {
         Ok(())
     }
 
+    /// Ends the connection with a reset: to a peer that is silent, a clean end would wait behind what
+    /// it never acknowledged, and a peer that only we can't hear would learn of it too late.
+    fn reset(&self) {
+        // Fails only where the connection is gone already.
+        let _ = SockRef::from(&self.wire.socket).set_linger(Some(Duration::ZERO));
+        self.wire.abort();
+    }
+
     /// Ends the connection after what is queued; at once where the peer does not take that in time.
-    pub fn close(&self) {
-        self.wire.closing.set(true);
-        self.wire.wake.notify_one();
+    fn close(&self) {
+        self.wire.close();
         let wire = Rc::clone(&self.wire);
         tokio_uring::spawn(async move {
             tokio::time::sleep(LINGER).await;
             wire.abort();
         });
     }
+}
+
+/// Ends a signal connection in the way that its peer can still hear.
+pub fn end_signal<M: Message>(sender: &SignalSender<M>, reason: CloseReason) {
+    match reason {
+        CloseReason::SignalSilent | CloseReason::SignalStalled => sender.reset(),
+        _ => sender.close(),
+    }
+}
+
+/// Ends every signal connection of a process that stops, and waits until their peers know, or
+/// [`LINGER`] has passed.
+pub async fn end_all_signals<'s, In, Out: Message + 's>(
+    senders: impl IntoIterator<Item = &'s SignalSender<Out>>,
+    events: &mut mpsc::Receiver<(u64, SignalEvent<In>)>,
+) {
+    let mut open = 0;
+    for sender in senders {
+        sender.close();
+        open += 1;
+    }
+    let all_closed = async {
+        while open > 0 {
+            match events.recv().await {
+                Some((_, SignalEvent::Closed(_))) => open -= 1,
+                Some(_) => {}
+                None => return,
+            }
+        }
+    };
+    // Whoever is silent by then finds out by itself.
+    let _ = tokio::time::timeout(LINGER, all_closed).await;
 }
 
 impl Wire {
@@ -118,6 +164,12 @@ impl Wire {
             self.tls.borrow_mut().seal(&frames, &mut bytes)?;
         }
         Ok(bytes)
+    }
+
+    /// Has the writer end our direction, after what is queued.
+    fn close(&self) {
+        self.closing.set(true);
+        self.wake.notify_one();
     }
 
     /// Ends both tasks: an operation of the ring that waits on the socket returns.
@@ -131,7 +183,6 @@ impl Wire {
 
 async fn read<In: Message>(
     wire: &Wire,
-    mut inbox: Vec<u8>,
     unread: Vec<u8>,
     link: u64,
     events: &mpsc::Sender<(u64, SignalEvent<In>)>,
@@ -139,6 +190,7 @@ async fn read<In: Message>(
     let mut decoder = FrameDecoder::default();
     let mut plain = unread;
     let mut buffer = vec![0; MAX_RECORD_LEN];
+    let mut incoming = vec![0; MAX_PENDING_LEN + MAX_RECORD_LEN];
     loop {
         let mut rest = &plain[..];
         loop {
@@ -162,14 +214,18 @@ async fn read<In: Message>(
         buffer = returned;
         match result {
             Ok(0) => return CloseReason::Truncated(wire.party),
-            Ok(len) => inbox.extend_from_slice(&buffer[..len]),
+            Ok(len) => {
+                let mut tls = wire.tls.borrow_mut();
+                let kept = tls.copy_pending(&mut incoming);
+                incoming[kept..kept + len].copy_from_slice(&buffer[..len]);
+                let mut records = wire.records.borrow_mut();
+                if tls.process(&mut incoming[..kept + len], &mut plain, &mut records).is_err() {
+                    return CloseReason::Corrupt(wire.party);
+                }
+            }
             Err(_) => return CloseReason::Reset(wire.party),
         }
-        let mut records = wire.records.borrow_mut();
-        match wire.tls.borrow_mut().process(&mut inbox, &mut plain, &mut records) {
-            Ok(used) => drop(inbox.drain(..used)),
-            Err(_) => return CloseReason::Corrupt(wire.party),
-        }
+        let records = wire.records.borrow();
         if !records.is_empty() {
             wire.wake.notify_one();
         }

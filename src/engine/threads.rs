@@ -8,11 +8,14 @@ use std::sync::mpsc::Receiver;
 use std::thread;
 
 use aws_lc_rs::rand;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use thiserror::Error;
 use tokio::sync::oneshot;
+use tracing::warn;
 
 use super::core::WorkerSettings;
 use super::worker::{Role, Worker};
+use crate::limits::DESCRIPTOR_RESERVE;
 use crate::telemetry::counters::WorkerCounters;
 use crate::uring::{RingError, Waker};
 
@@ -92,6 +95,22 @@ pub fn run_control<T>(control: impl Future<Output = T>) -> T {
     tokio_uring::builder()
         .uring_builder(tokio_uring::uring_builder().setup_coop_taskrun().setup_single_issuer())
         .start(control)
+}
+
+/// Lets the process have as many descriptors as its hard limit allows, and warns where that is not
+/// enough for what the configuration promises (`getrlimit(2)`).
+pub fn raise_descriptor_limit(wanted: usize) {
+    let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
+    // Fails only above the hard limit, which this is not.
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum });
+    let wanted = (wanted + DESCRIPTOR_RESERVE) as u64;
+    if let Some(allowed) = maximum.filter(|&allowed| allowed < wanted) {
+        warn!(
+            allowed,
+            wanted,
+            "fewer descriptors than connections: raise LimitNOFILE (or ulimit -n), or lower the limits"
+        );
+    }
 }
 
 /// A listener for the telemetry pages, to be served on the control thread.

@@ -178,16 +178,14 @@ impl GatewayWorker {
         if let Some(Stage::Claimed { claim, .. }) = core.stage(token) {
             let claim = *claim;
             // The server finds out by the reset; there is no message for it after the header.
-            self.fail(core, claim.data, CloseReason::AgentLeft);
-            core.reset(claim.data);
+            self.abort(core, claim.data, CloseReason::AgentLeft);
             self.control.send(ControlMail::Released { invitation: claim.invitation });
         } else {
             let agent = self.agent_ref(token);
             self.control.send(ControlMail::Leave { agent });
         }
         self.tickets.forget(token.to_bits());
-        self.fail(core, token, reason);
-        core.reset(token);
+        self.abort(core, token, reason);
     }
 
     /// Ends the connection of an agent that gets no session, and tells it in its own way.
@@ -211,9 +209,9 @@ impl GatewayWorker {
             Speech::Tls => connection.leg.end_with_alert(Alert::from(refusal)),
             Speech::Plain => Err(Failure::Reset),
         };
-        self.fail(core, token, reason);
-        if told.is_err() {
-            core.reset(token);
+        match told {
+            Ok(()) => self.fail(core, token, reason),
+            Err(_) => self.abort(core, token, reason),
         }
     }
 

@@ -17,7 +17,7 @@ use super::pages::GatewayPages;
 use crate::control::{Action, Dispatcher, DispatcherLimits, Event, LinkId};
 use crate::engine::{
     ControlLoop, Post, SignalEvent, SignalParts, SignalSender, StartError, Wakeup, WorkerThread,
-    fill_random, start_signal,
+    end_all_signals, end_signal, fill_random, start_signal,
 };
 use crate::limits::{KEPT_MAIL_RETRY, MAILS_PER_TURN, MAX_SIGNAL_CONNECTIONS, SIGNAL_EVENTS};
 use crate::relay::{CloseReason, Party};
@@ -96,7 +96,6 @@ impl Control {
         threads: Vec<WorkerThread>,
         telemetry: Option<TcpListener>,
     ) -> Result<(), StartError> {
-        self.announce();
         let drain_timeout = self.shared.config.limits.drain_timeout;
         let control = Rc::new(RefCell::new(self));
         if let Some(listener) = telemetry {
@@ -106,7 +105,9 @@ impl Control {
             tokio::task::spawn_local(http::serve(listener, pages));
         }
         let (to_control, mut link_events) = mpsc::channel(SIGNAL_EVENTS);
+        // Signals are taken before anybody is told that there is something to signal.
         let mut wakeups = ControlLoop::new(threads, Arc::clone(&mail_came), drain_timeout)?;
+        control.borrow().announce();
         loop {
             let due = control.borrow().dispatcher.next_timeout();
             tokio::select! {
@@ -118,10 +119,16 @@ impl Control {
                     }
                     Wakeup::Due => control.borrow_mut().time_passed(),
                     Wakeup::Second => control.borrow_mut().ledger.tick(Instant::now()),
+                    // Unhandled, the signal would end the process and all its sessions.
+                    Wakeup::Hangup => warn!("SIGHUP ignored: a new configuration needs a restart"),
                     Wakeup::Drain => control.borrow_mut().drain(),
                     Wakeup::Stop => control.borrow_mut().stop(),
                     Wakeup::WorkersEnded(result) => {
-                        control.borrow_mut().say_farewell(&mails, &to_control);
+                        control.borrow_mut().read_last_mails(&mails, &to_control);
+                        let links = std::mem::take(&mut control.borrow_mut().links);
+                        let senders = links.values().map(|link| &link.sender);
+                        end_all_signals(senders, &mut link_events).await;
+                        info!("stopped");
                         return result;
                     }
                 },
@@ -195,10 +202,10 @@ impl Control {
         now: Instant,
         events: mpsc::Sender<(u64, SignalEvent<FromServer>)>,
     ) {
-        let Signal { socket, peer, tls, inbox, unread, allowed, accepted, listener } = signal;
+        let Signal { socket, peer, tls, unread, allowed, accepted, listener } = signal;
         let link = self.next_link;
         self.next_link += 1;
-        let parts = SignalParts { socket, tls, inbox, unread, party: Party::Server };
+        let parts = SignalParts { socket, tls, unread, party: Party::Server };
         let server = &self.shared.config.servers.allow[allowed];
         match start_signal(parts, link, events) {
             Ok(sender) => {
@@ -239,9 +246,13 @@ impl Control {
         else {
             return;
         };
-        sender.close();
+        end_signal(&sender, reason);
         let name = Arc::clone(&self.shared.servers[server]);
-        warn!(server = %name, %peer, %reason, "signal connection closed");
+        if reason == CloseReason::Finished {
+            info!(server = %name, %peer, %reason, "signal connection closed");
+        } else {
+            warn!(server = %name, %peer, %reason, "signal connection closed");
+        }
         let now = Instant::now();
         let record = ConnectionRecord {
             peer,
@@ -272,13 +283,12 @@ impl Control {
     }
 
     /// The workers' last mails are the records of what they ended.
-    fn say_farewell(
+    fn read_last_mails(
         &mut self,
         mails: &Receiver<ControlMail>,
         events: &mpsc::Sender<(u64, SignalEvent<FromServer>)>,
     ) {
         while self.read_mails(mails, events) {}
-        info!("stopped");
     }
 
     fn stop(&mut self) {

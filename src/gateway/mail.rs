@@ -58,8 +58,6 @@ pub(super) struct Signal {
     pub(super) socket: TcpStream,
     pub(super) peer: SocketAddr,
     pub(super) tls: TlsConnection,
-    /// The beginning of a record.
-    pub(super) inbox: Vec<u8>,
     /// Payload that came with the handshake.
     pub(super) unread: Vec<u8>,
     /// Index into the allow-list.

@@ -20,7 +20,7 @@ use crate::control::Tickets;
 use crate::engine::{self, ListenError, Post, StartError, WorkerSettings};
 use crate::relay::RelayLimits;
 use crate::telemetry::counters::WorkerCounters;
-use crate::tls::{CredentialError, ListenerRoles, file_expiry, listener_roles};
+use crate::tls::{CredentialError, ListenerRoles, file_expiry, listener_roles, warn_of_key_file};
 use crate::uring::Waker;
 use control::Control;
 use worker::GatewayWorker;
@@ -61,7 +61,10 @@ impl Shared {
             ListenerKind::Plain { .. } => Ok(None),
         });
         let certificates = config.listeners.iter().filter_map(|listener| match &listener.kind {
-            ListenerKind::Tls { credentials, .. } => file_expiry(&credentials.certificate),
+            ListenerKind::Tls { credentials, .. } => {
+                warn_of_key_file(&credentials.key);
+                file_expiry(&credentials.certificate)
+            }
             ListenerKind::Plain { .. } => None,
         });
         Ok(Self {
@@ -79,6 +82,7 @@ impl Shared {
 /// Runs a gateway until a signal ends it. The calling thread becomes the control thread.
 pub fn run(config: GatewayConfig) -> Result<(), RunError> {
     let workers = config.workers;
+    engine::raise_descriptor_limit(config.limits.max_connections);
     let shared = Arc::new(Shared::new(config)?);
     let mut sockets = bind(&shared, workers)?;
     let telemetry = shared.config.telemetry.address.map(engine::bind_telemetry).transpose()?;

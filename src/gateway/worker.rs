@@ -68,7 +68,7 @@ impl engine::Role for GatewayWorker {
     fn ready(&mut self, core: &mut GatewayCore, token: Token) {
         match core.stage(token) {
             Some(Stage::Hello { .. }) => self.read_hello(core, token),
-            Some(Stage::Handshake { .. }) => self.advance_handshake(core, token),
+            Some(Stage::Handshake { .. }) => self.advance_handshake(core, token, &[]),
             Some(Stage::Request { .. }) => self.read_request(core, token),
             Some(Stage::Waiting(_) | Stage::Claimed { .. }) => self.watch_waiting(core, token),
             Some(Stage::Claiming { .. }) => self.read_claim(core, token),
@@ -90,7 +90,7 @@ impl engine::Role for GatewayWorker {
 
     fn handed_over(&mut self, _: &mut GatewayCore, connection: Connection<Stage>, stage: Stage) {
         let Connection { leg, opened, peer, .. } = connection;
-        let (socket, tls, inbox, unread) = leg.into_parts();
+        let (socket, tls, unread) = leg.into_parts();
         match (stage, tls) {
             (Stage::Transferring { worker, listener, seen }, _) => {
                 let transfer = Transfer { socket, peer, listener, seen, accepted: opened };
@@ -101,7 +101,6 @@ impl engine::Role for GatewayWorker {
                     socket,
                     peer,
                     tls,
-                    inbox,
                     unread,
                     allowed: server,
                     accepted: opened,
@@ -263,14 +262,14 @@ impl GatewayWorker {
         let stage = Stage::Handshake { listener, kind, sni: hello.sni.clone(), hello_at: core.now };
         core.enter(token, stage);
         if let Some(connection) = core.connection(token) {
-            connection.leg.begin_tls(tls, seen);
+            connection.leg.begin_tls(tls);
         }
-        self.advance_handshake(core, token);
+        self.advance_handshake(core, token, &seen);
     }
 
-    fn advance_handshake(&mut self, core: &mut GatewayCore, token: Token) {
+    fn advance_handshake(&mut self, core: &mut GatewayCore, token: Token, seen: &[u8]) {
         let Some((connection, scratch)) = core.with_scratch(token) else { return };
-        match connection.leg.handshake(scratch) {
+        match connection.leg.handshake(scratch, seen) {
             Ok(false) => {}
             Ok(true) => self.established(core, token),
             Err(HandshakeError { reason, detail }) => {
@@ -283,62 +282,72 @@ impl GatewayWorker {
     }
 
     fn established(&mut self, core: &mut GatewayCore, token: Token) {
+        let Some(connection) = core.connection(token) else { return };
+        let certificate = connection.leg.tls().and_then(TlsConnection::peer_certificate);
+        // A certificate without a usable name proves nothing that a rule could mention.
+        let Ok(identity) = certificate.map(Identity::of).transpose() else {
+            return self.fail(core, token, CloseReason::CertificateUntrusted);
+        };
+        match core.stage(token) {
+            Some(Stage::Handshake { kind: Kind::Signal | Kind::Data, .. }) => {
+                self.welcome_server(core, token, identity.as_ref());
+            }
+            Some(Stage::Handshake { .. }) => self.welcome_agent(core, token, identity.as_ref()),
+            _ => {}
+        }
+    }
+
+    fn welcome_server(
+        &mut self,
+        core: &mut GatewayCore,
+        token: Token,
+        identity: Option<&Identity>,
+    ) {
+        let allowed =
+            identity.and_then(|server| admission::allowed_server(&self.shared.config, server));
+        let Some(server) = allowed else {
+            return self.fail(core, token, CloseReason::CertificateNotAllowed);
+        };
+        match core.take_stage(token) {
+            Some(Stage::Handshake { listener, kind: Kind::Signal, .. }) => {
+                self.handshakes -= 1;
+                core.hand_over(token, Stage::Signalling { listener, server });
+            }
+            Some(Stage::Handshake { listener, .. }) => {
+                let decoder = FrameDecoder::default();
+                core.enter(token, Stage::Claiming { listener, server, decoder });
+                self.read_claim(core, token);
+            }
+            _ => {}
+        }
+    }
+
+    fn welcome_agent(&mut self, core: &mut GatewayCore, token: Token, identity: Option<&Identity>) {
+        let now = core.now;
         let Some(Stage::Handshake { listener, kind, sni, hello_at }) = core.take_stage(token)
         else {
             return;
         };
-        let now = core.now;
         let Some(connection) = core.connection(token) else { return };
-        let tls = connection.leg.tls();
-        let certificate = tls.and_then(TlsConnection::peer_certificate);
-        let Ok(identity) = certificate.map(Identity::of).transpose() else {
-            core.enter(token, Stage::Handshake { listener, kind, sni, hello_at });
-            return self.fail(core, token, CloseReason::CertificateUntrusted);
-        };
         let mut stages = Stages::default();
         stages.set(Stretch::AcceptToHello, hello_at - connection.opened);
         stages.set(Stretch::Handshake, now - hello_at);
-        let alpn = tls.and_then(TlsConnection::alpn).unwrap_or_default();
-        let visitor = |speaks| Visitor {
+        let alpn = connection.leg.tls().and_then(TlsConnection::alpn).unwrap_or_default();
+        let visitor = Visitor {
             listener,
             address: connection.peer,
             accepted: connection.opened,
-            speaks,
-            device: identity.as_ref().map(|identity| identity.name().into()),
-            sni: sni.clone(),
+            speaks: if kind == Kind::Agent { Speech::Messages } else { Speech::Tls },
+            device: identity.map(|identity| identity.name().into()),
+            sni,
             alpn: String::from_utf8_lossy(alpn).into_owned(),
             stages,
         };
-        match kind {
-            Kind::Agent => {
-                let visitor = visitor(Speech::Messages);
-                core.enter(token, Stage::Request { visitor, decoder: FrameDecoder::default() });
-                self.read_request(core, token);
-            }
-            Kind::Foreign(service) => {
-                let visitor = visitor(Speech::Tls);
-                self.admit(core, token, visitor, service, identity.as_ref());
-            }
-            Kind::Signal | Kind::Data => {
-                let allowed = identity
-                    .as_ref()
-                    .and_then(|server| admission::allowed_server(&self.shared.config, server));
-                let stage = match (allowed, &kind) {
-                    (None, _) => {
-                        core.enter(token, Stage::Handshake { listener, kind, sni, hello_at });
-                        return self.fail(core, token, CloseReason::CertificateNotAllowed);
-                    }
-                    (Some(server), Kind::Signal) => {
-                        self.handshakes -= 1;
-                        return core.hand_over(token, Stage::Signalling { listener, server });
-                    }
-                    (Some(server), _) => {
-                        Stage::Claiming { listener, server, decoder: FrameDecoder::default() }
-                    }
-                };
-                core.enter(token, stage);
-                self.read_claim(core, token);
-            }
+        if let Kind::Foreign(service) = kind {
+            self.admit(core, token, visitor, service, identity);
+        } else {
+            core.enter(token, Stage::Request { visitor, decoder: FrameDecoder::default() });
+            self.read_request(core, token);
         }
     }
 
@@ -355,10 +364,26 @@ impl GatewayWorker {
         reason: CloseReason,
     ) {
         let Some(connection) = core.connection(token) else { return };
-        let (peer, opened) = (connection.peer, connection.opened);
         let sent = answer.is_empty() || connection.leg.send_raw(answer).is_ok();
-        let Some(stage) = core.take_stage(token) else { return };
-        let Some(listener) = stage.listener() else { return };
+        if self.record_end(core, token, reason) {
+            if sent { core.linger(token) } else { core.reset(token) }
+        }
+    }
+
+    /// Ends a connection that is no session with a reset and nothing before it: a peer that is cut
+    /// off must not take that for a clean end.
+    pub(super) fn abort(&mut self, core: &mut GatewayCore, token: Token, reason: CloseReason) {
+        if self.record_end(core, token, reason) {
+            core.reset(token);
+        }
+    }
+
+    /// Takes the connection out of its stage and writes its one record; false where it has none.
+    fn record_end(&mut self, core: &mut GatewayCore, token: Token, reason: CloseReason) -> bool {
+        let Some(connection) = core.connection(token) else { return false };
+        let (peer, opened) = (connection.peer, connection.opened);
+        let Some(stage) = core.take_stage(token) else { return false };
+        let Some(listener) = stage.listener() else { return false };
         if stage.is_before_admission() {
             self.handshakes -= 1;
         }
@@ -366,8 +391,7 @@ impl GatewayWorker {
         let proven = proven.or_else(|| stage.server().map(|server| self.proven_server(server)));
         let service = stage.service().map(|service| Arc::clone(&self.shared.services[service]));
         self.record_connection(core, listener, peer, opened, proven, service, reason);
-        let broken = matches!(reason, CloseReason::Reset(_) | CloseReason::ConnectionsFull);
-        if sent && !broken { core.linger(token) } else { core.reset(token) }
+        true
     }
 
     fn proven_server(&self, server: usize) -> (Party, Arc<str>) {
@@ -413,8 +437,7 @@ impl GatewayWorker {
             }
         }
         for token in core.connection_tokens() {
-            self.fail(core, token, CloseReason::DrainTimeout);
-            core.reset(token);
+            self.abort(core, token, CloseReason::DrainTimeout);
         }
     }
 }

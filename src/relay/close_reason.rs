@@ -17,6 +17,12 @@ pub enum Party {
     Local,
 }
 
+impl Party {
+    /// Everyone.
+    pub const ALL: [Self; 5] =
+        [Self::Agent, Self::Server, Self::Gateway, Self::Backend, Self::Local];
+}
+
 /// Why a session, or a connection that did not become one, ended. Each ends exactly once, with one of
 /// these: the same word in log, metric and status.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -88,6 +94,14 @@ macro_rules! by_party {
 }
 
 impl CloseReason {
+    /// Every reason, with every party. Two of them may share a word.
+    pub fn all() -> impl Iterator<Item = Self> {
+        let of_a_party = [Self::Reset, Self::Truncated, Self::Corrupt];
+        let of_a_party = of_a_party.into_iter().flat_map(|reason| Party::ALL.map(reason));
+        let refused = RefusalReason::ALL.into_iter().map(Self::Refused);
+        ALONE.into_iter().chain(of_a_party).chain(refused)
+    }
+
     /// The one word for this reason.
     pub const fn word(self) -> &'static str {
         match self {
@@ -144,5 +158,50 @@ impl CloseReason {
 impl fmt::Display for CloseReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.word())
+    }
+}
+
+/// The reasons that hold nothing more.
+const ALONE: [CloseReason; 22] = [
+    CloseReason::Finished,
+    CloseReason::IdleTimeout,
+    CloseReason::HalfClosedTimeout,
+    CloseReason::DrainTimeout,
+    CloseReason::GatewayUnreachable,
+    CloseReason::AgentLeft,
+    CloseReason::AdmissionTimeout,
+    CloseReason::NotTls,
+    CloseReason::UnexpectedTls,
+    CloseReason::HandshakeFailed,
+    CloseReason::CertificateMissing,
+    CloseReason::CertificateExpired,
+    CloseReason::CertificateUntrusted,
+    CloseReason::CertificateNotAllowed,
+    CloseReason::ConnectionsFull,
+    CloseReason::HandshakesFull,
+    CloseReason::FrameInvalid,
+    CloseReason::MessageUnknown,
+    CloseReason::MessageUnexpected,
+    CloseReason::TicketInvalid,
+    CloseReason::SignalSilent,
+    CloseReason::SignalStalled,
+];
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+    use std::mem::discriminant;
+
+    use super::*;
+
+    #[test]
+    fn all_leaves_no_variant_out() {
+        let source = include_str!("close_reason.rs");
+        let (_, variants) = source.split_once("pub enum CloseReason {").expect("it is above");
+        let (variants, _) = variants.split_once("\n}\n").expect("it ends");
+        let is_variant = |line: &&str| line.trim_start().starts_with(char::is_uppercase);
+        let declared = variants.lines().filter(is_variant).count();
+        let listed: HashSet<_> = CloseReason::all().map(|reason| discriminant(&reason)).collect();
+        assert_eq!(listed.len(), declared);
     }
 }

@@ -19,8 +19,8 @@ use super::pages::ServerPages;
 use super::signal::{self, Dialled};
 use crate::control::{GatewayAction, GatewayEvent, GatewayLink};
 use crate::engine::{
-    ControlLoop, Post, SignalEvent, SignalSender, StartError, Wakeup, WorkerThread, fill_random,
-    instance_name, start_signal,
+    ControlLoop, Post, SignalEvent, SignalSender, StartError, Wakeup, WorkerThread,
+    end_all_signals, end_signal, fill_random, instance_name, start_signal,
 };
 use crate::limits::{
     DIAL_TIMEOUT, MAILS_PER_TURN, MAX_CACHED_HINTS, RESOLVE_INTERVAL, SIGNAL_EVENTS,
@@ -132,9 +132,10 @@ impl Control {
         telemetry: Option<TcpListener>,
     ) -> Result<(), StartError> {
         let shared = Arc::clone(&self.shared);
+        let drain_timeout = shared.config.drain_timeout;
+        // Signals are taken before anybody is told that there is something to signal.
+        let mut wakeups = ControlLoop::new(threads, Arc::clone(&mail_came), drain_timeout)?;
         self.backends = backends::look_up(&shared.config, &Addresses::new()).await;
-        info!(workers = self.counters.len(), "server runs; dials its gateways");
-        notify::ready("dials its gateways");
         let control = Rc::new(RefCell::new(self));
         if let Some(listener) = telemetry {
             let listener =
@@ -146,8 +147,9 @@ impl Control {
         let (dialled, mut dials) = mpsc::channel(SIGNAL_EVENTS);
         let (signals, mut signal_events) = mpsc::channel(SIGNAL_EVENTS);
         let doors = Doors { dialled, signals };
-        let drain_timeout = shared.config.drain_timeout;
-        let mut wakeups = ControlLoop::new(threads, Arc::clone(&mail_came), drain_timeout)?;
+        let workers = control.borrow().counters.len();
+        info!(workers, "server runs; dials its gateways");
+        notify::ready("dials its gateways");
         loop {
             let due = control.borrow().next_timeout();
             tokio::select! {
@@ -160,10 +162,15 @@ impl Control {
                     // Every link looks at its own clock below.
                     Wakeup::Due => control.borrow_mut().time_passed(),
                     Wakeup::Second => control.borrow_mut().ledger.tick(Instant::now()),
+                    // Unhandled, the signal would end the process and all its sessions.
+                    Wakeup::Hangup => warn!("SIGHUP ignored: a new configuration needs a restart"),
                     Wakeup::Drain => control.borrow_mut().drain(),
                     Wakeup::Stop => control.borrow_mut().stop(),
                     Wakeup::WorkersEnded(result) => {
                         while control.borrow_mut().read_mails(&mails) {}
+                        let open: Vec<_> = control.borrow_mut().take_open_links();
+                        let senders = open.iter().map(|open| &open.sender);
+                        end_all_signals(senders, &mut signal_events).await;
                         info!("stopped");
                         return result;
                     }
@@ -272,8 +279,13 @@ impl Control {
         link.hints.clear();
         link.attempt = u64::MAX;
         if let Some(open) = link.open.take() {
-            open.sender.close();
-            warn!(gateway = %self.shared.gateways[gateway], %reason, "signal connection closed");
+            end_signal(&open.sender, reason);
+            let name = &self.shared.gateways[gateway];
+            if reason == CloseReason::Finished {
+                info!(gateway = %name, %reason, "signal connection closed");
+            } else {
+                warn!(gateway = %name, %reason, "signal connection closed");
+            }
         }
     }
 
@@ -388,6 +400,10 @@ impl Control {
         for worker in &mut self.workers {
             worker.send(WorkerMail::Drain);
         }
+    }
+
+    fn take_open_links(&mut self) -> Vec<Open> {
+        self.links.iter_mut().filter_map(|link| link.open.take()).collect()
     }
 
     fn stop(&mut self) {

@@ -25,6 +25,7 @@ use crate::relay::RelayLimits;
 use crate::telemetry::counters::WorkerCounters;
 use crate::tls::{
     CredentialError, backend_config, client_config, file_expiry, load_credentials, load_roots,
+    warn_of_key_file,
 };
 use crate::uring::Waker;
 use crate::wire::alpn;
@@ -113,6 +114,9 @@ fn prepare(
 
 /// Runs a server until a signal ends it. The calling thread becomes the control thread.
 pub fn run(config: ServerConfig) -> Result<(), RunError> {
+    // A session is a data connection and a connection to its backend.
+    engine::raise_descriptor_limit(config.max_sessions * 2);
+    warn_of_key_file(&config.credentials.key);
     let shared = Arc::new(Shared::new(config)?);
     let workers = shared.config.workers;
     let telemetry = shared.config.telemetry.address.map(engine::bind_telemetry).transpose()?;

@@ -13,7 +13,7 @@ use tokio::net::TcpStream;
 
 use crate::config::HostPort;
 use crate::engine::SignalParts;
-use crate::limits::{MAX_HANDSHAKE_BUFFER_LEN, MAX_RECORD_LEN, PING_INTERVAL, SIGNAL_DEAD_AFTER};
+use crate::limits::{MAX_PENDING_LEN, MAX_RECORD_LEN, PING_INTERVAL, SIGNAL_DEAD_AFTER};
 use crate::relay::Party;
 use crate::tls::TlsConnection;
 use crate::wire::alpn;
@@ -67,27 +67,29 @@ async fn greet(
 ) -> Result<SignalParts, DialError> {
     tune(&stream);
     let mut tls = TlsConnection::client(config, name)?;
-    let (mut inbox, mut unread, mut outgoing) = (Vec::new(), Vec::new(), Vec::new());
-    let mut buffer = vec![0; MAX_RECORD_LEN];
+    let (mut unread, mut outgoing) = (Vec::new(), Vec::new());
+    let mut incoming = vec![0; MAX_PENDING_LEN + MAX_RECORD_LEN];
+    let mut filled = 0;
     loop {
-        let used = tls.process(&mut inbox, &mut unread, &mut outgoing);
+        let processed = tls.process(&mut incoming[..filled], &mut unread, &mut outgoing);
         stream.write_all(&outgoing).await.map_err(|_| DialError::Ended)?;
         outgoing.clear();
-        inbox.drain(..used?);
+        processed?;
         if !tls.is_handshaking() {
             break;
         }
-        let len = stream.read(&mut buffer).await.map_err(|_| DialError::Ended)?;
-        if len == 0 || inbox.len() + len > MAX_HANDSHAKE_BUFFER_LEN {
+        let kept = tls.copy_pending(&mut incoming);
+        let len = stream.read(&mut incoming[kept..]).await.map_err(|_| DialError::Ended)?;
+        if len == 0 {
             return Err(DialError::Ended);
         }
-        inbox.extend_from_slice(&buffer[..len]);
+        filled = kept + len;
     }
     if tls.alpn() != Some(alpn::SIGNAL) {
         return Err(DialError::NotAGateway);
     }
     let socket = stream.into_std().map_err(|_| DialError::Ended)?;
-    Ok(SignalParts { socket, tls, inbox, unread, party: Party::Gateway })
+    Ok(SignalParts { socket, tls, unread, party: Party::Gateway })
 }
 
 /// The kernel notices a dead peer as soon as our own pings do.

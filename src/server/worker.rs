@@ -137,7 +137,7 @@ impl ServerWorker {
         let tls = TlsConnection::client(Arc::clone(&order.tls), name);
         match (tls, core.connection(token)) {
             (Ok(tls), Some(connection)) => {
-                connection.leg.begin_tls(tls, Vec::new());
+                connection.leg.begin_tls(tls);
                 self.greet(core, token);
             }
             _ => self.data_failed(core, token, CloseReason::HandshakeFailed),
@@ -146,7 +146,7 @@ impl ServerWorker {
 
     fn greet(&mut self, core: &mut ServerCore, token: Token) {
         let Some((connection, scratch)) = core.with_scratch(token) else { return };
-        match connection.leg.handshake(scratch) {
+        match connection.leg.handshake(scratch, &[]) {
             Ok(false) => {}
             Ok(true) => self.claim(core, token),
             Err(error) => self.data_failed(core, token, error.reason),
@@ -322,7 +322,7 @@ impl ServerWorker {
         let connection = config.and_then(|(config, name)| TlsConnection::client(config, name).ok());
         match (connection, core.connection(token)) {
             (Some(tls), Some(connection)) => {
-                connection.leg.begin_tls(tls, Vec::new());
+                connection.leg.begin_tls(tls);
                 core.enter(token, Stage::Securing(delivery));
                 self.secure(core, token);
             }
@@ -332,7 +332,7 @@ impl ServerWorker {
 
     fn secure(&mut self, core: &mut ServerCore, token: Token) {
         let Some((connection, scratch)) = core.with_scratch(token) else { return };
-        let result = connection.leg.handshake(scratch);
+        let result = connection.leg.handshake(scratch, &[]);
         match result {
             Ok(false) => {}
             Ok(true) => {

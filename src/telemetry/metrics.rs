@@ -61,6 +61,9 @@ impl Snapshot {
     fn connections(&self, page: &mut Page) -> fmt::Result {
         let accepted = self.sum(|worker| worker.connections_accepted.get());
         page.counter("vestibule_connections_accepted", "Connections accepted", accepted)?;
+        let help = "Times that no connection could be accepted: out of descriptors or memory";
+        let failed = self.sum(|worker| worker.accepts_failed.get());
+        page.counter("vestibule_accepts_failed", help, failed)?;
         let open = self.sum(|worker| worker.connections_open.get());
         page.gauge("vestibule_connections", "Connections open, sessions included", open)?;
         let handshakes = self.sum(|worker| worker.handshakes_open.get());
@@ -224,6 +227,7 @@ mod tests {
         assert!(page.ends_with("\n# EOF\n"), "{page}");
         for family in [
             "vestibule_connections_accepted counter",
+            "vestibule_accepts_failed counter",
             "vestibule_connections gauge",
             "vestibule_handshakes gauge",
             "vestibule_connections_ended counter",

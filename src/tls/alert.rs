@@ -34,7 +34,6 @@ impl From<RefusalReason> for Alert {
 const ALERT: u8 = 21;
 const APPLICATION_DATA: u8 = 23;
 const FATAL: u8 = 2;
-const TAG_LEN: u8 = 16;
 
 impl Alert {
     /// The record of this alert before any keys are agreed.
@@ -43,10 +42,20 @@ impl Alert {
     }
 }
 
-/// The record of a protected alert (RFC 8446 §5.2). The secrets are of no use after it: the caller
-/// gave up the connection that they are from, so no sequence number is used twice.
+/// The record of a protected alert. The secrets are of no use after it: the caller gave up the
+/// connection that they are from, so no sequence number is used twice.
 pub(super) fn seal(
     alert: Alert,
+    sequence: u64,
+    secrets: &ConnectionTrafficSecrets,
+) -> Option<Vec<u8>> {
+    seal_record(ALERT, &[FATAL, alert as u8], sequence, secrets)
+}
+
+/// A protected record with a short payload (RFC 8446 §5.2).
+pub(super) fn seal_record(
+    content_type: u8,
+    payload: &[u8],
     sequence: u64,
     secrets: &ConnectionTrafficSecrets,
 ) -> Option<Vec<u8>> {
@@ -58,10 +67,9 @@ pub(super) fn seal(
     };
     let key = LessSafeKey::new(UnboundKey::new(algorithm, key.as_ref()).ok()?);
     let nonce = Nonce::assume_unique_for_key(cipher::Nonce::new(iv, sequence).0);
-    let mut inner = vec![FATAL, alert as u8, ALERT];
-    let header = [APPLICATION_DATA, 3, 3, 0, 3 + TAG_LEN];
+    let mut inner = [payload, &[content_type]].concat();
+    let len = u16::try_from(inner.len() + algorithm.tag_len()).ok()?.to_be_bytes();
+    let header = [APPLICATION_DATA, 3, 3, len[0], len[1]];
     key.seal_in_place_append_tag(nonce, Aad::from(header), &mut inner).ok()?;
-    let mut record = header.to_vec();
-    record.append(&mut inner);
-    Some(record)
+    Some([&header[..], &inner[..]].concat())
 }

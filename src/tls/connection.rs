@@ -9,14 +9,20 @@ use rustls::unbuffered::{
 use rustls::{ClientConfig, CommonState, Error, ServerConfig};
 
 use super::alert::{self, Alert};
+use crate::limits::MAX_PENDING_LEN;
 
-/// One end of a TLS connection as a state machine over byte slices: no socket, no buffer of its own.
+/// One end of a TLS connection as a state machine over byte slices, without a socket.
 ///
 /// Feed it with [`TlsConnection::process`]; whatever that appends to `outgoing` must be sent, in order
 /// and before anything sealed later.
 pub struct TlsConnection {
     end: End,
+    /// The beginning of a record or message whose rest has not come. rustls remembers places in
+    /// these bytes: each call must show it all of them again, or it panics.
+    pending: Vec<u8>,
     peer_closed: bool,
+    /// The error that ended it: rustls must not be asked for anything after one.
+    failed: Option<Error>,
 }
 
 enum End {
@@ -37,17 +43,29 @@ impl TlsConnection {
     /// The gateway's end.
     pub fn server(config: Arc<ServerConfig>) -> Result<Self, Error> {
         let connection = UnbufferedServerConnection::new(config)?;
-        Ok(Self { end: End::Server(Box::new(connection)), peer_closed: false })
+        Ok(Self::new(End::Server(Box::new(connection))))
     }
 
     /// The end that dials. Its ClientHello comes out of the first [`TlsConnection::process`].
     pub fn client(config: Arc<ClientConfig>, name: ServerName<'static>) -> Result<Self, Error> {
         let connection = UnbufferedClientConnection::new(config, name)?;
-        Ok(Self { end: End::Client(Box::new(connection)), peer_closed: false })
+        Ok(Self::new(End::Client(Box::new(connection))))
     }
 
-    /// Processes the whole records at the front of `incoming`; returns how many bytes they had. The
-    /// rest must be shown again, at the front, with more behind it. Payload is appended to `plain`.
+    fn new(end: End) -> Self {
+        Self { end, pending: Vec::new(), peer_closed: false, failed: None }
+    }
+
+    /// Copies what waits for its rest to the front of `space`, where the rest is to be put behind it;
+    /// returns its length. It is shorter than [`MAX_PENDING_LEN`].
+    pub fn copy_pending(&self, space: &mut [u8]) -> usize {
+        let len = self.pending.len();
+        space[..len].copy_from_slice(&self.pending);
+        len
+    }
+
+    /// Processes `incoming`: what was pending, and what came behind it. Payload is appended to
+    /// `plain`.
     ///
     /// After an error the connection is of no more use; the alert for the peer is in `outgoing`.
     pub fn process(
@@ -55,29 +73,25 @@ impl TlsConnection {
         incoming: &mut [u8],
         plain: &mut Vec<u8>,
         outgoing: &mut Vec<u8>,
-    ) -> Result<usize, Error> {
+    ) -> Result<(), Error> {
+        self.check()?;
         let mut used = 0;
         loop {
-            let rest = &mut incoming[used..];
-            let (discard, step) = match &mut self.end {
-                End::Server(connection) => {
-                    step(connection.process_tls_records(rest), plain, outgoing)
-                }
-                End::Client(connection) => {
-                    step(connection.process_tls_records(rest), plain, outgoing)
-                }
-            };
+            let (discard, step) = self.step(&mut incoming[used..], plain, outgoing);
             used += discard;
             match step {
                 Ok(Step::Continue) => {}
                 Ok(Step::PeerClosed) => self.peer_closed = true,
-                Ok(Step::Rest) => return Ok(used),
-                Err(error) => {
-                    self.append_alert(outgoing);
-                    return Err(error);
-                }
+                Ok(Step::Rest) => break,
+                Err(error) => return Err(self.fail(error, outgoing)),
             }
         }
+        self.pending = incoming[used..].to_vec();
+        if self.pending.len() > MAX_PENDING_LEN {
+            let error = Error::General("a message in more pieces than allowed".into());
+            return Err(self.fail(error, outgoing));
+        }
+        Ok(())
     }
 
     /// Appends the records that carry `plain`. The handshake must be over.
@@ -93,7 +107,7 @@ impl TlsConnection {
     /// Turns the connection into its last record: a fatal alert that says why. `None` before the
     /// handshake is over, when there are no keys for it.
     pub fn into_fatal_alert(self, alert: Alert) -> Option<Vec<u8>> {
-        if self.is_handshaking() {
+        if self.is_handshaking() || self.failed.is_some() {
             return None;
         }
         let secrets = match self.end {
@@ -131,40 +145,64 @@ impl TlsConnection {
         }
     }
 
-    fn write(&mut self, plain: &[u8], outgoing: &mut Vec<u8>, what: Sealed) -> Result<(), Error> {
-        loop {
-            let step = match &mut self.end {
-                End::Server(connection) => {
-                    write_step(connection.process_tls_records(&mut []).state, plain, outgoing, what)
-                }
-                End::Client(connection) => {
-                    write_step(connection.process_tls_records(&mut []).state, plain, outgoing, what)
-                }
-            };
-            match step? {
-                Step::Continue => {}
-                Step::PeerClosed => self.peer_closed = true,
-                Step::Rest => return Ok(()),
+    fn step(
+        &mut self,
+        incoming: &mut [u8],
+        plain: &mut Vec<u8>,
+        outgoing: &mut Vec<u8>,
+    ) -> (usize, Result<Step, Error>) {
+        match &mut self.end {
+            End::Server(connection) => {
+                step(connection.process_tls_records(incoming), plain, outgoing)
+            }
+            End::Client(connection) => {
+                step(connection.process_tls_records(incoming), plain, outgoing)
             }
         }
     }
 
-    fn append_alert(&mut self, outgoing: &mut Vec<u8>) {
-        let unused = &mut Vec::new();
-        // At most the alert itself and the flight before it; then the error comes again.
-        loop {
-            let (_, step) = match &mut self.end {
+    fn write(&mut self, plain: &[u8], outgoing: &mut Vec<u8>, what: Sealed) -> Result<(), Error> {
+        self.check()?;
+        let mut pending = std::mem::take(&mut self.pending);
+        let mut used = 0;
+        let result = loop {
+            let rest = &mut pending[used..];
+            let (discard, step) = match &mut self.end {
                 End::Server(connection) => {
-                    step(connection.process_tls_records(&mut []), unused, outgoing)
+                    write_step(connection.process_tls_records(rest), plain, outgoing, what)
                 }
                 End::Client(connection) => {
-                    step(connection.process_tls_records(&mut []), unused, outgoing)
+                    write_step(connection.process_tls_records(rest), plain, outgoing, what)
                 }
             };
-            if !matches!(step, Ok(Step::Continue)) {
-                return;
+            used += discard;
+            match step {
+                Ok(Step::Continue) => {}
+                Ok(Step::PeerClosed) => self.peer_closed = true,
+                Ok(Step::Rest) => break Ok(()),
+                Err(error) => break Err(error),
+            }
+        };
+        pending.drain(..used);
+        self.pending = pending;
+        result.map_err(|error| self.fail(error, outgoing))
+    }
+
+    fn check(&self) -> Result<(), Error> {
+        self.failed.clone().map_or(Ok(()), Err)
+    }
+
+    /// Appends the alert that rustls has for the peer, and gives the connection up.
+    fn fail(&mut self, error: Error, outgoing: &mut Vec<u8>) -> Error {
+        // While something waits to be sent, rustls does not look at the bytes that it is shown.
+        while self.common().wants_write() {
+            let (_, step) = self.step(&mut [], &mut Vec::new(), outgoing);
+            if step.is_err() {
+                break;
             }
         }
+        self.failed = Some(error.clone());
+        error
     }
 }
 
@@ -217,14 +255,15 @@ fn step<Data>(
 }
 
 fn write_step<Data>(
-    state: Result<ConnectionState<'_, '_, Data>, Error>,
+    status: UnbufferedStatus<'_, '_, Data>,
     plain: &[u8],
     outgoing: &mut Vec<u8>,
     what: Sealed,
-) -> Result<Step, Error> {
-    match state? {
-        ConnectionState::WriteTraffic(mut traffic) => {
-            append(outgoing, |space| {
+) -> (usize, Result<Step, Error>) {
+    let UnbufferedStatus { discard, state } = status;
+    let step = match state {
+        Ok(ConnectionState::WriteTraffic(mut traffic)) => {
+            let written = append(outgoing, |space| {
                 let written = match what {
                     Sealed::Payload => traffic.encrypt(plain, space),
                     Sealed::CloseNotify => traffic.queue_close_notify(space),
@@ -233,16 +272,13 @@ fn write_step<Data>(
                     EncryptError::InsufficientSize(missing) => Short::Of(missing),
                     EncryptError::EncryptExhausted => Short::Never(Error::EncryptError),
                 })
-            })?;
-            Ok(Step::Rest)
+            });
+            written.map(|()| Step::Rest)
         }
-        ConnectionState::BlockedHandshake => Err(Error::HandshakeNotComplete),
-        ConnectionState::Closed => Ok(Step::Rest),
-        state => {
-            let unused = &mut Vec::new();
-            step(UnbufferedStatus { discard: 0, state: Ok(state) }, unused, outgoing).1
-        }
-    }
+        Ok(ConnectionState::BlockedHandshake) => Err(Error::HandshakeNotComplete),
+        state => return step(UnbufferedStatus { discard, state }, &mut Vec::new(), outgoing),
+    };
+    (discard, step)
 }
 
 enum Short {
@@ -270,3 +306,6 @@ fn append(
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

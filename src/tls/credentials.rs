@@ -177,6 +177,13 @@ pub fn file_expiry(path: &Path) -> Option<(String, i64)> {
     Some((path.display().to_string(), expiry(&leaf)?))
 }
 
+/// Logs what [`key_file_warning`] says.
+pub fn warn_of_key_file(path: &Path) {
+    if let Some(warning) = key_file_warning(path) {
+        tracing::warn!("{warning}");
+    }
+}
+
 /// What to tell the operator about a key file that every user of the host can read or change.
 pub fn key_file_warning(path: &Path) -> Option<String> {
     #[cfg(unix)]

@@ -20,7 +20,7 @@ pub(crate) use credentials::date;
 pub(crate) use credentials::read_pem_file;
 pub use credentials::{
     CredentialError, expiry, file_expiry, key_file_warning, load_certificates, load_credentials,
-    load_roots,
+    load_roots, warn_of_key_file,
 };
 pub use failure::handshake_failure;
 pub use identity::{Identity, IdentityError};

@@ -197,7 +197,7 @@ max_connections = 1
         lines(gateway(text)),
         [
             "1:1 unknown key `wokers`; did you mean `workers`?",
-            "2:1 missing key `addresses`: write `addresses = [\"[::]:13000\"]`",
+            "2:1 missing key `addresses`: write `addresses = [\"0.0.0.0:13000\", \"[::]:13000\"]`",
             "4:1 unknown key `adress`; did you mean `addresses`?",
             "6:15 `certificate` takes text in quotes, not a number: \
              write `certificate = \"pki/host.crt\"`",

@@ -67,13 +67,13 @@ fn signal_connections(status: &Status) -> Vec<Row> {
 
 fn now(status: &Status) -> Vec<Row> {
     let waiting = status.waiting;
-    vec![
-        row(["sessions", &grouped(status.sessions.live)]),
-        row([
-            "agents waiting",
-            &format!("{} of {}", grouped(waiting.agents), grouped(waiting.bound)),
-        ]),
-    ]
+    let mut rows = vec![row(["sessions", &grouped(status.sessions.live)])];
+    // At a server nobody waits: that is the gateway's to show.
+    if waiting.bound > 0 {
+        let of = format!("{} of {}", grouped(waiting.agents), grouped(waiting.bound));
+        rows.push(row(["agents waiting", &of]));
+    }
+    rows
 }
 
 fn oldest_title(status: &Status) -> String {

@@ -1,0 +1,193 @@
+use std::io::{Read, Write};
+use std::net::{Shutdown, TcpListener, TcpStream};
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+use rustls::{ClientConnection, StreamOwned};
+use socket2::SockRef;
+
+use super::*;
+use crate::config::DeviceCertificates;
+use crate::relay::{CloseReason, Party, RelayLimits};
+use crate::tls::testing::{Authority, Folder, gateway_config};
+use crate::tls::{TlsConnection, client_config, listener_roles, load_roots};
+use crate::uring::Readiness;
+use crate::wire::alpn;
+
+const LIMITS: RelayLimits =
+    RelayLimits { idle_timeout: None, half_closed_timeout: Duration::from_secs(60) };
+
+/// A leg of ours and the blocking socket of its peer.
+fn leg() -> (Leg, TcpStream) {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("loopback");
+    let far = TcpStream::connect(listener.local_addr().expect("bound")).expect("connects");
+    let (near, _) = listener.accept().expect("accepts");
+    near.set_nonblocking(true).expect("a socket");
+    far.set_read_timeout(Some(Duration::from_secs(20))).expect("a socket");
+    (Leg::plain(near), far)
+}
+
+/// A session that is told of everything all the time, as if the ring had news of each socket.
+struct Pair {
+    outer: Leg,
+    inner: Leg,
+    relay: Relay,
+    moved: Moved,
+    scratch: Scratch,
+}
+
+impl Pair {
+    fn new(outer: Leg, inner: Leg) -> Self {
+        let relay = Relay::new(Party::Agent, Party::Server, LIMITS, Instant::now());
+        Self { outer, inner, relay, moved: Moved::default(), scratch: Scratch::default() }
+    }
+
+    fn turn(&mut self) -> Turn {
+        let Self { outer, inner, relay, moved, scratch } = self;
+        run(relay, moved, outer, inner, scratch, Instant::now())
+    }
+
+    /// Lets the session run until `done`, with news of both sockets before each turn.
+    fn run_until(&mut self, mut done: impl FnMut(&mut Self, Turn) -> bool) {
+        let news = Readiness { readable: true, writable: true, ..Readiness::default() };
+        let end = Instant::now() + Duration::from_secs(20);
+        loop {
+            self.outer.note(news);
+            self.inner.note(news);
+            let turn = self.turn();
+            if done(self, turn) {
+                return;
+            }
+            assert!(Instant::now() < end, "nothing came of it for 20 s");
+            thread::yield_now();
+        }
+    }
+}
+
+fn finished() -> Turn {
+    Turn::Over(Ending { reason: CloseReason::Finished, reset: false })
+}
+
+#[test]
+fn half_close_keeps_the_return_path_open() {
+    let ((outer, mut agent), (inner, mut server)) = (leg(), leg());
+    let mut pair = Pair::new(outer, inner);
+    agent.write_all(b"question").expect("sends");
+    agent.shutdown(Shutdown::Write).expect("ends its direction");
+    pair.run_until(|pair, _| pair.relay.has_ended(Side::Outer));
+    let mut heard = String::new();
+    pair.turn();
+    server.read_to_string(&mut heard).expect("up to the end");
+    assert_eq!(heard, "question");
+    server.write_all(b"answer").expect("the return path is open");
+    drop(server);
+    pair.run_until(|_, turn| turn == finished());
+    heard.clear();
+    agent.read_to_string(&mut heard).expect("up to the end");
+    assert_eq!((heard.as_str(), pair.moved), ("answer", Moved { inward: 8, outward: 6 }));
+}
+
+#[test]
+fn a_reader_that_stops_makes_the_writer_stop_and_loses_nothing() {
+    const LEN: usize = 64 << 20;
+    let ((outer, mut agent), (inner, mut server)) = (leg(), leg());
+    let mut pair = Pair::new(outer, inner);
+    let writer = thread::spawn(move || {
+        agent.write_all(&vec![7; LEN]).expect("all is taken in the end");
+        agent
+    });
+    pair.run_until(|pair, turn| {
+        assert!(pair.inner.outbox_len() <= RECEIVE_LEN, "no more than one receive is held");
+        turn == Turn::Waits && pair.inner.outbox_len() > 0
+    });
+    let stopped = pair.moved.inward;
+    assert!(stopped < LEN as u64, "the writer is held back");
+    let reader = thread::spawn(move || {
+        let mut buffer = Vec::new();
+        server.read_to_end(&mut buffer).expect("up to the end");
+        buffer
+    });
+    pair.run_until(|pair, _| pair.moved.inward == LEN as u64 && pair.inner.outbox_len() == 0);
+    drop(writer.join().expect("the writer ends"));
+    pair.run_until(|pair, _| pair.relay.has_ended(Side::Outer));
+    pair.turn();
+    assert_eq!(reader.join().expect("the reader ends").len(), LEN);
+}
+
+#[test]
+fn a_reset_is_seen_also_while_the_other_leg_is_blocked() {
+    let ((outer, mut agent), (inner, _server)) = (leg(), leg());
+    let mut pair = Pair::new(outer, inner);
+    let flood = agent.try_clone().expect("a socket");
+    let writer = thread::spawn(move || {
+        // Ends with the reset below.
+        let _ = agent.write_all(&vec![7; 64 << 20]);
+    });
+    pair.run_until(|pair, turn| turn == Turn::Waits && pair.inner.outbox_len() > 0);
+    SockRef::from(&flood).set_linger(Some(Duration::ZERO)).expect("a socket");
+    flood.shutdown(Shutdown::Both).expect("wakes the writer");
+    writer.join().expect("the writer ends");
+    drop(flood);
+    pair.outer.note(Readiness { failed: true, hung_up: true, ..Readiness::default() });
+    let reset = Ending { reason: CloseReason::Reset(Party::Agent), reset: true };
+    pair.run_until(|_, turn| turn == Turn::Over(reset));
+}
+
+#[test]
+fn a_close_notify_ends_a_direction_while_tcp_stays_open() {
+    let ((mut outer, far), (inner, mut server)) = (leg(), leg());
+    let folder = Folder::new();
+    let authority = Authority::new(&folder, "gateways-ca");
+    let name = "gateway.example.com";
+    let config = gateway_config(authority.issue(name), DeviceCertificates::None, &authority.file);
+    let roles = listener_roles(&config, 0).expect("good files");
+    outer.begin_tls(TlsConnection::server(roles.agent).expect("accepted"));
+    let roots = load_roots(&authority.file).expect("a CA");
+    let client = client_config(roots, None, vec![alpn::AGENT.to_vec()]).expect("accepted");
+    let server_name = name.try_into().expect("a DNS name");
+    let tls = ClientConnection::new(Arc::new(client), server_name).expect("accepted");
+    let mut scratch = Scratch::default();
+    let agent = thread::spawn(move || {
+        let mut agent = StreamOwned::new(tls, far);
+        agent.write_all(b"question").expect("sends");
+        agent.conn.send_close_notify();
+        agent.flush().expect("sends");
+        let mut heard = String::new();
+        agent.read_to_string(&mut heard).expect("up to a close_notify");
+        heard
+    });
+    while !outer.handshake(&mut scratch, &[]).expect("let in") {
+        outer.note(Readiness { readable: true, writable: true, ..Readiness::default() });
+    }
+    let mut pair = Pair::new(outer, inner);
+    pair.run_until(|pair, _| pair.relay.has_ended(Side::Outer));
+    pair.turn();
+    let mut heard = String::new();
+    server.read_to_string(&mut heard).expect("up to the end");
+    server.write_all(b"answer").expect("the return path is open");
+    drop(server);
+    pair.run_until(|_, turn| turn == finished());
+    assert_eq!((heard.as_str(), agent.join().expect("no panic").as_str()), ("question", "answer"));
+}
+
+#[test]
+fn an_end_that_came_with_payload_is_passed_on_without_further_news() {
+    let ((outer, mut agent), (inner, server)) = (leg(), leg());
+    let mut pair = Pair::new(outer, inner);
+    agent.write_all(b"all there is").expect("sends");
+    drop(agent);
+    let news =
+        Readiness { readable: true, writable: true, read_closed: true, ..Readiness::default() };
+    // Both are in the socket before the one piece of news.
+    while pair.outer.socket().peek(&mut [0; 32]).unwrap_or(0) == 0 {
+        thread::yield_now();
+    }
+    pair.outer.note(news);
+    pair.inner.note(Readiness { writable: true, ..Readiness::default() });
+    while !pair.relay.has_ended(Side::Outer) {
+        pair.turn();
+    }
+    drop(server);
+    assert_eq!(pair.moved.inward, 12);
+}

@@ -1,0 +1,293 @@
+use proptest::prelude::*;
+use rustls::{AlertDescription, ClientConnection};
+
+use super::*;
+use crate::config::DeviceCertificates;
+use crate::relay::CloseReason;
+use crate::tls::alert::seal_record;
+use crate::tls::testing::{Authority, Folder, gateway_config};
+use crate::tls::{
+    HelloError, HelloReader, client_config, handshake_failure, listener_roles, load_credentials,
+    load_roots,
+};
+use crate::wire::{RefusalReason, alpn};
+
+const NAME: &str = "gateway.example.com";
+
+/// A gateway's configuration for our own agent, and that of an agent that it lets in.
+fn configs() -> (Arc<ServerConfig>, Arc<ClientConfig>) {
+    configs_of(true)
+}
+
+fn configs_of(with_certificate: bool) -> (Arc<ServerConfig>, Arc<ClientConfig>) {
+    let folder = Folder::new();
+    let gateways = Authority::new(&folder, "gateways-ca");
+    let devices = Authority::new(&folder, "devices-ca");
+    let asked = DeviceCertificates::Required(devices.file.clone());
+    let config = gateway_config(gateways.issue(NAME), asked, &devices.file);
+    let roles = listener_roles(&config, 0).expect("good files");
+    let device = load_credentials(&devices.issue("pc-1.example.com")).expect("a pair");
+    let roots = load_roots(&gateways.file).expect("a CA");
+    let client =
+        client_config(roots, with_certificate.then_some(device), vec![alpn::AGENT.to_vec()]);
+    (roles.agent, Arc::new(client.expect("accepted")))
+}
+
+fn name() -> ServerName<'static> {
+    NAME.try_into().expect("a DNS name")
+}
+
+/// Our end of the wire, with what came out of it.
+struct Ours {
+    tls: TlsConnection,
+    plain: Vec<u8>,
+    outgoing: Vec<u8>,
+}
+
+impl Ours {
+    fn new(tls: TlsConnection) -> Self {
+        Self { tls, plain: vec![], outgoing: vec![] }
+    }
+
+    fn take(&mut self, bytes: &[u8]) -> Result<(), Error> {
+        let mut incoming = vec![0; self.tls.pending.len()];
+        self.tls.copy_pending(&mut incoming);
+        incoming.extend_from_slice(bytes);
+        self.tls.process(&mut incoming, &mut self.plain, &mut self.outgoing)
+    }
+}
+
+/// rustls's own end.
+fn give(peer: &mut ClientConnection, mut bytes: &[u8]) -> Result<Vec<u8>, Error> {
+    while !bytes.is_empty() {
+        peer.read_tls(&mut bytes).expect("a slice does not fail");
+        peer.process_new_packets()?;
+    }
+    Ok(sent(peer))
+}
+
+fn sent(peer: &mut ClientConnection) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    while peer.wants_write() {
+        peer.write_tls(&mut bytes).expect("a Vec grows as needed");
+    }
+    bytes
+}
+
+fn established() -> (Ours, ClientConnection) {
+    let (server, client) = configs();
+    let mut ours = Ours::new(TlsConnection::server(server).expect("accepted"));
+    let mut peer = ClientConnection::new(client, name()).expect("accepted");
+    let mut flight = sent(&mut peer);
+    while ours.tls.is_handshaking() || peer.is_handshaking() {
+        ours.take(&flight).expect("the peer is let in");
+        flight = give(&mut peer, &std::mem::take(&mut ours.outgoing)).expect("we are let in");
+    }
+    (ours, peer)
+}
+
+fn read(peer: &mut ClientConnection) -> Vec<u8> {
+    let mut payload = Vec::new();
+    // Ends with WouldBlock where there is no more, and keeps what it read.
+    let _ = std::io::Read::read_to_end(&mut peer.reader(), &mut payload);
+    payload
+}
+
+#[test]
+fn both_of_our_ends_understand_each_other() {
+    let (server, client) = configs();
+    let mut gateway = Ours::new(TlsConnection::server(server).expect("accepted"));
+    let mut agent = Ours::new(TlsConnection::client(client, name()).expect("accepted"));
+    agent.take(&[]).expect("the hello");
+    while gateway.tls.is_handshaking() || agent.tls.is_handshaking() {
+        gateway.take(&std::mem::take(&mut agent.outgoing)).expect("let in");
+        agent.take(&std::mem::take(&mut gateway.outgoing)).expect("let in");
+    }
+    assert_eq!(gateway.tls.alpn(), Some(alpn::AGENT));
+    assert!(gateway.tls.peer_certificate().is_some());
+    agent.tls.seal(b"question", &mut agent.outgoing).expect("sealed");
+    gateway.take(&std::mem::take(&mut agent.outgoing)).expect("opened");
+    assert_eq!(gateway.plain, b"question");
+}
+
+#[test]
+fn a_close_notify_ends_one_direction_only() {
+    let (mut ours, mut peer) = established();
+    peer.send_close_notify();
+    ours.take(&sent(&mut peer)).expect("a clean end");
+    assert!(ours.tls.peer_has_closed());
+    ours.tls.seal(b"answer", &mut ours.outgoing).expect("our direction is open");
+    ours.tls.seal_end(&mut ours.outgoing).expect("once");
+    give(&mut peer, &ours.outgoing).expect("opened");
+    assert_eq!(read(&mut peer), b"answer");
+}
+
+#[test]
+fn payload_that_comes_with_a_close_notify_is_not_lost() {
+    let (mut ours, mut peer) = established();
+    std::io::Write::write_all(&mut peer.writer(), b"last words").expect("buffered");
+    peer.send_close_notify();
+    ours.take(&sent(&mut peer)).expect("a clean end");
+    assert_eq!(ours.plain, b"last words");
+    assert!(ours.tls.peer_has_closed());
+}
+
+#[test]
+fn a_key_update_of_the_peer_is_answered_and_payload_goes_on() {
+    let (mut ours, mut peer) = established();
+    peer.refresh_traffic_keys().expect("TLS 1.3");
+    std::io::Write::write_all(&mut peer.writer(), b"under new keys").expect("buffered");
+    ours.take(&sent(&mut peer)).expect("opened");
+    assert_eq!(ours.plain, b"under new keys");
+    ours.tls.seal(b"the same to you", &mut ours.outgoing).expect("sealed");
+    give(&mut peer, &ours.outgoing).expect("the answer and the payload are in order");
+    assert_eq!(read(&mut peer), b"the same to you");
+}
+
+#[test]
+fn a_peer_may_stop_in_the_middle_of_a_message_while_we_write() {
+    let (mut ours, peer) = established();
+    let (sequence, secrets) = peer.dangerous_extract_secrets().expect("allowed").tx;
+    let record = |kind, payload: &[u8], number| {
+        seal_record(kind, payload, sequence + number, &secrets).expect("short")
+    };
+    // A KeyUpdate (type 24, length 1, not requested) in two records (RFC 8446 §4.6.3, §5.1).
+    ours.take(&record(22, &[24, 0], 0)).expect("the beginning of a message");
+    ours.tls.seal(b"meanwhile", &mut ours.outgoing).expect("sealed");
+    ours.take(&record(22, &[0, 1, 0], 1)).expect("its rest");
+    ours.tls.seal(b"afterwards", &mut ours.outgoing).expect("sealed");
+}
+
+#[test]
+fn after_an_error_nothing_is_asked_of_the_connection() {
+    let (mut ours, peer) = established();
+    let (sequence, secrets) = peer.dangerous_extract_secrets().expect("allowed").tx;
+    ours.take(&seal_record(22, &[24, 0], sequence, &secrets).expect("short")).expect("a beginning");
+    let garbage = [23, 3, 3, 0, 20].into_iter().chain([0; 20]).collect::<Vec<u8>>();
+    assert_eq!(ours.take(&garbage), Err(Error::DecryptError));
+    assert_eq!(ours.take(b"more"), Err(Error::DecryptError));
+    assert_eq!(ours.tls.seal(b"more", &mut ours.outgoing), Err(Error::DecryptError));
+    assert_eq!(ours.tls.into_fatal_alert(Alert::InternalError), None);
+}
+
+#[test]
+fn a_forged_record_is_an_error_and_the_peer_hears_why() {
+    let (mut ours, mut peer) = established();
+    std::io::Write::write_all(&mut peer.writer(), b"payload").expect("buffered");
+    let mut record = sent(&mut peer);
+    *record.last_mut().expect("a record") ^= 1;
+    assert_eq!(ours.take(&record), Err(Error::DecryptError));
+    let heard = give(&mut peer, &ours.outgoing);
+    assert_eq!(heard, Err(Error::AlertReceived(AlertDescription::BadRecordMac)));
+}
+
+#[test]
+fn a_refusal_after_the_handshake_is_a_fatal_alert_that_rustls_reads() {
+    for (reason, heard) in [
+        (RefusalReason::DeviceNotAllowed, AlertDescription::AccessDenied),
+        (RefusalReason::ServiceUnknown, AlertDescription::UnrecognisedName),
+        (RefusalReason::NoServer, AlertDescription::InternalError),
+    ] {
+        let (mut ours, mut peer) = established();
+        ours.tls.seal(b"before", &mut ours.outgoing).expect("sealed");
+        give(&mut peer, &ours.outgoing).expect("opened");
+        let alert = ours.tls.into_fatal_alert(Alert::from(reason)).expect("established");
+        assert_eq!(give(&mut peer, &alert), Err(Error::AlertReceived(heard)));
+    }
+}
+
+#[test]
+fn a_refusal_before_the_handshake_is_a_plain_alert() {
+    let (_, client) = configs();
+    let mut peer = ClientConnection::new(client, name()).expect("accepted");
+    let alert = Alert::UnrecognizedName.unprotected_record();
+    let heard = give(&mut peer, &alert);
+    assert_eq!(heard, Err(Error::AlertReceived(AlertDescription::UnrecognisedName)));
+}
+
+#[test]
+fn a_peer_without_a_certificate_is_refused_with_its_reason() {
+    let (server, client) = configs_of(false);
+    let mut ours = Ours::new(TlsConnection::server(server).expect("accepted"));
+    let mut peer = ClientConnection::new(client, name()).expect("accepted");
+    ours.take(&sent(&mut peer)).expect("a hello");
+    let flight = give(&mut peer, &std::mem::take(&mut ours.outgoing)).expect("our flight");
+    let error = ours.take(&flight).expect_err("no certificate");
+    assert_eq!(handshake_failure(&error), CloseReason::CertificateMissing);
+    let heard = give(&mut peer, &ours.outgoing);
+    assert_eq!(heard, Err(Error::AlertReceived(AlertDescription::CertificateRequired)));
+}
+
+#[test]
+fn a_hello_is_read_in_any_pieces_and_kept_whole() {
+    let (_, client) = configs();
+    let mut peer = ClientConnection::new(client, name()).expect("accepted");
+    let hello = sent(&mut peer);
+    for piece in [1, 5, 100, hello.len()] {
+        let mut reader = HelloReader::default();
+        let mut read = None;
+        for bytes in hello.chunks(piece) {
+            assert_eq!(read, None, "nothing is read before the last byte");
+            read = reader.read(bytes).expect("well-formed");
+        }
+        let read = read.expect("whole");
+        assert_eq!((read.sni.as_str(), read.alpn.len()), (NAME, 1));
+        assert!(read.offers(alpn::AGENT));
+        assert_eq!(reader.into_seen(), hello);
+    }
+}
+
+#[test]
+fn what_is_not_tls_is_told_from_damaged_tls() {
+    let not_tls = HelloReader::default().read(b"GET / HTTP/1.1\r\n\r\n");
+    assert_eq!(not_tls, Err(HelloError::NotTls));
+    let damaged = HelloReader::default().read(&[22, 3, 1, 0, 4, 1, 0, 0, 0]);
+    assert!(matches!(damaged, Err(HelloError::Damaged { answer }) if answer[0] == 21));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(32))]
+
+    #[test]
+    fn payload_survives_any_cut_of_the_records(
+        len in 0usize..60_000,
+        pieces in proptest::collection::vec(1usize..20_000, 1..10),
+    ) {
+        let (mut ours, mut peer) = established();
+        let payload: Vec<u8> = (0..=250u8).cycle().take(len).collect();
+        peer.set_buffer_limit(None);
+        std::io::Write::write_all(&mut peer.writer(), &payload).expect("buffered");
+        let bytes = sent(&mut peer);
+        let mut rest = &bytes[..];
+        for piece in pieces.into_iter().cycle() {
+            if rest.is_empty() { break; }
+            let (now, later) = rest.split_at(piece.min(rest.len()));
+            ours.take(now).expect("well-formed");
+            rest = later;
+        }
+        prop_assert_eq!(&ours.plain, &payload);
+        ours.tls.seal(&payload, &mut ours.outgoing).expect("sealed");
+        let mut opened = Vec::new();
+        // rustls takes no more than it has room for, until that is read.
+        for piece in ours.outgoing.chunks(4096) {
+            give(&mut peer, piece).expect("well-formed");
+            opened.append(&mut read(&mut peer));
+        }
+        prop_assert_eq!(opened, payload);
+    }
+
+    #[test]
+    fn any_bytes_end_in_an_answer_and_never_in_a_panic(
+        bytes in proptest::collection::vec(any::<u8>(), 0..400),
+        tls in any::<bool>(),
+    ) {
+        let mut bytes = bytes;
+        if tls && bytes.len() > 5 {
+            bytes[..3].copy_from_slice(&[22, 3, 1]);
+        }
+        let mut reader = HelloReader::default();
+        let _ = reader.read(&bytes);
+        let (server, _) = configs();
+        let _ = Ours::new(TlsConnection::server(server).expect("accepted")).take(&bytes);
+    }
+}

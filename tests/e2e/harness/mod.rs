@@ -1,0 +1,38 @@
+//! What the tests are written with: processes under test, and the parties around them that a test
+//! plays by hand.
+
+mod backend;
+mod files;
+mod peer;
+mod process;
+mod scripted_server;
+mod site;
+mod telemetry;
+mod trial;
+mod world;
+
+use std::time::{Duration, Instant};
+
+pub(super) use backend::{Backend, Digest, payload};
+pub(super) use files::{AgentFile, GatewayFile, ServerFile};
+pub(super) use peer::{Ending, Peer};
+pub(super) use process::Process;
+pub(super) use scripted_server::ScriptedServer;
+pub(super) use site::{Kind, Site};
+pub(super) use telemetry::Telemetry;
+pub(super) use trial::Trial;
+pub(super) use world::{Authority, Gateway, World};
+
+/// Far longer than anything here takes: a hang fails the test instead of blocking it.
+pub(super) const LONG: Duration = Duration::from_secs(20);
+/// Between two looks at something that is to happen.
+const PAUSE: Duration = Duration::from_millis(5);
+
+/// Waits until something is so. `what` completes "it should long be so that ...".
+pub(super) fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !is_so() {
+        assert!(start.elapsed() < LONG, "it should long be so that {what}");
+        std::thread::sleep(PAUSE);
+    }
+}

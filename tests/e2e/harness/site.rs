@@ -1,0 +1,78 @@
+use std::net::SocketAddr;
+
+use super::{
+    Backend, Gateway, GatewayFile, Peer, Process, ServerFile, Telemetry, World, wait_until,
+};
+
+/// The whole way: a gateway and a server that serves it.
+pub(crate) struct Site {
+    pub(crate) world: World,
+    pub(crate) gateway: Gateway,
+    pub(crate) server: Process,
+    pub(crate) server_telemetry: Telemetry,
+}
+
+impl Site {
+    /// Both services lead to that backend.
+    pub(crate) fn new(backend: SocketAddr) -> Self {
+        let services = [("echo", backend), ("old", backend)];
+        Self::with(&GatewayFile::DEFAULT, |world| ServerFile::new(world, &services))
+    }
+
+    /// Waits until sessions are possible.
+    pub(crate) fn with(
+        gateway: &GatewayFile<'_>,
+        server: impl FnOnce(&World) -> ServerFile,
+    ) -> Self {
+        let world = World::new();
+        let gateway = world.gateway(gateway);
+        let (server, server_telemetry) = world.server(&server(&world));
+        gateway.telemetry.wait_ready();
+        Self { world, gateway, server, server_telemetry }
+    }
+
+    /// An agent over TLS, or on the plain port, and what the backend has of it. They have talked
+    /// already, so the gateway too knows that the session stands.
+    pub(crate) fn session(&self, kind: Kind, backend: &Backend) -> (Peer, Peer) {
+        let mut agent = match kind {
+            Kind::Tls => self.world.foreign_agent(&self.gateway),
+            Kind::Plain => Peer::dial(self.gateway.plain),
+        };
+        let mut service = backend.accept();
+        service.send(b"welcome");
+        agent.expect(b"welcome");
+        (agent, service)
+    }
+
+    /// Asserts that `count` sessions ended for that reason, in the gateway's log and metric, and
+    /// that none is left at either.
+    pub(crate) fn assert_ended(&self, reason: &str, count: usize) {
+        let Gateway { process, telemetry, .. } = &self.gateway;
+        wait_until(&format!("{count} sessions ended for {reason}"), || {
+            process.count("session ended", &[("reason", reason)]) == count
+        });
+        let sum: u64 = ["echo", "old"]
+            .map(|service| {
+                let labels = format!("service=\"{service}\",reason=\"{reason}\"");
+                telemetry.metric(&format!("vestibule_sessions_ended_total{{{labels}}}"))
+            })
+            .iter()
+            .sum();
+        assert_eq!(sum, count as u64, "the metric says the same");
+        for telemetry in [telemetry, &self.server_telemetry] {
+            telemetry.wait_for("vestibule_sessions", 0);
+            telemetry.wait_for("vestibule_connections", 0);
+        }
+    }
+}
+
+/// How an agent speaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Tls,
+    Plain,
+}
+
+impl Kind {
+    pub(crate) const ALL: [Self; 2] = [Self::Tls, Self::Plain];
+}

@@ -1,0 +1,204 @@
+//! Processes that are killed, and a network that swallows packets without a word.
+
+use std::io;
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use super::echo::{Device, EchoBackend, Session};
+use super::network::DMZ_OUTSIDE;
+use super::process::{PATIENCE, wait_for};
+use super::site::{Baseline, ECHO_BACKEND, Site};
+
+/// A dead peer is promised to be known within 10 s; the rest is for a busy machine.
+const KNOWN_AFTER: Duration = Duration::from_secs(10 + 3);
+/// Sessions that live when something is lost.
+const SESSIONS: usize = 100;
+const MESSAGE: &[u8] = b"what is said in one session";
+
+/// A site with a backend, and a device that has been there before: whatever is allocated with the
+/// first sessions belongs to the baselines.
+struct Scene<'a> {
+    site: &'a mut Site,
+    backend: EchoBackend,
+    device: Device,
+}
+
+impl Scene<'_> {
+    fn test(test: impl FnOnce(&mut Scene<'_>)) {
+        Site::test(|site| {
+            let backend = EchoBackend::start(&site.network.lan, ECHO_BACKEND);
+            let device = Device::new(site, SocketAddr::new(DMZ_OUTSIDE, 13_000));
+            let mut scene = Scene { site, backend, device };
+            for mut session in scene.open_sessions() {
+                scene.on_the_internet(|| session.exchange(MESSAGE)).expect("it lives");
+                scene.on_the_internet(|| session.finish()).expect("a clean end");
+            }
+            scene.site.wait_until_at_rest();
+            test(&mut scene);
+            let Scene { site, backend, .. } = scene;
+            site.wait_until_at_rest();
+            wait_for("the backend has no connection left", PATIENCE, || {
+                (backend.open() == 0).then_some(())
+            });
+            backend.stop(&site.network.lan);
+        });
+    }
+
+    fn on_the_internet<T: Send>(&self, act: impl FnOnce() -> T + Send) -> T {
+        self.site.network.internet.run(act)
+    }
+
+    fn open_sessions(&self) -> Vec<Session> {
+        let open = || {
+            let mut session = self.device.open()?;
+            session.exchange(MESSAGE)?;
+            Ok::<_, io::Error>(session)
+        };
+        self.on_the_internet(|| (0..SESSIONS).map(|_| open().expect("sessions flow")).collect())
+    }
+
+    /// Every session ends now, and none as if all had been said.
+    fn expect_broken(&self, sessions: Vec<Session>) {
+        for session in sessions {
+            let end = self.on_the_internet(|| session.wait_for_end());
+            let error = end.expect_err("what is cut off must not look finished");
+            assert_ne!(error.kind(), io::ErrorKind::WouldBlock, "it hangs: {error}");
+        }
+    }
+
+    /// Tries until a session carries a message there and back; prints how long that took.
+    fn wait_until_sessions_flow(&self, since_what: &str, since: Instant) {
+        let mut session = wait_for("sessions flow again", PATIENCE, || {
+            self.on_the_internet(|| {
+                let mut session = self.device.open().ok()?;
+                session.exchange(MESSAGE).ok()?;
+                Some(session)
+            })
+        });
+        println!("sessions flow again {:.2} s after {since_what}", since.elapsed().as_secs_f64());
+        session.exchange(MESSAGE).expect("it lives");
+        session.finish().expect("a clean end");
+    }
+}
+
+#[test]
+#[ignore = "needs root, network namespaces, nftables, nginx, openssh"]
+fn after_the_server_is_killed_and_started_again_sessions_flow_and_the_gateway_holds_nothing() {
+    Scene::test(|scene| {
+        let baseline = Baseline::of(&scene.site.gateway);
+        let sessions = scene.open_sessions();
+        scene.site.server.kill();
+        scene.expect_broken(sessions);
+        wait_for("the gateway knows that its server is gone", KNOWN_AFTER, || {
+            (!scene.site.gateway_is_ready()).then_some(())
+        });
+        let restarted = Instant::now();
+        scene.site.start_server();
+        scene.wait_until_sessions_flow("the server was started again", restarted);
+        scene.site.wait_until_ready();
+        scene.site.wait_until_at_rest();
+        baseline.wait_for_return(&scene.site.gateway);
+    });
+}
+
+#[test]
+#[ignore = "needs root, network namespaces, nftables, nginx, openssh"]
+fn after_the_gateway_is_killed_and_started_again_sessions_flow_and_the_server_holds_nothing() {
+    Scene::test(|scene| {
+        let baseline = Baseline::of(&scene.site.server);
+        let sessions = scene.open_sessions();
+        scene.site.gateway.kill();
+        scene.expect_broken(sessions);
+        wait_for("the server knows that its gateway is gone", KNOWN_AFTER, || {
+            (!scene.site.server_is_connected()).then_some(())
+        });
+        let restarted = Instant::now();
+        scene.site.start_gateway();
+        scene.wait_until_sessions_flow("the gateway was started again", restarted);
+        scene.site.wait_until_ready();
+        scene.site.wait_until_at_rest();
+        baseline.wait_for_return(&scene.site.server);
+    });
+}
+
+#[test]
+#[ignore = "needs root, network namespaces, nftables, nginx, openssh"]
+fn a_cut_link_is_known_to_both_ends_and_sessions_outlive_it() {
+    Scene::test(|scene| {
+        let baselines = [Baseline::of(&scene.site.gateway), Baseline::of(&scene.site.server)];
+        let mut sessions = scene.open_sessions();
+        let start = Instant::now();
+        let cut = scene.site.network.cut();
+        wait_for("both ends know that the other is gone", KNOWN_AFTER, || {
+            let known = !scene.site.gateway_is_ready() && !scene.site.server_is_connected();
+            known.then_some(())
+        });
+        println!("the cut was known to both ends after {:.2} s", start.elapsed().as_secs_f64());
+        drop(cut);
+        let restored = Instant::now();
+        scene.wait_until_sessions_flow("the link was restored", restored);
+        for session in &mut sessions {
+            scene.on_the_internet(|| session.exchange(MESSAGE)).expect("it outlives the cut");
+        }
+        for session in sessions {
+            scene.on_the_internet(|| session.finish()).expect("a clean end");
+        }
+        scene.site.wait_until_ready();
+        scene.site.wait_until_at_rest();
+        baselines[0].wait_for_return(&scene.site.gateway);
+        baselines[1].wait_for_return(&scene.site.server);
+    });
+}
+
+#[test]
+#[ignore = "needs root, network namespaces, nftables, nginx, openssh"]
+fn silence_in_one_direction_of_the_signal_connection_alone_is_known_to_both_ends() {
+    Scene::test(|scene| {
+        let mut sessions = scene.open_sessions();
+        for (direction, interface, port) in
+            [("outward", "lan", "sport"), ("inward", "dmz", "dport")]
+        {
+            let old = scene.site.signal_connection().expect("it is up");
+            let rule = format!("iifname \"{interface}\" tcp {port} {}", old.port());
+            let start = Instant::now();
+            let silence = scene.site.network.swallow(&rule);
+            // The server dials again only once it knows; the gateway may still believe in the old.
+            let known = wait_for("both ends have another connection only", KNOWN_AFTER, || {
+                let links = scene.site.gateway_status().signal_connections;
+                let forgotten = links.iter().all(|link| link.address != Some(old));
+                let replaced = links.iter().any(|link| link.address.is_some());
+                (forgotten && replaced && scene.site.server_is_connected()).then(|| start.elapsed())
+            });
+            println!("silence {direction} was known after {:.2} s", known.as_secs_f64());
+            drop(silence);
+            for session in &mut sessions {
+                scene.on_the_internet(|| session.exchange(MESSAGE)).expect("it never noticed");
+            }
+        }
+        for session in sessions {
+            scene.on_the_internet(|| session.finish()).expect("a clean end");
+        }
+    });
+}
+
+#[test]
+#[ignore = "needs root, network namespaces, nftables, nginx, openssh"]
+fn on_sigterm_both_end_well_and_what_lives_may_finish() {
+    Scene::test(|scene| {
+        let mut session = scene.open_sessions().pop().expect("one of many");
+        scene.site.server.ask_to_end();
+        wait_for("the gateway sends no more agents to it", KNOWN_AFTER, || {
+            (!scene.site.gateway_is_ready()).then_some(())
+        });
+        scene.on_the_internet(|| session.exchange(MESSAGE)).expect("it may finish");
+        scene.on_the_internet(|| session.finish()).expect("a clean end");
+        scene.site.server.wait_for_end();
+        scene.site.start_server();
+        scene.site.wait_until_ready();
+        scene.site.gateway.ask_to_end();
+        scene.site.gateway.wait_for_end();
+        scene.site.start_gateway();
+        scene.wait_until_sessions_flow("the gateway was told to end", Instant::now());
+        scene.site.wait_until_ready();
+    });
+}

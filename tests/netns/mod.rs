@@ -1,0 +1,18 @@
+//! Three hosts for real: network namespaces `internet`, `dmz` and `lan`, and a firewall that drops
+//! and counts every new connection from the dmz to the lan.
+//!
+//! `network`, `process`, `site` and `echo` are the hosts and what runs on them; `firewall` shows that
+//! the hosts are what they seem; the rest is the program at work on real input.
+//!
+//! `cargo test -- --ignored netns --test-threads=1`, as root.
+
+mod crowd;
+mod echo;
+mod firewall;
+mod loss;
+mod network;
+mod plain;
+mod process;
+mod site;
+mod ssh;
+mod web;
