@@ -33,7 +33,7 @@ pub(super) fn picture(addresses: &Addresses) -> String {
         "\x20 internet                       DMZ               firewall  LAN
   laptop-1, -2, -3 --- TLS ----> gateway              |
   kiosk, by an agent - TLS ----> {tls:<15} <----|---- server ---> backend
-  scanner ------------ plain --> {plain:<15}      |      {backend:>22}
+  scanner ------------ plain --> {plain:<15}      |{backend:>24}
 An arrow points the way a connection is opened: none is opened into the LAN.
 "
     );
