@@ -189,6 +189,8 @@ impl<R: Role> Worker<R> {
     fn serve_connections(&mut self) {
         for _ in 0..HANDSHAKES_PER_TURN {
             let Some(token) = self.core.next_ready_connection() else { return };
+            // The handshakes before this one have taken their time.
+            self.core.now = Instant::now();
             if let Due::Role = self.core.serve_connection(token) {
                 self.role.ready(&mut self.core, token);
             }

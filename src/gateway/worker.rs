@@ -282,6 +282,8 @@ impl GatewayWorker {
     }
 
     fn established(&mut self, core: &mut GatewayCore, token: Token) {
+        // The whole handshake may have passed within one turn.
+        core.now = Instant::now();
         let Some(connection) = core.connection(token) else { return };
         let certificate = connection.leg.tls().and_then(TlsConnection::peer_certificate);
         // A certificate without a usable name proves nothing that a rule could mention.
