@@ -34,7 +34,7 @@ pub(super) fn picture(addresses: &Addresses) -> String {
   laptop-1, -2, -3 --- TLS ----> gateway              |
   kiosk, by an agent - TLS ----> {tls:<15} <----|---- server ---> backend
   scanner ------------ plain --> {plain:<15}      |{backend:>24}
-An arrow points the way a connection is opened: none is opened into the LAN.
+Arrows point the way a connection is opened. The firewall is only drawn here.
 "
     );
     if addresses.taken.is_empty() {
