@@ -10,5 +10,6 @@ mod ends;
 mod lifecycle;
 mod signal;
 mod tickets;
+mod tls_backend;
 mod waiting;
 mod way;
