@@ -141,9 +141,10 @@ impl Leg {
         seen: &[u8],
     ) -> Result<bool, HandshakeError> {
         scratch.plain.clear();
-        scratch.incoming[..seen.len()].copy_from_slice(seen);
+        let kept = self.tls.as_ref().map_or(0, |tls| tls.copy_pending(&mut scratch.incoming));
+        scratch.incoming[kept..kept + seen.len()].copy_from_slice(seen);
         // Also without new bytes: whoever dials speaks first.
-        self.step_handshake(seen.len(), scratch)?;
+        self.step_handshake(kept + seen.len(), scratch)?;
         while self.tls.as_ref().is_some_and(TlsConnection::is_handshaking) {
             let start = self.tls.as_ref().map_or(0, |tls| tls.copy_pending(&mut scratch.incoming));
             let space = &mut scratch.incoming[start..start + MAX_RECORD_LEN];

@@ -75,6 +75,10 @@ impl TlsConnection {
         outgoing: &mut Vec<u8>,
     ) -> Result<(), Error> {
         self.check()?;
+        if incoming.len() < self.pending.len() {
+            let error = Error::General("bytes that are pending were not shown again".into());
+            return Err(self.fail(error, outgoing));
+        }
         let mut used = 0;
         loop {
             let (discard, step) = self.step(&mut incoming[used..], plain, outgoing);

@@ -134,19 +134,52 @@ fn a_reset_is_seen_also_while_the_other_leg_is_blocked() {
     pair.run_until(|_, turn| turn == Turn::Over(reset));
 }
 
-#[test]
-fn a_close_notify_ends_a_direction_while_tcp_stays_open() {
-    let ((mut outer, far), (inner, mut server)) = (leg(), leg());
+/// Both ends of a TLS connection of our own agent, before their handshake.
+fn tls() -> (TlsConnection, ClientConnection) {
     let folder = Folder::new();
     let authority = Authority::new(&folder, "gateways-ca");
     let name = "gateway.example.com";
     let config = gateway_config(authority.issue(name), DeviceCertificates::None, &authority.file);
     let roles = listener_roles(&config, 0).expect("good files");
-    outer.begin_tls(TlsConnection::server(roles.agent).expect("accepted"));
     let roots = load_roots(&authority.file).expect("a CA");
     let client = client_config(roots, None, vec![alpn::AGENT.to_vec()]).expect("accepted");
     let server_name = name.try_into().expect("a DNS name");
-    let tls = ClientConnection::new(Arc::new(client), server_name).expect("accepted");
+    let client = ClientConnection::new(Arc::new(client), server_name).expect("accepted");
+    (TlsConnection::server(roles.agent).expect("accepted"), client)
+}
+
+#[test]
+fn a_handshake_survives_any_pause_between_its_bytes() {
+    let (mut gateway, mut far) = leg();
+    let (ours, mut agent) = tls();
+    gateway.begin_tls(ours);
+    let mut scratch = Scratch::default();
+    while agent.is_handshaking() || gateway.tls().is_some_and(TlsConnection::is_handshaking) {
+        let mut flight = Vec::new();
+        while agent.wants_write() {
+            agent.write_tls(&mut flight).expect("a Vec grows as needed");
+        }
+        for (index, byte) in flight.iter().enumerate() {
+            far.write_all(&[*byte]).expect("sends");
+            while gateway.socket().peek(&mut [0]).is_err() {
+                thread::yield_now();
+            }
+            gateway.note(Readiness { readable: true, writable: true, ..Readiness::default() });
+            let over = gateway.handshake(&mut scratch, &[]).expect("let in");
+            assert!(!over || index + 1 == flight.len(), "not before the last byte");
+        }
+        if agent.is_handshaking() {
+            agent.read_tls(&mut far).expect("our flight");
+            agent.process_new_packets().expect("lets us in");
+        }
+    }
+}
+
+#[test]
+fn a_close_notify_ends_a_direction_while_tcp_stays_open() {
+    let ((mut outer, far), (inner, mut server)) = (leg(), leg());
+    let (ours, tls) = tls();
+    outer.begin_tls(ours);
     let mut scratch = Scratch::default();
     let agent = thread::spawn(move || {
         let mut agent = StreamOwned::new(tls, far);
