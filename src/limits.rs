@@ -24,8 +24,25 @@ pub const TICKET_LEN: usize = 16;
 pub const MAX_PENDING_LEN: usize = 2 * MAX_RECORD_LEN;
 /// Largest ClientHello, in bytes of records. Browsers send about 2 KB with a post-quantum key share.
 pub const MAX_CLIENT_HELLO_LEN: usize = 16 * 1024;
+/// Bytes before the content of a TLS record (RFC 8446 §5.1).
+pub const RECORD_HEADER_LEN: usize = 5;
+/// Bytes of the tag at the end of a protected record: the same for every suite of ours.
+pub const RECORD_TAG_LEN: usize = 16;
+/// Bytes behind the content of a protected record without padding: its type and the tag.
+pub const RECORD_TRAILER_LEN: usize = 1 + RECORD_TAG_LEN;
+/// Bytes of payload in one TLS record (RFC 8446 §5.1).
+pub const MAX_RECORD_CONTENT_LEN: usize = 16 * 1024;
 /// Largest TLS record with its header (RFC 8446 §5.2): 5 + 2^14 + 256.
-pub const MAX_RECORD_LEN: usize = 5 + 16 * 1024 + 256;
+pub const MAX_RECORD_LEN: usize = RECORD_HEADER_LEN + MAX_RECORD_CONTENT_LEN + 256;
+/// `KeyUpdate`s of a peer with no payload between them. Each costs two derivations of keys; a peer that
+/// rekeys by the clock, on a session that is quiet, stays far below in the life of a session.
+pub const MAX_KEY_UPDATES_IN_A_ROW: u32 = 32;
+/// Records before the limit of a key (2^24 for AES-GCM, RFC 8446 §5.5) at which it is replaced: more
+/// than one receive can bring, so that no key is ever used to its limit.
+pub const KEY_UPDATE_MARGIN: u64 = 1 << 16;
+/// Bytes of a handshake message after the handshake. The largest is a `NewSessionTicket`, which holds
+/// the client's chain of certificates where its server keeps no state.
+pub const MAX_POST_HANDSHAKE_LEN: usize = 40 * 1024;
 
 /// Names in one certificate. A host has a few; each costs memory and time at every connection.
 pub const MAX_IDENTITY_NAMES: usize = 64;
@@ -37,6 +54,18 @@ pub const MAX_PEM_FILE_LEN: u64 = 1024 * 1024;
 /// Bytes of one receive. 256 KiB measured best for bulk (half the CPU of 16 KiB) and stays in a
 /// core's L2 cache; a worker has a handful of buffers of this size, whatever the number of sessions.
 pub const RECEIVE_LEN: usize = 256 * 1024;
+/// Bytes of the first receive of a session in each direction, and of those for a peer that reads
+/// slowly: what it does not take waits here, so that thousands of slow readers hold no more than
+/// this much each. One record.
+pub const MIN_RECEIVE_LEN: usize = MAX_RECORD_CONTENT_LEN;
+/// Bytes that wait for a peer above which nothing more is received from it: it makes us answer
+/// (`KeyUpdate`) and does not read the answers.
+pub const MAX_ANSWERS_LEN: usize = 256 * 1024;
+/// Runs of payload in one send. Unpadded records are a single run; plain payload is one for each record.
+pub const RUNS_PER_SEND: usize = 32;
+/// Buffers without content that a worker keeps for the next session that needs one, so that bytes
+/// move without an allocation. Each has up to [`RECEIVE_LEN`] bytes.
+pub const SHELF_LEN: usize = 8;
 /// Payload that is taken from an agent that waits and has ended its direction, in bytes, to learn
 /// whether it ended cleanly or left. A request and its end usually fit; for more, it is let in.
 pub const READ_AHEAD_LEN: usize = 16 * 1024;

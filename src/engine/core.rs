@@ -4,8 +4,9 @@ use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::leg::{Leg, Scratch};
+use super::leg::Leg;
 use super::listener;
+use super::scratch::Scratch;
 use super::session::{Moved, Session};
 use super::slots::Slots;
 use super::timers::Timers;
@@ -239,6 +240,7 @@ impl<S, R> Core<S, R> {
         for connection in [one, two] {
             connection.life = Life::Relaying(session);
             connection.deadline = None;
+            connection.leg.settle();
         }
         if let Some(at) = timer {
             self.timers.set(at, Timer::Session(session.to_bits()));

@@ -1,40 +1,39 @@
-use std::io::{self, ErrorKind, Read, Write};
+use std::array;
+use std::io::{self, ErrorKind, IoSlice, IoSliceMut, Read};
 use std::net::{Shutdown, TcpStream};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
 
 use socket2::SockRef;
 
-use crate::limits::{MAX_PENDING_LEN, MAX_RECORD_LEN, READ_AHEAD_LEN, RECEIVE_LEN};
-use crate::relay::{CloseReason, Failure, Party};
-use crate::tls::{Alert, TlsConnection, handshake_failure, looks_like_tls};
+use super::outbox::Outbox;
+use super::received::{HandshakeError, MessageError, Received};
+use super::scratch::Scratch;
+use crate::limits::{
+    MAX_PENDING_LEN, MAX_RECORD_CONTENT_LEN, MAX_RECORD_LEN, READ_AHEAD_LEN, RECEIVE_LEN,
+    RUNS_PER_SEND,
+};
+use crate::relay::Failure;
+use crate::tls::{Alert, Pieces, TlsConnection, handshake_failure, looks_like_tls};
 use crate::uring::Readiness;
-use crate::wire::{self, FrameDecoder, FrameError, Message};
+use crate::wire::{self, FrameDecoder, Message};
 
-/// The buffers of a worker, shared by all its connections and hot in its cache. Nothing stays in
-/// them between two calls.
-pub struct Scratch {
-    incoming: Box<[u8]>,
-    plain: Vec<u8>,
-    outgoing: Vec<u8>,
-}
-
-impl Default for Scratch {
-    fn default() -> Self {
-        let incoming = vec![0; MAX_PENDING_LEN + RECEIVE_LEN].into_boxed_slice();
-        Self { incoming, plain: Vec::new(), outgoing: Vec::new() }
-    }
-}
+/// Places for plain payload in one receive.
+const RECEIVE_PLACES: usize = RECEIVE_LEN.div_ceil(MAX_RECORD_CONTENT_LEN);
 
 /// One TCP connection, with or without TLS, as its worker holds it. At rest it owns no buffer.
 pub struct Leg {
     socket: TcpStream,
     tls: Option<TlsConnection>,
     readiness: Readiness,
-    /// Payload that came before anybody wanted it: with the last bytes of the handshake.
+    /// Raw bytes that came: the beginning of a record.
+    pending: Vec<u8>,
+    /// Whether nobody has looked yet whether there are whole records in `pending`.
+    unopened: bool,
+    /// Payload that came before anybody wanted it.
     unread: Vec<u8>,
     /// What the socket did not take.
-    outbox: Vec<u8>,
+    outbox: Outbox,
     write_side: WriteSide,
     /// Until the first bytes of a plain leg have come.
     refuses_tls: bool,
@@ -48,19 +47,6 @@ enum WriteSide {
     Ended,
 }
 
-/// What a receive brought.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Received {
-    /// Payload, in the scratch buffer.
-    Payload,
-    /// Nothing for now.
-    Nothing,
-    /// The clean end.
-    End,
-    /// The leg is broken.
-    Failed(Failure),
-}
-
 impl Leg {
     /// A connected, non-blocking socket without TLS.
     pub fn plain(socket: TcpStream) -> Self {
@@ -68,8 +54,10 @@ impl Leg {
             socket,
             tls: None,
             readiness: Readiness::default(),
+            pending: Vec::new(),
+            unopened: false,
             unread: Vec::new(),
-            outbox: Vec::new(),
+            outbox: Outbox::default(),
             write_side: WriteSide::Open,
             refuses_tls: false,
         }
@@ -85,9 +73,10 @@ impl Leg {
         self.tls.as_ref()
     }
 
-    /// Gives up the leg for its parts: socket, TLS, and payload that nobody read yet.
+    /// Gives up the leg, right after the handshake at the latest, for its parts: socket, TLS, and the
+    /// bytes that came behind the handshake.
     pub fn into_parts(self) -> (TcpStream, Option<TlsConnection>, Vec<u8>) {
-        (self.socket, self.tls, self.unread)
+        (self.socket, self.tls, self.pending)
     }
 
     /// The socket, for its addresses and options.
@@ -114,7 +103,7 @@ impl Leg {
     /// the socket: the peer may keep TCP open for our answer.
     pub fn has_input(&self) -> bool {
         let ended = self.tls.as_ref().is_some_and(TlsConnection::peer_has_closed);
-        self.readiness.readable || ended || !self.unread.is_empty()
+        self.readiness.readable || ended || self.unopened || !self.unread.is_empty()
     }
 
     /// Whether all that we had to say has gone to the kernel, with its end.
@@ -130,7 +119,7 @@ impl Leg {
     /// Receives raw bytes, before it is known what they are, for [`Scratch::raw`]. `None` where there
     /// are none for now, 0 at the end.
     pub fn receive_raw(&mut self, scratch: &mut Scratch) -> Result<Option<usize>, Failure> {
-        self.recv(&mut scratch.incoming[..MAX_RECORD_LEN])
+        self.recv(&mut scratch.buffer[..MAX_RECORD_LEN])
     }
 
     /// Advances the handshake as far as it goes now. `seen` is what was received before TLS began.
@@ -140,48 +129,52 @@ impl Leg {
         scratch: &mut Scratch,
         seen: &[u8],
     ) -> Result<bool, HandshakeError> {
-        scratch.plain.clear();
-        let kept = self.tls.as_ref().map_or(0, |tls| tls.copy_pending(&mut scratch.incoming));
-        scratch.incoming[kept..kept + seen.len()].copy_from_slice(seen);
         // Also without new bytes: whoever dials speaks first.
-        self.step_handshake(kept + seen.len(), scratch)?;
-        while self.tls.as_ref().is_some_and(TlsConnection::is_handshaking) {
-            let start = self.tls.as_ref().map_or(0, |tls| tls.copy_pending(&mut scratch.incoming));
-            let space = &mut scratch.incoming[start..start + MAX_RECORD_LEN];
-            match self.recv(space).map_err(|_| HandshakeError::gone())? {
-                None => break,
-                Some(0) => return Err(HandshakeError::gone()),
-                Some(len) => self.step_handshake(start + len, scratch)?,
+        let mut over = self.step_handshake(seen, &mut scratch.outgoing)?;
+        while !over {
+            match self.recv(&mut scratch.buffer[..MAX_RECORD_LEN]) {
+                Err(_) | Ok(Some(0)) => return Err(HandshakeError::gone()),
+                Ok(None) => return Ok(false),
+                Ok(Some(len)) => {
+                    over = self.step_handshake(&scratch.buffer[..len], &mut scratch.outgoing)?;
+                }
             }
         }
-        self.unread.extend_from_slice(&scratch.plain);
-        Ok(!self.tls.as_ref().is_some_and(TlsConnection::is_handshaking))
+        Ok(true)
     }
 
-    /// Feeds the first `len` bytes of the scratch buffer to TLS, and sends its answer.
-    fn step_handshake(&mut self, len: usize, scratch: &mut Scratch) -> Result<(), HandshakeError> {
-        let Some(tls) = &mut self.tls else { return Ok(()) };
-        scratch.outgoing.clear();
-        let Scratch { incoming, plain, outgoing } = scratch;
-        let result = tls.process(&mut incoming[..len], plain, outgoing);
-        let sent = send(&self.socket, &mut self.readiness, &mut self.outbox, outgoing);
-        result.map_err(|error| HandshakeError {
+    /// Shows what came to TLS, and sends its answer.
+    fn step_handshake(
+        &mut self,
+        incoming: &[u8],
+        outgoing: &mut Vec<u8>,
+    ) -> Result<bool, HandshakeError> {
+        let Some(tls) = &mut self.tls else { return Ok(false) };
+        outgoing.clear();
+        let result = tls.handshake(incoming, outgoing);
+        let sent = self.send(&[IoSlice::new(outgoing)]);
+        let behind = result.map_err(|error| HandshakeError {
             reason: handshake_failure(&error),
             detail: Some(error.to_string()),
         })?;
-        sent.map_err(|_| HandshakeError::gone())
+        sent.map_err(|_| HandshakeError::gone())?;
+        let Some(behind) = behind else { return Ok(false) };
+        self.unopened = !behind.is_empty();
+        self.pending = behind;
+        Ok(true)
     }
 
-    /// Receives once. After [`Received::Payload`] the bytes are in [`Scratch::payload`].
-    pub fn receive(&mut self, scratch: &mut Scratch) -> Received {
-        scratch.plain.clear();
+    /// Receives once, `budget` bytes of payload at most, if records are full. After [`Received::Payload`] the payload is in the
+    /// scratch buffers.
+    pub fn receive(&mut self, scratch: &mut Scratch, budget: usize) -> Received {
+        scratch.pieces.clear();
         if !self.unread.is_empty() {
-            scratch.plain.extend(std::mem::take(&mut self.unread));
+            scratch.pieces.lay_out(&std::mem::take(&mut self.unread), &mut scratch.buffer);
             return Received::Payload;
         }
         let result = match self.tls {
-            None => self.receive_plain(scratch),
-            Some(_) => self.receive_tls(scratch),
+            None => self.receive_plain(scratch, budget),
+            Some(_) => self.receive_tls(scratch, budget),
         };
         match result {
             Ok(received) => received,
@@ -189,46 +182,71 @@ impl Leg {
         }
     }
 
-    fn receive_plain(&mut self, scratch: &mut Scratch) -> Result<Received, Failure> {
-        match self.recv(&mut scratch.incoming[..RECEIVE_LEN])? {
-            None => Ok(Received::Nothing),
-            Some(0) => Ok(Received::End),
-            Some(len)
-                if len > 1 && self.refuses_tls && looks_like_tls(&scratch.incoming[..len]) =>
-            {
-                Err(Failure::UnexpectedTls)
-            }
-            Some(len) => {
-                self.refuses_tls = false;
-                scratch.plain.extend_from_slice(&scratch.incoming[..len]);
-                Ok(Received::Payload)
+    fn receive_plain(&mut self, scratch: &mut Scratch, budget: usize) -> Result<Received, Failure> {
+        let space = &mut scratch.buffer[..Pieces::space_for(budget)];
+        let len = match self.recv_into_places(space)? {
+            None => return Ok(Received::Nothing),
+            Some(0) => return Ok(Received::End),
+            Some(len) => len,
+        };
+        scratch.pieces.take_places(len);
+        if self.refuses_tls && len > 1 {
+            self.refuses_tls = false;
+            let first = scratch.pieces.runs(&scratch.buffer).next().unwrap_or_default();
+            if looks_like_tls(first) {
+                return Err(Failure::UnexpectedTls);
             }
         }
+        Ok(Received::Payload)
     }
 
-    fn receive_tls(&mut self, scratch: &mut Scratch) -> Result<Received, Failure> {
-        let Some(tls) = &self.tls else { return Ok(Received::Nothing) };
+    fn receive_tls(&mut self, scratch: &mut Scratch, budget: usize) -> Result<Received, Failure> {
+        let Some(tls) = &mut self.tls else { return Ok(Received::Nothing) };
         if tls.peer_has_closed() {
             return Ok(Received::End);
         }
-        let kept = tls.copy_pending(&mut scratch.incoming);
-        let Some(len) = self.recv(&mut scratch.incoming[kept..kept + RECEIVE_LEN])? else {
-            return Ok(Received::Nothing);
-        };
-        let Some(tls) = &mut self.tls else { return Ok(Received::Nothing) };
-        scratch.outgoing.clear();
-        let Scratch { incoming, plain, outgoing } = scratch;
-        let result = tls.process(&mut incoming[..kept + len], plain, outgoing);
-        let closed = tls.peer_has_closed();
-        send(&self.socket, &mut self.readiness, &mut self.outbox, outgoing)?;
-        result.map_err(|_| Failure::Corrupt)?;
-        match (scratch.plain.is_empty(), closed) {
+        let kept = self.pending.len();
+        scratch.buffer[..kept].copy_from_slice(&self.pending);
+        // Full records end where the space ends, so that in bulk no beginning of one is left over.
+        let space = Pieces::space_for(budget);
+        let space = if kept < space { space } else { MAX_PENDING_LEN };
+        let mut ended = false;
+        let mut len = kept;
+        if !std::mem::take(&mut self.unopened) {
+            match self.recv(&mut scratch.buffer[kept..space])? {
+                None => return Ok(Received::Nothing),
+                Some(received) => {
+                    ended = received == 0;
+                    len += received;
+                }
+            }
+        }
+        self.open(scratch, len)?;
+        let closed = self.tls.as_ref().is_some_and(TlsConnection::peer_has_closed);
+        match (scratch.pieces.is_empty(), closed) {
             // The end that came with the payload is reported by the next receive.
             (false, _) => Ok(Received::Payload),
             (true, true) => Ok(Received::End),
-            (true, false) if len == 0 => Err(Failure::Truncated),
+            (true, false) if ended => Err(Failure::Truncated),
             (true, false) => Ok(Received::Nothing),
         }
+    }
+
+    /// Opens the records in the first `len` bytes of the buffer, sends what TLS answers, and keeps the
+    /// beginning of a record for the next receive.
+    fn open(&mut self, scratch: &mut Scratch, len: usize) -> Result<(), Failure> {
+        let Some(tls) = &mut self.tls else { return Ok(()) };
+        let Scratch { buffer, pieces, outgoing, shelf } = scratch;
+        outgoing.clear();
+        let result = tls.open(buffer, len, pieces, outgoing);
+        self.send(&[IoSlice::new(outgoing)])?;
+        let used = result.map_err(|_| Failure::Corrupt)?;
+        self.pending.clear();
+        if used < len {
+            shelf.lend(&mut self.pending);
+            self.pending.extend_from_slice(&buffer[used..len]);
+        }
+        Ok(())
     }
 
     /// Receives until a whole message is there; what follows it stays for the next to receive.
@@ -238,13 +256,14 @@ impl Leg {
         scratch: &mut Scratch,
     ) -> Result<Option<M>, MessageError> {
         loop {
-            match self.receive(scratch) {
+            match self.receive(scratch, MAX_RECORD_CONTENT_LEN) {
                 Received::Nothing if !self.readiness.readable => return Ok(None),
                 Received::Nothing => {}
                 Received::End => return Err(MessageError::Ended),
                 Received::Failed(failure) => return Err(MessageError::Failed(failure)),
                 Received::Payload => {
-                    let mut rest = scratch.payload();
+                    let payload = scratch.copy_payload();
+                    let mut rest = &payload[..];
                     let message = decoder.decode(&mut rest).map_err(MessageError::Frame)?;
                     self.unread = rest.to_vec();
                     if message.is_some() {
@@ -259,10 +278,10 @@ impl Leg {
     /// it: an end, a break, or nothing for now.
     pub fn read_ahead(&mut self, scratch: &mut Scratch) -> Received {
         let kept = std::mem::take(&mut self.unread);
-        let received = self.receive(scratch);
+        let received = self.receive(scratch, READ_AHEAD_LEN);
         self.unread = kept;
         if received == Received::Payload {
-            self.unread.extend_from_slice(scratch.payload());
+            self.unread.extend(scratch.copy_payload());
         }
         received
     }
@@ -288,10 +307,26 @@ impl Leg {
         matches!(self.socket.peek(&mut [0]), Ok(0) | Err(_))
     }
 
-    /// Sends payload, and keeps what the socket does not take.
+    /// Sends the payload of the last receive, and keeps what the socket does not take.
     pub fn send_payload(&mut self, scratch: &mut Scratch) -> Result<(), Failure> {
-        let Scratch { plain, outgoing, .. } = scratch;
-        self.send_sealed(plain, outgoing)
+        let Scratch { buffer, pieces, outgoing, shelf } = scratch;
+        outgoing.clear();
+        if let Some(tls) = &mut self.tls {
+            tls.seal(buffer, pieces, outgoing).map_err(|_| Failure::Corrupt)?;
+        }
+        self.send(&[IoSlice::new(outgoing)])?;
+        let mut runs = pieces.runs(buffer);
+        loop {
+            let slices: [IoSlice<'_>; RUNS_PER_SEND] =
+                array::from_fn(|_| IoSlice::new(runs.next().unwrap_or_default()));
+            if slices[0].is_empty() {
+                return Ok(());
+            }
+            if self.outbox.is_empty() {
+                shelf.lend(self.outbox.space());
+            }
+            self.send(&slices)?;
+        }
     }
 
     /// Sends a message of our own, in a frame.
@@ -300,35 +335,45 @@ impl Leg {
         message: &M,
         scratch: &mut Scratch,
     ) -> Result<(), Failure> {
-        scratch.plain.clear();
-        wire::encode(message, &mut scratch.plain);
-        self.send_payload(scratch)
-    }
-
-    fn send_sealed(&mut self, bytes: &[u8], outgoing: &mut Vec<u8>) -> Result<(), Failure> {
-        let Some(tls) = &mut self.tls else { return self.send_raw(bytes) };
-        outgoing.clear();
-        tls.seal(bytes, outgoing).map_err(|_| Failure::Corrupt)?;
-        self.send_raw(outgoing)
+        let mut frame = Vec::new();
+        wire::encode(message, &mut frame);
+        let Some(tls) = &mut self.tls else { return self.send_raw(&frame) };
+        scratch.outgoing.clear();
+        tls.seal_copy(&frame, &mut scratch.outgoing).map_err(|_| Failure::Corrupt)?;
+        self.send_raw(&scratch.outgoing)
     }
 
     /// Sends bytes as they are.
     pub fn send_raw(&mut self, bytes: &[u8]) -> Result<(), Failure> {
-        send(&self.socket, &mut self.readiness, &mut self.outbox, bytes)
+        self.send(&[IoSlice::new(bytes)])
     }
 
     /// Sends what waits. `Ok(true)` once nothing waits any more.
     pub fn flush(&mut self) -> Result<bool, Failure> {
-        if !self.outbox.is_empty() {
-            let waiting = std::mem::take(&mut self.outbox);
-            send(&self.socket, &mut self.readiness, &mut self.outbox, &waiting)?;
-        }
+        self.outbox.send(&self.socket, &mut self.readiness)?;
         if self.outbox.is_empty() && self.write_side == WriteSide::Ending {
             self.write_side = WriteSide::Ended;
             // Fails only where the peer is gone, and then there is nobody to tell.
             let _ = self.socket.shutdown(Shutdown::Write);
         }
         Ok(self.outbox.is_empty())
+    }
+
+    /// Gives back the space that nothing waits in.
+    pub fn rest(&mut self, scratch: &mut Scratch) {
+        if self.pending.is_empty() {
+            scratch.shelf.take_back(&mut self.pending);
+        }
+        if self.outbox.is_empty() {
+            scratch.shelf.take_back(self.outbox.space());
+        }
+    }
+
+    /// Forgets what only the time before a session needs.
+    pub fn settle(&mut self) {
+        if let Some(tls) = &mut self.tls {
+            tls.forget_agreement();
+        }
     }
 
     /// Ends our direction cleanly, after what waits: close_notify, then FIN.
@@ -349,8 +394,8 @@ impl Leg {
 
     /// Ends our direction with a fatal alert instead of a close_notify.
     pub fn end_with_alert(&mut self, alert: Alert) -> Result<(), Failure> {
-        if let Some(record) = self.tls.take().and_then(|tls| tls.into_fatal_alert(alert)) {
-            self.send_raw(&record)?;
+        if let Some(tls) = self.tls.take() {
+            self.send_raw(&tls.into_fatal_alert(alert))?;
         }
         self.end_writing()
     }
@@ -363,7 +408,7 @@ impl Leg {
 
     /// Takes in and forgets what the peer still sends. `None` at its end, else the bytes.
     pub fn drain(&mut self, scratch: &mut Scratch) -> Option<usize> {
-        match self.recv(&mut scratch.incoming[..MAX_RECORD_LEN]) {
+        match self.recv(&mut scratch.buffer[..MAX_RECORD_LEN]) {
             Ok(Some(0)) | Err(_) => None,
             Ok(None) => Some(0),
             Ok(Some(len)) => Some(len),
@@ -371,11 +416,29 @@ impl Leg {
     }
 
     fn recv(&mut self, space: &mut [u8]) -> Result<Option<usize>, Failure> {
+        let len = space.len();
+        self.recv_with(len, |mut socket| socket.read(space))
+    }
+
+    /// Receives plain payload so that there is room around each piece.
+    fn recv_into_places(&mut self, space: &mut [u8]) -> Result<Option<usize>, Failure> {
+        let mut places = Pieces::places(space);
+        let mut slices: [IoSliceMut<'_>; RECEIVE_PLACES] =
+            array::from_fn(|_| IoSliceMut::new(places.next().unwrap_or_default()));
+        let len = slices.iter().map(|slice| slice.len()).sum();
+        self.recv_with(len, |mut socket| socket.read_vectored(&mut slices))
+    }
+
+    fn recv_with(
+        &mut self,
+        space_len: usize,
+        mut receive: impl FnMut(&TcpStream) -> io::Result<usize>,
+    ) -> Result<Option<usize>, Failure> {
         loop {
-            match (&self.socket).read(space) {
+            match receive(&self.socket) {
                 Ok(len) => {
                     // A short read has emptied the socket, unless an end stands behind the bytes.
-                    if len != 0 && len < space.len() && !self.readiness.read_closed {
+                    if len != 0 && len < space_len && !self.readiness.read_closed {
                         self.readiness.readable = false;
                     }
                     return Ok(Some(len));
@@ -389,17 +452,9 @@ impl Leg {
             }
         }
     }
-}
 
-impl Scratch {
-    /// The first bytes of the last [`Leg::receive_raw`].
-    pub fn raw(&self, len: usize) -> &[u8] {
-        &self.incoming[..len]
-    }
-
-    /// The payload of the last receive.
-    pub fn payload(&self) -> &[u8] {
-        &self.plain
+    fn send(&mut self, slices: &[IoSlice<'_>]) -> Result<(), Failure> {
+        self.outbox.send_behind(&self.socket, &mut self.readiness, slices)
     }
 }
 
@@ -407,66 +462,6 @@ impl AsFd for Leg {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.socket.as_fd()
     }
-}
-
-/// Why there is no message.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum MessageError {
-    /// The bytes are not one.
-    Frame(FrameError),
-    /// The peer ended its direction.
-    Ended,
-    /// The leg is broken.
-    Failed(Failure),
-}
-
-impl MessageError {
-    /// The close reason of a connection with that party.
-    pub fn close_reason(&self, party: Party) -> CloseReason {
-        match self {
-            Self::Frame(_) => CloseReason::FrameInvalid,
-            Self::Ended => CloseReason::Truncated(party),
-            Self::Failed(failure) => failure.close_reason(party),
-        }
-    }
-}
-
-/// Why a handshake did not come to its end.
-#[derive(Debug)]
-pub struct HandshakeError {
-    /// The close reason of the connection.
-    pub reason: CloseReason,
-    /// What TLS said, for the log.
-    pub detail: Option<String>,
-}
-
-impl HandshakeError {
-    fn gone() -> Self {
-        Self { reason: CloseReason::HandshakeFailed, detail: None }
-    }
-}
-
-/// Sends in order: nothing overtakes what waits already. A free function, so that the caller may
-/// hold other parts of the leg.
-fn send(
-    mut socket: &TcpStream,
-    readiness: &mut Readiness,
-    outbox: &mut Vec<u8>,
-    mut bytes: &[u8],
-) -> Result<(), Failure> {
-    while outbox.is_empty() && !bytes.is_empty() {
-        match socket.write(bytes) {
-            Ok(len) => bytes = &bytes[len..],
-            Err(error) if error.kind() == ErrorKind::Interrupted => {}
-            Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                readiness.writable = false;
-                break;
-            }
-            Err(_) => return Err(Failure::Reset),
-        }
-    }
-    outbox.extend_from_slice(bytes);
-    Ok(())
 }
 
 /// The pending error of a socket that was dialled; `Ok` once it is connected.

@@ -6,6 +6,9 @@ mod core;
 mod leg;
 mod listener;
 mod mailbox;
+mod outbox;
+mod received;
+mod scratch;
 mod session;
 mod signal;
 mod slots;
@@ -15,9 +18,11 @@ mod worker;
 
 pub use self::core::{Connection, Core, WorkerSettings};
 pub use control_loop::{ControlLoop, Wakeup};
-pub use leg::{HandshakeError, Leg, MessageError, Received, Scratch, connect_result};
+pub use leg::{Leg, connect_result};
 pub use listener::{ListenError, dial, listen};
 pub use mailbox::{Post, Wake, queue};
+pub use received::{HandshakeError, MessageError, Received};
+pub use scratch::Scratch;
 pub use session::{Moved, Session};
 pub use signal::{
     SignalEvent, SignalParts, SignalSender, Stalled, end_all_signals, end_signal, start_signal,

@@ -1,7 +1,9 @@
 use std::time::Instant;
 
-use super::leg::{Leg, Received, Scratch};
-use crate::limits::{RECEIVE_LEN, TURNS_PER_SESSION};
+use super::leg::Leg;
+use super::received::Received;
+use super::scratch::Scratch;
+use crate::limits::{MAX_ANSWERS_LEN, TURNS_PER_SESSION};
 use crate::relay::{Ending, Failure, Relay, Side, Step};
 use crate::uring::Token;
 
@@ -41,6 +43,20 @@ pub(super) enum Turn {
 
 /// Lets one session move bytes for a bounded number of turns.
 pub(super) fn run(
+    relay: &mut Relay,
+    moved: &mut Moved,
+    outer: &mut Leg,
+    inner: &mut Leg,
+    scratch: &mut Scratch,
+    now: Instant,
+) -> Turn {
+    let turn = run_turns(relay, moved, outer, inner, scratch, now);
+    outer.rest(scratch);
+    inner.rest(scratch);
+    turn
+}
+
+fn run_turns(
     relay: &mut Relay,
     moved: &mut Moved,
     outer: &mut Leg,
@@ -98,10 +114,10 @@ fn step(
             Ok(true)
         }
         // A peer that makes us answer (KeyUpdate) and does not read is not read from either.
-        Some(Step::Receive(_)) if !source.has_input() || source.outbox_len() > RECEIVE_LEN => {
+        Some(Step::Receive(_)) if !source.has_input() || source.outbox_len() > MAX_ANSWERS_LEN => {
             Ok(false)
         }
-        Some(Step::Receive(_)) => match source.receive(scratch) {
+        Some(Step::Receive(at_most)) => match source.receive(scratch, at_most) {
             Received::Nothing => Ok(source.has_input()),
             Received::End => {
                 relay.source_ended(from, now);
@@ -109,10 +125,11 @@ fn step(
             }
             Received::Failed(failure) => Err(relay.failed(from, failure)),
             Received::Payload => {
-                *count += scratch.payload().len() as u64;
+                let len = scratch.payload_len();
+                *count += len as u64;
+                relay.received(from, len, now);
                 target.send_payload(scratch).map_err(|failure| relay.failed(to, failure))?;
                 relay.set_blocked(to, target.outbox_len() > 0);
-                relay.progressed(now);
                 Ok(true)
             }
         },

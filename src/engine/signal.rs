@@ -12,7 +12,7 @@ use tokio::sync::{Notify, mpsc};
 
 use crate::limits::{LINGER, MAX_PENDING_LEN, MAX_RECORD_LEN, MAX_SIGNAL_BACKLOG_LEN};
 use crate::relay::{CloseReason, Party};
-use crate::tls::TlsConnection;
+use crate::tls::{Pieces, TlsConnection, TlsError};
 use crate::wire::{self, FrameDecoder, FrameError, Message};
 
 /// What a signal connection is made of after its handshake.
@@ -21,8 +21,8 @@ pub struct SignalParts {
     pub socket: TcpStream,
     /// Established.
     pub tls: TlsConnection,
-    /// Payload that came with the handshake.
-    pub unread: Vec<u8>,
+    /// Raw bytes that came behind the handshake.
+    pub pending: Vec<u8>,
     /// Who is at the other end.
     pub party: Party,
 }
@@ -81,7 +81,7 @@ pub fn start_signal<In: Message + 'static, Out: Message>(
     tokio_uring::spawn(write(Rc::clone(&wire)));
     let reader = Rc::clone(&wire);
     tokio_uring::spawn(async move {
-        let reason = read(&reader, parts.unread, link, &events).await;
+        let reason = read(&reader, &parts.pending, link, &events).await;
         if reason == CloseReason::Finished {
             reader.close();
         } else {
@@ -157,11 +157,31 @@ pub async fn end_all_signals<'s, In, Out: Message + 's>(
 }
 
 impl Wire {
-    fn seal_waiting(&self) -> Result<Vec<u8>, rustls::Error> {
+    /// Opens what came; its payload is appended. Returns how many bytes are the beginning of a record,
+    /// now at the front.
+    fn open(
+        &self,
+        incoming: &mut [u8],
+        len: usize,
+        plain: &mut Vec<u8>,
+    ) -> Result<usize, TlsError> {
+        let mut pieces = Pieces::default();
+        let mut records = self.records.borrow_mut();
+        let used = self.tls.borrow_mut().open(incoming, len, &mut pieces, &mut records);
+        if !records.is_empty() {
+            self.wake.notify_one();
+        }
+        let used = used?;
+        plain.extend(pieces.runs(incoming).flatten());
+        incoming.copy_within(used..len, 0);
+        Ok(len - used)
+    }
+
+    fn seal_waiting(&self) -> Result<Vec<u8>, TlsError> {
         let mut bytes = self.records.take();
         let frames = self.frames.take();
         if !frames.is_empty() {
-            self.tls.borrow_mut().seal(&frames, &mut bytes)?;
+            self.tls.borrow_mut().seal_copy(&frames, &mut bytes)?;
         }
         Ok(bytes)
     }
@@ -183,15 +203,22 @@ impl Wire {
 
 async fn read<In: Message>(
     wire: &Wire,
-    unread: Vec<u8>,
+    pending: &[u8],
     link: u64,
     events: &mpsc::Sender<(u64, SignalEvent<In>)>,
 ) -> CloseReason {
     let mut decoder = FrameDecoder::default();
-    let mut plain = unread;
+    let mut plain = Vec::new();
     let mut buffer = vec![0; MAX_RECORD_LEN];
-    let mut incoming = vec![0; MAX_PENDING_LEN + MAX_RECORD_LEN];
+    let mut incoming = vec![0; pending.len() + MAX_PENDING_LEN + MAX_RECORD_LEN];
+    incoming[..pending.len()].copy_from_slice(pending);
+    let mut filled = pending.len();
     loop {
+        plain.clear();
+        filled = match wire.open(&mut incoming, filled, &mut plain) {
+            Ok(kept) => kept,
+            Err(_) => return CloseReason::Corrupt(wire.party),
+        };
         let mut rest = &plain[..];
         loop {
             match decoder.decode::<In>(&mut rest) {
@@ -206,7 +233,6 @@ async fn read<In: Message>(
                 }
             }
         }
-        plain.clear();
         if wire.tls.borrow().peer_has_closed() {
             return CloseReason::Finished;
         }
@@ -215,19 +241,10 @@ async fn read<In: Message>(
         match result {
             Ok(0) => return CloseReason::Truncated(wire.party),
             Ok(len) => {
-                let mut tls = wire.tls.borrow_mut();
-                let kept = tls.copy_pending(&mut incoming);
-                incoming[kept..kept + len].copy_from_slice(&buffer[..len]);
-                let mut records = wire.records.borrow_mut();
-                if tls.process(&mut incoming[..kept + len], &mut plain, &mut records).is_err() {
-                    return CloseReason::Corrupt(wire.party);
-                }
+                incoming[filled..filled + len].copy_from_slice(&buffer[..len]);
+                filled += len;
             }
             Err(_) => return CloseReason::Reset(wire.party),
-        }
-        let records = wire.records.borrow();
-        if !records.is_empty() {
-            wire.wake.notify_one();
         }
     }
 }

@@ -202,10 +202,10 @@ impl Control {
         now: Instant,
         events: mpsc::Sender<(u64, SignalEvent<FromServer>)>,
     ) {
-        let Signal { socket, peer, tls, unread, allowed, accepted, listener } = signal;
+        let Signal { socket, peer, tls, pending, allowed, accepted, listener } = signal;
         let link = self.next_link;
         self.next_link += 1;
-        let parts = SignalParts { socket, tls, unread, party: Party::Server };
+        let parts = SignalParts { socket, tls, pending, party: Party::Server };
         let server = &self.shared.config.servers.allow[allowed];
         match start_signal(parts, link, events) {
             Ok(sender) => {

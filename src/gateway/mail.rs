@@ -58,8 +58,8 @@ pub(super) struct Signal {
     pub(super) socket: TcpStream,
     pub(super) peer: SocketAddr,
     pub(super) tls: TlsConnection,
-    /// Payload that came with the handshake.
-    pub(super) unread: Vec<u8>,
+    /// Raw bytes that came behind the handshake.
+    pub(super) pending: Vec<u8>,
     /// Index into the allow-list.
     pub(super) allowed: usize,
     pub(super) accepted: Instant,

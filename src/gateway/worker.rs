@@ -90,7 +90,7 @@ impl engine::Role for GatewayWorker {
 
     fn handed_over(&mut self, _: &mut GatewayCore, connection: Connection<Stage>, stage: Stage) {
         let Connection { leg, opened, peer, .. } = connection;
-        let (socket, tls, unread) = leg.into_parts();
+        let (socket, tls, pending) = leg.into_parts();
         match (stage, tls) {
             (Stage::Transferring { worker, listener, seen }, _) => {
                 let transfer = Transfer { socket, peer, listener, seen, accepted: opened };
@@ -101,7 +101,7 @@ impl engine::Role for GatewayWorker {
                     socket,
                     peer,
                     tls,
-                    unread,
+                    pending,
                     allowed: server,
                     accepted: opened,
                     listener,

@@ -1,6 +1,7 @@
 use std::time::{Duration, Instant};
 
 use super::{CloseReason, Party};
+use crate::limits::{MIN_RECEIVE_LEN, RECEIVE_LEN};
 
 /// One of the two legs of a session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -80,8 +81,9 @@ enum Flow {
 /// What is to be done next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Step {
-    /// Receive from this side, and send what comes to the other.
-    Receive(Side),
+    /// Receive so many bytes of payload at most from the side that was asked about, and send them to the
+    /// other; then call [`Relay::received`].
+    Receive(usize),
     /// Everything from the other side has been sent to this one: end its direction (close_notify and
     /// FIN), then call [`Relay::end_passed_on`].
     PassOnEnd(Side),
@@ -104,9 +106,37 @@ pub struct Relay {
     flows: [Flow; 2],
     /// By the side that the bytes wait for.
     blocked: [bool; 2],
+    /// By the side that the bytes come from.
+    appetites: [Appetite; 2],
     parties: [Party; 2],
     limits: RelayLimits,
     last_progress: Instant,
+}
+
+/// How much to receive at once: as much as the other side has shown that it takes. What a slow reader
+/// does not take waits with us, so it is to be little; bulk is best moved in large receives.
+#[derive(Debug)]
+struct Appetite {
+    next: usize,
+    /// Bytes that were received since the other side was blocked last.
+    taken: usize,
+}
+
+impl Appetite {
+    const START: Self = Self { next: MIN_RECEIVE_LEN, taken: 0 };
+
+    fn received(&mut self, len: usize) {
+        self.taken = self.taken.saturating_add(len);
+        // Headers, and the beginning of a record at the end, are no payload.
+        if len > self.next / 2 {
+            self.next = (self.next * 2).min(RECEIVE_LEN);
+        }
+    }
+
+    fn blocked(&mut self) {
+        self.next = self.taken.clamp(MIN_RECEIVE_LEN, RECEIVE_LEN);
+        self.taken = 0;
+    }
 }
 
 impl Relay {
@@ -115,6 +145,7 @@ impl Relay {
         Self {
             flows: [Flow::Open; 2],
             blocked: [false; 2],
+            appetites: [Appetite::START; 2],
             parties: [outer, inner],
             limits,
             last_progress: now,
@@ -132,19 +163,28 @@ impl Relay {
             return None;
         }
         match self.flows[from.index()] {
-            Flow::Open => Some(Step::Receive(from)),
+            Flow::Open => Some(Step::Receive(self.appetites[from.index()].next)),
             Flow::Ending => Some(Step::PassOnEnd(from.other())),
             Flow::Ended => None,
         }
     }
 
-    /// Bytes moved, in or out.
+    /// So many bytes came from `from` in one receive.
+    pub fn received(&mut self, from: Side, len: usize, now: Instant) {
+        self.appetites[from.index()].received(len);
+        self.last_progress = now;
+    }
+
+    /// Bytes that waited to be sent have gone.
     pub fn progressed(&mut self, now: Instant) {
         self.last_progress = now;
     }
 
     /// Bytes wait to be sent to `to`, or no longer: while they wait, nothing more is received for it.
     pub fn set_blocked(&mut self, to: Side, blocked: bool) {
+        if blocked && !self.blocked[to.index()] {
+            self.appetites[to.other().index()].blocked();
+        }
         self.blocked[to.index()] = blocked;
     }
 
@@ -216,7 +256,7 @@ mod tests {
         assert_eq!(relay.next_step(Side::Outer), Some(Step::PassOnEnd(Side::Inner)));
         relay.end_passed_on(Side::Inner);
         assert_eq!(relay.next_step(Side::Outer), None);
-        assert_eq!(relay.next_step(Side::Inner), Some(Step::Receive(Side::Inner)));
+        assert_eq!(relay.next_step(Side::Inner), Some(Step::Receive(MIN_RECEIVE_LEN)));
     }
 
     #[test]
@@ -247,7 +287,27 @@ mod tests {
         let mut relay = relay(Instant::now());
         relay.set_blocked(Side::Inner, true);
         assert_eq!(relay.next_step(Side::Outer), None);
-        assert_eq!(relay.next_step(Side::Inner), Some(Step::Receive(Side::Inner)));
+        assert_eq!(relay.next_step(Side::Inner), Some(Step::Receive(MIN_RECEIVE_LEN)));
+    }
+
+    #[test]
+    fn a_receive_grows_with_what_the_other_side_takes_and_shrinks_for_a_slow_reader() {
+        let now = Instant::now();
+        let mut relay = relay(now);
+        let next = |relay: &Relay| match relay.next_step(Side::Outer) {
+            Some(Step::Receive(len)) => len,
+            other => panic!("not a receive: {other:?}"),
+        };
+        for _ in 0..10 {
+            let len = next(&relay);
+            relay.received(Side::Outer, len, now);
+        }
+        assert_eq!(next(&relay), RECEIVE_LEN);
+        for _ in 0..2 {
+            relay.set_blocked(Side::Inner, true);
+            relay.set_blocked(Side::Inner, false);
+        }
+        assert_eq!(next(&relay), MIN_RECEIVE_LEN);
     }
 
     #[test]

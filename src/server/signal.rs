@@ -13,9 +13,9 @@ use tokio::net::TcpStream;
 
 use crate::config::HostPort;
 use crate::engine::SignalParts;
-use crate::limits::{MAX_PENDING_LEN, MAX_RECORD_LEN, PING_INTERVAL, SIGNAL_DEAD_AFTER};
+use crate::limits::{MAX_RECORD_LEN, PING_INTERVAL, SIGNAL_DEAD_AFTER};
 use crate::relay::Party;
-use crate::tls::TlsConnection;
+use crate::tls::{TlsConnection, TlsError};
 use crate::wire::alpn;
 
 /// Why there is no signal connection.
@@ -26,7 +26,7 @@ pub(super) enum DialError {
     #[error("cannot connect to {0}: {1}; is the gateway up, and does the firewall let us out?")]
     Connect(SocketAddr, #[source] io::Error),
     #[error("TLS with the gateway failed: {0}")]
-    Tls(#[from] rustls::Error),
+    Tls(#[from] TlsError),
     #[error("the gateway ended the connection during the TLS handshake: its log says why")]
     Ended,
     #[error("the other end is not a gateway: it does not speak vestibule-signal/1")]
@@ -66,30 +66,27 @@ async fn greet(
     config: Arc<ClientConfig>,
 ) -> Result<SignalParts, DialError> {
     tune(&stream);
-    let mut tls = TlsConnection::client(config, name)?;
-    let (mut unread, mut outgoing) = (Vec::new(), Vec::new());
-    let mut incoming = vec![0; MAX_PENDING_LEN + MAX_RECORD_LEN];
+    let mut tls = TlsConnection::client(config, name).map_err(TlsError::from)?;
+    let mut outgoing = Vec::new();
+    let mut incoming = vec![0; MAX_RECORD_LEN];
     let mut filled = 0;
-    loop {
-        let processed = tls.process(&mut incoming[..filled], &mut unread, &mut outgoing);
+    let pending = loop {
+        let result = tls.handshake(&incoming[..filled], &mut outgoing);
         stream.write_all(&outgoing).await.map_err(|_| DialError::Ended)?;
         outgoing.clear();
-        processed?;
-        if !tls.is_handshaking() {
-            break;
+        if let Some(behind) = result? {
+            break behind;
         }
-        let kept = tls.copy_pending(&mut incoming);
-        let len = stream.read(&mut incoming[kept..]).await.map_err(|_| DialError::Ended)?;
-        if len == 0 {
+        filled = stream.read(&mut incoming).await.map_err(|_| DialError::Ended)?;
+        if filled == 0 {
             return Err(DialError::Ended);
         }
-        filled = kept + len;
-    }
+    };
     if tls.alpn() != Some(alpn::SIGNAL) {
         return Err(DialError::NotAGateway);
     }
     let socket = stream.into_std().map_err(|_| DialError::Ended)?;
-    Ok(SignalParts { socket, tls, unread, party: Party::Gateway })
+    Ok(SignalParts { socket, tls, pending, party: Party::Gateway })
 }
 
 /// The kernel notices a dead peer as soon as our own pings do.

@@ -1,11 +1,5 @@
-//! Fatal alerts of our own choice: how a foreign agent, which knows nothing of our messages, hears a
-//! refusal (RFC 8446 §6.2).
-
-use aws_lc_rs::aead::{
-    AES_128_GCM, AES_256_GCM, Aad, CHACHA20_POLY1305, LessSafeKey, Nonce, UnboundKey,
-};
-use rustls::ConnectionTrafficSecrets;
-use rustls::crypto::cipher;
+//! Fatal alerts (RFC 8446 §6.2): how a peer hears of its mistake, and how a foreign agent, which knows
+//! nothing of our messages, hears a refusal.
 
 use crate::wire::RefusalReason;
 
@@ -13,8 +7,18 @@ use crate::wire::RefusalReason;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Alert {
+    /// A record or message that has no place where it came.
+    UnexpectedMessage = 10,
+    /// A record that does not open.
+    BadRecordMac = 20,
+    /// A record or message that is too large.
+    RecordOverflow = 22,
+    /// A value outside those allowed.
+    IllegalParameter = 47,
     /// The device may not reach that service.
     AccessDenied = 49,
+    /// A message that can't be read.
+    DecodeError = 50,
     /// There is no session now, through no fault of the agent.
     InternalError = 80,
     /// No service of that name.
@@ -32,7 +36,6 @@ impl From<RefusalReason> for Alert {
 }
 
 const ALERT: u8 = 21;
-const APPLICATION_DATA: u8 = 23;
 const FATAL: u8 = 2;
 
 impl Alert {
@@ -40,36 +43,4 @@ impl Alert {
     pub fn unprotected_record(self) -> [u8; 7] {
         [ALERT, 3, 3, 0, 2, FATAL, self as u8]
     }
-}
-
-/// The record of a protected alert. The secrets are of no use after it: the caller gave up the
-/// connection that they are from, so no sequence number is used twice.
-pub(super) fn seal(
-    alert: Alert,
-    sequence: u64,
-    secrets: &ConnectionTrafficSecrets,
-) -> Option<Vec<u8>> {
-    seal_record(ALERT, &[FATAL, alert as u8], sequence, secrets)
-}
-
-/// A protected record with a short payload (RFC 8446 §5.2).
-pub(super) fn seal_record(
-    content_type: u8,
-    payload: &[u8],
-    sequence: u64,
-    secrets: &ConnectionTrafficSecrets,
-) -> Option<Vec<u8>> {
-    let (algorithm, key, iv) = match secrets {
-        ConnectionTrafficSecrets::Aes128Gcm { key, iv } => (&AES_128_GCM, key, iv),
-        ConnectionTrafficSecrets::Aes256Gcm { key, iv } => (&AES_256_GCM, key, iv),
-        ConnectionTrafficSecrets::Chacha20Poly1305 { key, iv } => (&CHACHA20_POLY1305, key, iv),
-        _ => return None,
-    };
-    let key = LessSafeKey::new(UnboundKey::new(algorithm, key.as_ref()).ok()?);
-    let nonce = Nonce::assume_unique_for_key(cipher::Nonce::new(iv, sequence).0);
-    let mut inner = [payload, &[content_type]].concat();
-    let len = u16::try_from(inner.len() + algorithm.tag_len()).ok()?.to_be_bytes();
-    let header = [APPLICATION_DATA, 3, 3, len[0], len[1]];
-    key.seal_in_place_append_tag(nonce, Aad::from(header), &mut inner).ok()?;
-    Some([&header[..], &inner[..]].concat())
 }

@@ -1,9 +1,11 @@
 use rustls::{CertificateError, Error};
 
+use super::TlsError;
 use crate::relay::CloseReason;
 
-/// The close reason of a handshake that rustls refused.
-pub fn handshake_failure(error: &Error) -> CloseReason {
+/// The close reason of a handshake that was refused.
+pub fn handshake_failure(error: &TlsError) -> CloseReason {
+    let TlsError::Rustls(error) = error else { return CloseReason::HandshakeFailed };
     match error {
         Error::NoCertificatesPresented => CloseReason::CertificateMissing,
         Error::InvalidCertificate(

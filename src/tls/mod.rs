@@ -8,13 +8,15 @@ mod connection;
 mod credentials;
 mod failure;
 mod identity;
+mod record;
 mod roles;
+mod rustls_end;
 #[cfg(test)]
 pub(crate) mod testing;
 
 pub use alert::Alert;
 pub use client_hello::{ClientHello, HelloError, HelloReader, looks_like_tls};
-pub use connection::TlsConnection;
+pub use connection::{TlsConnection, TlsError};
 pub(crate) use credentials::date;
 #[cfg(feature = "pki")]
 pub(crate) use credentials::read_pem_file;
@@ -24,4 +26,5 @@ pub use credentials::{
 };
 pub use failure::handshake_failure;
 pub use identity::{Identity, IdentityError};
+pub use record::{Pieces, RecordError};
 pub use roles::{ListenerRoles, backend_config, client_config, listener_roles, provider};

@@ -9,6 +9,7 @@ use socket2::SockRef;
 
 use super::*;
 use crate::config::DeviceCertificates;
+use crate::limits::RECEIVE_LEN;
 use crate::relay::{CloseReason, Party, RelayLimits};
 use crate::tls::testing::{Authority, Folder, gateway_config};
 use crate::tls::{TlsConnection, client_config, listener_roles, load_roots};

@@ -1,0 +1,392 @@
+//! The records of TLS 1.3 after its handshake (RFC 8446 §5), opened and sealed in the bytes where they
+//! lie: an unpadded record has the same length on both sides of a relay, so that payload goes from one
+//! connection to another without a copy.
+
+mod key;
+mod pieces;
+
+use rustls::client::ClientConnectionData;
+use rustls::kernel::KernelConnection;
+use rustls::server::ServerConnectionData;
+use rustls::{ExtractedSecrets, SupportedCipherSuite};
+use thiserror::Error;
+
+use self::key::RecordKey;
+pub use self::pieces::Pieces;
+use super::Alert;
+use crate::limits::{
+    KEY_UPDATE_MARGIN, MAX_KEY_UPDATES_IN_A_ROW, MAX_POST_HANDSHAKE_LEN, MAX_RECORD_CONTENT_LEN,
+    MAX_RECORD_LEN, RECORD_HEADER_LEN, RECORD_TAG_LEN, RECORD_TRAILER_LEN,
+};
+
+const ALERT: u8 = 21;
+const HANDSHAKE: u8 = 22;
+const APPLICATION_DATA: u8 = 23;
+
+const NEW_SESSION_TICKET: u8 = 4;
+const KEY_UPDATE: u8 = 24;
+/// Bytes before the body of a handshake message.
+const MESSAGE_HEADER_LEN: usize = 4;
+
+const CLOSE_NOTIFY: u8 = 0;
+const USER_CANCELED: u8 = 90;
+const WARNING: u8 = 1;
+const FATAL: u8 = 2;
+
+/// Why a connection can't go on after its handshake.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum RecordError {
+    /// The peer's: forged, damaged, replayed or out of order.
+    #[error("the peer sent a record that its key does not open")]
+    NotAuthentic,
+    /// The peer's.
+    #[error("the peer sent a record that is larger than allowed")]
+    TooLarge,
+    /// The peer's: a type of record or message that has no place here.
+    #[error("the peer sent {0}, which has no place here")]
+    Unexpected(&'static str),
+    /// The peer's.
+    #[error("the peer sent {0} that can't be read")]
+    Malformed(&'static str),
+    /// The peer's: a `KeyUpdate` that asks for neither of the two things that it may.
+    #[error("the peer sent a KeyUpdate of an unknown kind")]
+    IllegalKeyUpdate,
+    /// The peer's word on an error of ours.
+    #[error("the peer gave up with the fatal alert {0}")]
+    Alerted(u8),
+    /// Ours: keys of a suite that we do not know, or that are used up.
+    #[error("the keys of this connection can't be used")]
+    Unsupported,
+}
+
+impl RecordError {
+    /// What the peer is told.
+    fn alert(&self) -> Option<Alert> {
+        match self {
+            Self::NotAuthentic => Some(Alert::BadRecordMac),
+            Self::TooLarge => Some(Alert::RecordOverflow),
+            Self::Unexpected(_) => Some(Alert::UnexpectedMessage),
+            Self::Malformed(_) => Some(Alert::DecodeError),
+            Self::IllegalKeyUpdate => Some(Alert::IllegalParameter),
+            Self::Unsupported => Some(Alert::InternalError),
+            Self::Alerted(_) => None,
+        }
+    }
+}
+
+/// What rustls keeps of a connection: the secrets from which new keys are made.
+pub(super) enum Secrets {
+    Server(KernelConnection<ServerConnectionData>),
+    Client(KernelConnection<ClientConnectionData>),
+}
+
+/// Both directions of one connection.
+pub(super) struct Records {
+    opening: RecordKey,
+    sealing: RecordKey,
+    secrets: Secrets,
+    /// Records that one key may seal.
+    key_limit: u64,
+    /// The beginning of a handshake message whose rest is in a later record.
+    message: Vec<u8>,
+    key_updates: u32,
+    peer_closed: bool,
+    failed: Option<RecordError>,
+}
+
+impl Records {
+    /// Takes a connection over from rustls, between two records.
+    pub(super) fn new(extracted: ExtractedSecrets, secrets: Secrets) -> Result<Self, RecordError> {
+        Ok(Self {
+            opening: RecordKey::new(extracted.rx)?,
+            sealing: RecordKey::new(extracted.tx)?,
+            key_limit: key_limit(&secrets)?,
+            secrets,
+            message: Vec::new(),
+            key_updates: 0,
+            peer_closed: false,
+            failed: None,
+        })
+    }
+
+    /// Whether the peer's close_notify has come.
+    pub(super) fn peer_has_closed(&self) -> bool {
+        self.peer_closed
+    }
+
+    /// Opens every whole record at the front of `bytes`, in place. Payload is added to `pieces`; what
+    /// is to be sent in answer, to `answers`. Returns the bytes that are done with: the rest is the
+    /// beginning of a record, to be shown again with what follows it.
+    ///
+    /// After an error, which is also told to the peer in `answers`, nothing more is opened or sealed.
+    pub(super) fn open(
+        &mut self,
+        bytes: &mut [u8],
+        pieces: &mut Pieces,
+        answers: &mut Vec<u8>,
+    ) -> Result<usize, RecordError> {
+        self.check()?;
+        let mut at = 0;
+        // Whatever follows a close_notify is ignored (RFC 8446 §6.1).
+        while !self.peer_closed {
+            match self.open_record(&mut bytes[at..], at, pieces, answers) {
+                Ok(Some(len)) => at += len,
+                Ok(None) => return Ok(at),
+                Err(error) => return Err(self.fail(error, answers)),
+            }
+        }
+        Ok(bytes.len())
+    }
+
+    /// Opens one record; returns its length, or `None` where it is not whole.
+    fn open_record(
+        &mut self,
+        bytes: &mut [u8],
+        at: usize,
+        pieces: &mut Pieces,
+        answers: &mut Vec<u8>,
+    ) -> Result<Option<usize>, RecordError> {
+        let Some((&mut header, rest)) = bytes.split_first_chunk_mut::<RECORD_HEADER_LEN>() else {
+            return Ok(None);
+        };
+        if header[0] != APPLICATION_DATA {
+            return Err(RecordError::Unexpected("an unprotected record"));
+        }
+        let len = usize::from(u16::from_be_bytes([header[3], header[4]]));
+        if RECORD_HEADER_LEN + len > MAX_RECORD_LEN {
+            return Err(RecordError::TooLarge);
+        }
+        let Some(sealed) = rest.get_mut(..len) else { return Ok(None) };
+        let inner_len = self.opening.open(header, sealed)?;
+        // The type is the last byte that is not zero: zeros behind it are padding.
+        let Some(end) = sealed[..inner_len].iter().rposition(|&byte| byte != 0) else {
+            return Err(RecordError::Unexpected("a record without a type"));
+        };
+        if inner_len > MAX_RECORD_CONTENT_LEN + 1 {
+            return Err(RecordError::TooLarge);
+        }
+        match sealed[end] {
+            APPLICATION_DATA if !self.message.is_empty() => {
+                return Err(RecordError::Unexpected("payload inside a handshake message"));
+            }
+            APPLICATION_DATA if end > 0 => {
+                self.key_updates = 0;
+                let start = at + RECORD_HEADER_LEN;
+                pieces.push(start..start + end);
+            }
+            APPLICATION_DATA => {}
+            HANDSHAKE => self.take_handshake(&sealed[..end], answers)?,
+            ALERT => self.take_alert(&sealed[..end])?,
+            _ => return Err(RecordError::Unexpected("a record of an unknown type")),
+        }
+        Ok(Some(RECORD_HEADER_LEN + len))
+    }
+
+    fn take_alert(&mut self, content: &[u8]) -> Result<(), RecordError> {
+        match *content {
+            [_, CLOSE_NOTIFY] => {
+                self.peer_closed = true;
+                Ok(())
+            }
+            // A close_notify follows it (RFC 8446 §6.1).
+            [_, USER_CANCELED] => Ok(()),
+            // All others are fatal, whatever their level (RFC 8446 §6.2).
+            [_, alert] => Err(RecordError::Alerted(alert)),
+            [] => Err(RecordError::Unexpected("an empty alert")),
+            _ => Err(RecordError::Malformed("an alert")),
+        }
+    }
+
+    fn take_handshake(&mut self, content: &[u8], answers: &mut Vec<u8>) -> Result<(), RecordError> {
+        if content.is_empty() {
+            return Err(RecordError::Unexpected("an empty handshake record"));
+        }
+        self.message.extend_from_slice(content);
+        let mut waiting = std::mem::take(&mut self.message);
+        let mut at = 0;
+        while let Some(&[kind, high, middle, low]) =
+            waiting[at..].first_chunk::<MESSAGE_HEADER_LEN>()
+        {
+            let len = u32::from_be_bytes([0, high, middle, low]) as usize;
+            if len > MAX_POST_HANDSHAKE_LEN {
+                return Err(RecordError::TooLarge);
+            }
+            let start = at + MESSAGE_HEADER_LEN;
+            let Some(body) = waiting.get(start..start + len) else { break };
+            at = start + len;
+            self.take_message(kind, body, at == waiting.len(), answers)?;
+        }
+        waiting.drain(..at);
+        self.message = waiting;
+        Ok(())
+    }
+
+    fn take_message(
+        &mut self,
+        kind: u8,
+        body: &[u8],
+        is_last: bool,
+        answers: &mut Vec<u8>,
+    ) -> Result<(), RecordError> {
+        match (kind, &mut self.secrets) {
+            (NEW_SESSION_TICKET, Secrets::Client(secrets)) => secrets
+                .handle_new_session_ticket(body)
+                .map_err(|_| RecordError::Malformed("a NewSessionTicket")),
+            // The next record comes under the new key: nothing may share the record of the last
+            // message under the old one (RFC 8446 §5.1).
+            (KEY_UPDATE, _) if !is_last => {
+                Err(RecordError::Unexpected("a message behind a KeyUpdate"))
+            }
+            (KEY_UPDATE, _) => {
+                let &[asks] = body else { return Err(RecordError::Malformed("a KeyUpdate")) };
+                self.take_key_update(asks, answers)
+            }
+            _ => Err(RecordError::Unexpected("a handshake message of another type")),
+        }
+    }
+
+    fn take_key_update(&mut self, asks: u8, answers: &mut Vec<u8>) -> Result<(), RecordError> {
+        self.key_updates += 1;
+        if self.key_updates > MAX_KEY_UPDATES_IN_A_ROW {
+            return Err(RecordError::Unexpected("one KeyUpdate after another"));
+        }
+        self.opening = RecordKey::new(self.secrets.next_opening()?)?;
+        match asks {
+            0 => Ok(()),
+            1 => self.update_sealing_key(answers),
+            _ => Err(RecordError::IllegalKeyUpdate),
+        }
+    }
+
+    /// Tells the peer that our next record is under a new key, and takes that key.
+    fn update_sealing_key(&mut self, outgoing: &mut Vec<u8>) -> Result<(), RecordError> {
+        // Not requested in return: the two directions are as independent as the limits of their keys.
+        self.seal_short(HANDSHAKE, &[KEY_UPDATE, 0, 0, 1, 0], outgoing)?;
+        self.sealing = RecordKey::new(self.secrets.next_sealing()?)?;
+        Ok(())
+    }
+
+    /// Seals each piece of `buffer` where it lies: afterwards the pieces are whole records. What must
+    /// be sent before them is added to `ahead`.
+    pub(super) fn seal(
+        &mut self,
+        buffer: &mut [u8],
+        pieces: &mut Pieces,
+        ahead: &mut Vec<u8>,
+    ) -> Result<(), RecordError> {
+        self.check()?;
+        if self.sealing.sequence() + KEY_UPDATE_MARGIN.min(self.key_limit / 2) >= self.key_limit {
+            self.update_sealing_key(ahead)?;
+        }
+        for range in pieces.ranges_mut() {
+            let record = range.start - RECORD_HEADER_LEN..range.end + RECORD_TRAILER_LEN;
+            self.seal_record(APPLICATION_DATA, &mut buffer[record.clone()])?;
+            *range = record;
+        }
+        Ok(())
+    }
+
+    /// Appends the records that carry `payload`.
+    pub(super) fn seal_copy(
+        &mut self,
+        payload: &[u8],
+        outgoing: &mut Vec<u8>,
+    ) -> Result<(), RecordError> {
+        let mut buffer = vec![0; Pieces::space_for(payload.len())];
+        let mut pieces = Pieces::default();
+        pieces.lay_out(payload, &mut buffer);
+        self.seal(&mut buffer, &mut pieces, outgoing)?;
+        outgoing.extend_from_slice(&buffer);
+        Ok(())
+    }
+
+    /// Appends a close_notify: the clean end of our direction.
+    pub(super) fn seal_end(&mut self, outgoing: &mut Vec<u8>) -> Result<(), RecordError> {
+        self.check()?;
+        self.seal_short(ALERT, &[WARNING, CLOSE_NOTIFY], outgoing)
+    }
+
+    /// Appends a fatal alert, after which the connection is of no more use. Nothing where it has
+    /// failed: the peer has heard its alert.
+    pub(super) fn seal_alert(mut self, alert: Alert, outgoing: &mut Vec<u8>) {
+        if self.failed.is_none() {
+            // It fails only with a key that is used up, and then there is no way to say anything.
+            let _ = self.seal_short(ALERT, &[FATAL, alert as u8], outgoing);
+        }
+    }
+
+    fn seal_short(
+        &mut self,
+        content_type: u8,
+        content: &[u8],
+        outgoing: &mut Vec<u8>,
+    ) -> Result<(), RecordError> {
+        let start = outgoing.len();
+        outgoing.extend_from_slice(&[0; RECORD_HEADER_LEN]);
+        outgoing.extend_from_slice(content);
+        outgoing.extend_from_slice(&[0; RECORD_TRAILER_LEN]);
+        self.seal_record(content_type, &mut outgoing[start..])
+    }
+
+    /// Seals `record`, whose content stands between room for header and trailer.
+    fn seal_record(&mut self, content_type: u8, record: &mut [u8]) -> Result<(), RecordError> {
+        if self.sealing.sequence() >= self.key_limit {
+            return Err(RecordError::Unsupported);
+        }
+        let (header, sealed) = record.split_at_mut(RECORD_HEADER_LEN);
+        let len = u16::try_from(sealed.len()).map_err(|_| RecordError::TooLarge)?.to_be_bytes();
+        let values = [APPLICATION_DATA, 3, 3, len[0], len[1]];
+        header.copy_from_slice(&values);
+        let (inner, tag) = sealed.split_at_mut(sealed.len() - RECORD_TAG_LEN);
+        if let Some(last) = inner.last_mut() {
+            *last = content_type;
+        }
+        self.sealing.seal(values, inner, tag)
+    }
+
+    fn check(&self) -> Result<(), RecordError> {
+        self.failed.clone().map_or(Ok(()), Err)
+    }
+
+    fn fail(&mut self, error: RecordError, answers: &mut Vec<u8>) -> RecordError {
+        if let Some(alert) = error.alert() {
+            // As in `seal_alert`.
+            let _ = self.seal_short(ALERT, &[FATAL, alert as u8], answers);
+        }
+        self.failed = Some(error.clone());
+        error
+    }
+}
+
+impl Secrets {
+    fn next_opening(&mut self) -> Result<(u64, rustls::ConnectionTrafficSecrets), RecordError> {
+        match self {
+            Self::Server(connection) => connection.update_rx_secret(),
+            Self::Client(connection) => connection.update_rx_secret(),
+        }
+        .map_err(|_| RecordError::Unsupported)
+    }
+
+    fn next_sealing(&mut self) -> Result<(u64, rustls::ConnectionTrafficSecrets), RecordError> {
+        match self {
+            Self::Server(connection) => connection.update_tx_secret(),
+            Self::Client(connection) => connection.update_tx_secret(),
+        }
+        .map_err(|_| RecordError::Unsupported)
+    }
+}
+
+/// Records that may be sealed under one key of the suite (RFC 8446 §5.5).
+fn key_limit(secrets: &Secrets) -> Result<u64, RecordError> {
+    let suite = match secrets {
+        Secrets::Server(connection) => connection.negotiated_cipher_suite(),
+        Secrets::Client(connection) => connection.negotiated_cipher_suite(),
+    };
+    match suite {
+        SupportedCipherSuite::Tls13(suite) => Ok(suite.common.confidentiality_limit),
+        SupportedCipherSuite::Tls12(_) => Err(RecordError::Unsupported),
+    }
+}
+
+#[cfg(test)]
+mod tests;
