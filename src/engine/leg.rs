@@ -236,14 +236,14 @@ impl Leg {
     /// beginning of a record for the next receive.
     fn open(&mut self, scratch: &mut Scratch, len: usize) -> Result<(), Failure> {
         let Some(tls) = &mut self.tls else { return Ok(()) };
-        let Scratch { buffer, pieces, outgoing, shelf } = scratch;
+        let Scratch { buffer, pieces, outgoing, beginnings, .. } = scratch;
         outgoing.clear();
         let result = tls.open(buffer, len, pieces, outgoing);
         self.send(&[IoSlice::new(outgoing)])?;
         let used = result.map_err(|_| Failure::Corrupt)?;
         self.pending.clear();
         if used < len {
-            shelf.lend(&mut self.pending);
+            beginnings.lend(&mut self.pending, MAX_RECORD_LEN);
             self.pending.extend_from_slice(&buffer[used..len]);
         }
         Ok(())
@@ -309,21 +309,21 @@ impl Leg {
 
     /// Sends the payload of the last receive, and keeps what the socket does not take.
     pub fn send_payload(&mut self, scratch: &mut Scratch) -> Result<(), Failure> {
-        let Scratch { buffer, pieces, outgoing, shelf } = scratch;
+        let Scratch { buffer, pieces, outgoing, remainders, .. } = scratch;
         outgoing.clear();
         if let Some(tls) = &mut self.tls {
             tls.seal(buffer, pieces, outgoing).map_err(|_| Failure::Corrupt)?;
         }
         self.send(&[IoSlice::new(outgoing)])?;
+        if self.outbox.is_empty() {
+            remainders.lend(self.outbox.space(), pieces.total_len());
+        }
         let mut runs = pieces.runs(buffer);
         loop {
             let slices: [IoSlice<'_>; RUNS_PER_SEND] =
                 array::from_fn(|_| IoSlice::new(runs.next().unwrap_or_default()));
             if slices[0].is_empty() {
                 return Ok(());
-            }
-            if self.outbox.is_empty() {
-                shelf.lend(self.outbox.space());
             }
             self.send(&slices)?;
         }
@@ -362,10 +362,10 @@ impl Leg {
     /// Gives back the space that nothing waits in.
     pub fn rest(&mut self, scratch: &mut Scratch) {
         if self.pending.is_empty() {
-            scratch.shelf.take_back(&mut self.pending);
+            scratch.beginnings.take_back(&mut self.pending);
         }
         if self.outbox.is_empty() {
-            scratch.shelf.take_back(self.outbox.space());
+            scratch.remainders.take_back(self.outbox.space());
         }
     }
 

@@ -13,13 +13,22 @@ pub struct Scratch {
     pub(super) pieces: Pieces,
     /// What TLS itself wants to say.
     pub(super) outgoing: Vec<u8>,
-    pub(super) shelf: Shelf,
+    /// Space for beginnings of records.
+    pub(super) beginnings: Shelf,
+    /// Space for what sockets did not take.
+    pub(super) remainders: Shelf,
 }
 
 impl Default for Scratch {
     fn default() -> Self {
         let buffer = vec![0; SCRATCH_LEN].into_boxed_slice();
-        Self { buffer, pieces: Pieces::default(), outgoing: Vec::new(), shelf: Shelf::default() }
+        Self {
+            buffer,
+            pieces: Pieces::default(),
+            outgoing: Vec::new(),
+            beginnings: Shelf::default(),
+            remainders: Shelf::default(),
+        }
     }
 }
 
@@ -46,10 +55,12 @@ pub(super) struct Shelf {
 }
 
 impl Shelf {
-    /// Gives `buffer` space, if it has none.
-    pub(super) fn lend(&mut self, buffer: &mut Vec<u8>) {
+    /// Gives `buffer` space for `len` bytes, if it has none. By powers of two, so that it grows a few
+    /// times in the life of a worker.
+    pub(super) fn lend(&mut self, buffer: &mut Vec<u8>, len: usize) {
         if buffer.capacity() == 0 {
             *buffer = self.buffers.pop().unwrap_or_default();
+            buffer.reserve(len.next_power_of_two());
         }
     }
 

@@ -225,3 +225,63 @@ fn an_end_that_came_with_payload_is_passed_on_without_further_news() {
     drop(server);
     assert_eq!(pair.moved.inward, 12);
 }
+
+/// A TLS leg of ours after its handshake, with rustls at the other end.
+fn tls_leg() -> (Leg, StreamOwned<ClientConnection, TcpStream>) {
+    let (mut near, far) = leg();
+    let (ours, tls) = tls();
+    near.begin_tls(ours);
+    let peer = thread::spawn(move || {
+        let mut peer = StreamOwned::new(tls, far);
+        peer.conn.complete_io(&mut peer.sock).expect("a handshake");
+        peer
+    });
+    let mut scratch = Scratch::default();
+    while !near.handshake(&mut scratch, &[]).expect("let in") {
+        near.note(Readiness { readable: true, writable: true, ..Readiness::default() });
+        thread::yield_now();
+    }
+    (near, peer.join().expect("no panic"))
+}
+
+#[test]
+fn a_record_costs_no_allocation_once_a_session_runs() {
+    const LEN: usize = 300_000;
+    const ROUNDS: usize = 40;
+    // The worker's own buffers and lists, which double until they hold one receive.
+    const GROWTH: u64 = 20;
+    let ((outer, mut agent), (inner, mut server)) = (tls_leg(), tls_leg());
+    // Less than comes at once, so that bytes wait in the outbox as well.
+    SockRef::from(inner.socket()).set_send_buffer_size(32 * 1024).expect("a socket");
+    let reader = thread::spawn(move || {
+        let mut buffer = vec![0; LEN];
+        for _ in 0..ROUNDS {
+            server.read_exact(&mut buffer).expect("all arrives");
+        }
+        server
+    });
+    let mut pair = Pair::new(outer, inner);
+    agent.conn.set_buffer_limit(None);
+    let mut allocations = 0;
+    for _ in 0..ROUNDS {
+        agent.conn.writer().write_all(&[7; LEN]).expect("buffered");
+        let mut sealed = Vec::new();
+        while agent.conn.wants_write() {
+            agent.conn.write_tls(&mut sealed).expect("a Vec grows as needed");
+        }
+        // In parts that end within a record.
+        for part in sealed.chunks(77_777) {
+            agent.sock.write_all(part).expect("sends");
+            let arrived = pair.moved.inward;
+            let info = allocation_counter::measure(|| {
+                pair.run_until(|pair, turn| pair.moved.inward > arrived && turn == Turn::Waits);
+            });
+            allocations += info.count_total;
+        }
+    }
+    pair.run_until(|pair, _| {
+        pair.moved.inward == (ROUNDS * LEN) as u64 && pair.inner.outbox_len() == 0
+    });
+    reader.join().expect("all has arrived");
+    assert!(allocations <= GROWTH, "{allocations} allocations, however many records there are");
+}
