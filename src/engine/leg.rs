@@ -316,7 +316,8 @@ impl Leg {
         }
         self.send(&[IoSlice::new(outgoing)])?;
         if self.outbox.is_empty() {
-            remainders.lend(self.outbox.space(), pieces.total_len());
+            // By powers of two: it grows a few times in the life of a worker, and no more.
+            remainders.lend(self.outbox.space(), pieces.total_len().next_power_of_two());
         }
         let mut runs = pieces.runs(buffer);
         loop {

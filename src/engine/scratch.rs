@@ -55,12 +55,11 @@ pub(super) struct Shelf {
 }
 
 impl Shelf {
-    /// Gives `buffer` space for `len` bytes, if it has none. By powers of two, so that it grows a few
-    /// times in the life of a worker.
+    /// Gives `buffer` space for `len` bytes, if it has none.
     pub(super) fn lend(&mut self, buffer: &mut Vec<u8>, len: usize) {
         if buffer.capacity() == 0 {
             *buffer = self.buffers.pop().unwrap_or_default();
-            buffer.reserve(len.next_power_of_two());
+            buffer.reserve_exact(len);
         }
     }
 

@@ -113,7 +113,10 @@ impl RustlsEnd {
 
     /// The bytes behind the handshake, which rustls has not seen.
     pub(super) fn take_behind(&mut self) -> Vec<u8> {
-        self.pending.split_off(self.shown)
+        // And not `split_off`, which would pass the capacity on: it stays as long as the connection.
+        let behind = self.pending[self.shown..].to_vec();
+        self.pending.truncate(self.shown);
+        behind
     }
 
     /// Gives the connection up for its keys. The handshake must be over.
