@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use crate::figures::{self, Figure, metrics, multiple, of, processes, reference};
+use crate::figures::{Figure, Part, Subject, metrics, of, processes, reference};
 use crate::results::Results;
 use crate::scenario::{Scenario, Size};
 use crate::target::Target;
@@ -34,6 +34,9 @@ fn heading(results: &Results) -> String {
         machine.rustc,
         machine.profile,
     );
+    for (name, version) in &results.peers {
+        writeln!(text, "{name}: {version}").expect("writing to a string does not fail");
+    }
     text.push_str("Medians over the runs, with the smallest and largest in parentheses.\n");
     if results.size == Size::Quick {
         text.push_str("Taken with --quick: these are no figures, only a sign that all works.\n");
@@ -55,16 +58,26 @@ fn scenario_table(results: &Results, scenario: Scenario) -> String {
             continue;
         }
         let clean = of(results, scenario, target).filter(|sample| sample.is_clean()).count();
-        let names = of(results, scenario, target).map(processes).max_by_key(|names| names.len());
-        let names = names.unwrap_or_default().iter().map(|process| process.name.as_str());
-        let names: Vec<&str> = names.collect();
-        // A target that never got so far still has its row.
-        let names = if names.is_empty() { vec!["-"] } else { names };
-        for name in names {
-            let figure = |metric| figures::figure(results, scenario, target, name, metric);
-            let mut row = vec![target.name().to_owned(), name.to_owned()];
-            row.extend(metrics(scenario).iter().map(|m| cell(figure(*m), m.decimals)));
-            row.insert(3, cell(multiple(results, scenario, target, name), 2));
+        let taken_of = of(results, scenario, target).map(processes);
+        let longest = taken_of.max_by_key(|processes| processes.len()).unwrap_or_default();
+        let mut parts: Vec<(Part, String)> = Part::ALL
+            .into_iter()
+            .filter(|part| *part != Part::Together || longest.len() > 1)
+            .filter_map(|part| Some((part, part.usage(longest)?.name)))
+            .collect();
+        if parts.is_empty() {
+            // A target that never got so far still has its row.
+            parts.push((Part::Gateway, "-".to_owned()));
+        }
+        for (part, name) in parts {
+            let subject = |metric| Subject { scenario, target, part, metric };
+            let multiple = metrics(scenario).first().and_then(|first| {
+                subject(*first).over(subject(*first).on(reference(scenario)), results)
+            });
+            let mut row = vec![target.name().to_owned(), name];
+            let figures = metrics(scenario).iter();
+            row.extend(figures.map(|m| cell(subject(*m).figure(results), m.decimals)));
+            row.insert(3, cell(multiple, 2));
             row.push(format!("{clean} of {taken}"));
             rows.push(row);
         }
@@ -141,6 +154,7 @@ mod tests {
             before: usage(0),
             ready: usage(5_000_000_000),
             end: usage((5 + cpu_seconds) * 1_000_000_000),
+            syscalls: None,
         }];
         Sample {
             scenario: Scenario::BulkUp,
@@ -148,7 +162,7 @@ mod tests {
             run,
             started: String::new(),
             work: Scenario::BulkUp.work(Size::Full),
-            outcome: Outcome::Measured { load, processes, afterwards: None },
+            outcome: Outcome::Measured { load, processes, machine_cpu_ns: None, afterwards: None },
         }
     }
 
@@ -165,7 +179,7 @@ mod tests {
             revision: text(),
             profile: text(),
         };
-        Results { machine, size: Size::Full, samples }
+        Results { machine, peers: BTreeMap::new(), size: Size::Full, samples }
     }
 
     fn rows(results: &Results) -> Vec<String> {

@@ -1,4 +1,5 @@
-//! CPU time, memory and descriptors of a process, from `/proc` (see `man 5 proc`).
+//! CPU time, memory and descriptors of a process, and CPU time of the machine, from `/proc` (see
+//! `man 5 proc`).
 
 use std::io;
 use std::path::Path;
@@ -36,6 +37,40 @@ impl Usage {
             pss_bytes: field_bytes(&rollup, "Pss:").ok_or_else(|| malformed("smaps_rollup"))?,
             descriptors: std::fs::read_dir(folder.join("fd"))?.count() as u64,
         })
+    }
+}
+
+impl Usage {
+    /// Both together.
+    pub(crate) fn plus(self, other: Self) -> Self {
+        Self {
+            cpu_ns: self.cpu_ns + other.cpu_ns,
+            rss_bytes: self.rss_bytes + other.rss_bytes,
+            pss_bytes: self.pss_bytes + other.pss_bytes,
+            descriptors: self.descriptors + other.descriptors,
+        }
+    }
+}
+
+/// Time for which all cores of the machine were busy: kernel threads, interrupts and the bench itself
+/// are in it, so nothing can hide.
+pub(crate) fn machine_cpu_ns() -> io::Result<u64> {
+    let stat = std::fs::read_to_string("/proc/stat")?;
+    let ticks = busy_ticks(&stat).ok_or_else(|| malformed("stat"))?;
+    Ok(ticks * (1_000_000_000 / clock_ticks_per_second()))
+}
+
+/// user, nice, system, irq and softirq. Not idle and iowait; not steal, in which others have the
+/// core; guests are in user.
+fn busy_ticks(stat: &str) -> Option<u64> {
+    let all = stat.lines().find_map(|line| line.strip_prefix("cpu "))?;
+    let fields: Option<Vec<u64>> =
+        all.split_whitespace().map(|field| field.parse().ok()).collect();
+    match fields?[..] {
+        [user, nice, system, _idle, _iowait, irq, softirq, ..] => {
+            Some(user + nice + system + irq + softirq)
+        }
+        _ => None,
     }
 }
 
@@ -83,6 +118,14 @@ mod tests {
         let stat = "7 (a) b) S 1 7 7 0 -1 4194560 107 0 0 0 30 12 0 0 20 0 1 0 22 8 2 18";
         assert_eq!(ticks(stat), Some(42));
         assert_eq!(ticks("7 (a) S 1"), None);
+    }
+
+    #[test]
+    fn the_machine_is_busy_with_all_but_waiting_and_what_others_take() {
+        let stat = "cpu  1000 200 30 9999 9999 4 5 9999 9999 0\ncpu0 1 1 1 1 1 1 1 1 1 1\n";
+        assert_eq!(busy_ticks(stat), Some(1239));
+        assert_eq!(busy_ticks("cpu 1 2 3\n"), None);
+        machine_cpu_ns().expect("Linux has /proc/stat");
     }
 
     #[test]

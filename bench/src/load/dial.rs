@@ -6,8 +6,10 @@ use std::time::Duration;
 
 use rustls_pki_types::ServerName;
 use tokio::net::TcpStream;
+use tokio::task::JoinSet;
 use tokio_rustls::TlsConnector;
 
+use super::tally::Tally;
 use crate::error::BenchError;
 use crate::exchange::{self, ByteStream};
 use crate::tls::{GATEWAY_NAME, Pki};
@@ -17,6 +19,11 @@ const ANSWER_DEADLINE: Duration = Duration::from_secs(30);
 /// Longest time for a connection with its handshake: above the gateway's own deadlines, so that its
 /// refusals are counted as what they are.
 const DIAL_DEADLINE: Duration = Duration::from_secs(30);
+
+/// Sessions that are opened, or ended, side by side.
+pub(super) const ROWS: u64 = 16;
+/// Bytes of the echo that opens a session up to the backend.
+const ANSWER_LEN: u64 = 64;
 
 /// An open session.
 pub(super) type Stream = Box<dyn ByteStream>;
@@ -31,13 +38,19 @@ pub(super) struct Dialer {
 impl Dialer {
     /// Plain without a PKI.
     pub(super) fn new(address: SocketAddr, pki: Option<&Pki>) -> Result<Self, BenchError> {
-        let connector = pki.map(Pki::client_config).transpose()?.map(TlsConnector::from);
+        let connector = pki.map(Pki::device_config).transpose()?.map(TlsConnector::from);
         Ok(Self { address, connector })
     }
 
     /// A new connection with a full handshake.
     pub(super) async fn dial(&self) -> io::Result<Stream> {
         within(DIAL_DEADLINE, "connect and handshake", self.dial_unbounded()).await
+    }
+
+    async fn dial_answered(&self, number: u64) -> io::Result<Stream> {
+        let mut stream = self.dial().await?;
+        echo(&mut stream, number, ANSWER_LEN).await?;
+        Ok(stream)
     }
 
     async fn dial_unbounded(&self) -> io::Result<Stream> {
@@ -51,6 +64,40 @@ impl Dialer {
             None => Box::new(stream),
         })
     }
+}
+
+/// Sessions that have each had an answer from the backend, opened in a few rows side by side.
+pub(super) async fn open_answered(
+    dialer: &Dialer,
+    sessions: u64,
+    tally: &mut Tally,
+) -> Vec<Stream> {
+    let mut rows = JoinSet::new();
+    for row in 0..ROWS {
+        let dialer = dialer.clone();
+        rows.spawn(async move {
+            let mut opened = Vec::new();
+            for number in (row..sessions).step_by(stride(ROWS)) {
+                opened.push(dialer.dial_answered(number).await);
+            }
+            opened
+        });
+    }
+    let mut streams = Vec::new();
+    while let Some(row) = rows.join_next().await {
+        for opened in row.expect("rows don't panic") {
+            match opened {
+                Ok(stream) => streams.push(stream),
+                Err(error) => tally.fail(&error),
+            }
+        }
+    }
+    streams
+}
+
+/// Between two sessions of one row.
+pub(super) fn stride(rows: u64) -> usize {
+    usize::try_from(rows).unwrap_or(usize::MAX).max(1)
 }
 
 /// An echo of the session with this number.

@@ -1,4 +1,4 @@
-//! Latency: messages by the clock on many sessions, beside bulk ones. A message counts from when it
+//! Latency: messages by the clock on many sessions, perhaps beside bulk ones. A message counts from when it
 //! was *due*: one that had to wait for the answer to the message before it is late, and shows it
 //! ("coordinated omission" would hide it).
 
@@ -26,8 +26,8 @@ const TRANSFER_LEN: u64 = 16_000_000;
 pub(super) struct Shape {
     /// Sessions with messages.
     pub(super) sessions: u64,
-    /// Messages a second of each.
-    pub(super) rate: u64,
+    /// Messages a second, over all of them.
+    pub(super) per_second: u64,
     /// How long.
     pub(super) seconds: u64,
     /// Bulk sessions beside them.
@@ -37,16 +37,16 @@ pub(super) struct Shape {
 impl Shape {
     /// Messages of all sessions.
     fn messages(self) -> u64 {
-        self.sessions * self.rate * self.seconds
+        self.per_second * self.seconds
     }
 
     /// When message `number` of the run is due after its start, spread evenly.
     fn due(self, number: u64) -> Duration {
-        Duration::from_nanos(number * 1_000_000_000 / (self.sessions * self.rate))
+        Duration::from_nanos(number * 1_000_000_000 / self.per_second)
     }
 }
 
-/// All sessions are open before the first message is due.
+/// All sessions are open, up to the backend, before the first message is due.
 pub(super) async fn run(
     dialer: &Dialer,
     shape: Shape,
@@ -54,7 +54,7 @@ pub(super) async fn run(
     gate: &mut Gate,
 ) -> Result<Tally, BenchError> {
     let mut tally = Tally::default();
-    let streams = open_sessions(dialer, shape.sessions, &mut tally).await;
+    let streams = dial::open_answered(dialer, shape.sessions, &mut tally).await;
     let companions = open_companions(dialer, shape.companions, bulk, &mut tally).await;
     let start = gate.pass().await?;
 
@@ -62,8 +62,9 @@ pub(super) async fn run(
     let mut clocks = Vec::new();
     for (number, stream) in (0..).zip(streams) {
         // Holds all messages of the session: a message that is late must not delay the clock.
-        let capacity = usize::try_from(shape.rate * shape.seconds).unwrap_or(usize::MAX).max(1);
-        let (clock, due) = mpsc::channel(capacity);
+        let messages = shape.messages().div_ceil(shape.sessions);
+        let capacity = usize::try_from(messages).unwrap_or(usize::MAX);
+        let (clock, due) = mpsc::channel(capacity.max(1));
         clocks.push(clock);
         tasks.spawn(send_messages(stream, number, due));
     }
@@ -77,17 +78,6 @@ pub(super) async fn run(
         tally.merge(task.expect("sessions don't panic"));
     }
     Ok(tally)
-}
-
-async fn open_sessions(dialer: &Dialer, sessions: u64, tally: &mut Tally) -> Vec<Stream> {
-    let mut streams = Vec::new();
-    for _ in 0..sessions {
-        match dialer.dial().await {
-            Ok(stream) => streams.push(stream),
-            Err(error) => tally.fail(&error),
-        }
-    }
-    streams
 }
 
 /// They live on the thread of bulk from the start: a socket stays with the thread that opened it.
@@ -175,7 +165,7 @@ mod tests {
 
     #[test]
     fn messages_are_due_evenly_over_the_time_of_the_run() {
-        let shape = Shape { sessions: 500, rate: 4, seconds: 20, companions: 2 };
+        let shape = Shape { sessions: 500, per_second: 2_000, seconds: 20, companions: 2 };
         assert_eq!(shape.messages(), 40_000);
         assert_eq!(shape.due(0), Duration::ZERO);
         assert_eq!(shape.due(1), Duration::from_micros(500));

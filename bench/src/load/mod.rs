@@ -6,6 +6,7 @@ mod bulk;
 mod dial;
 mod idle;
 mod latency;
+mod ping_pong;
 mod process;
 mod session_rate;
 mod tally;
@@ -82,8 +83,16 @@ async fn execute(dialer: Dialer, work: Work, bulk: &Handle) -> Result<Report, Be
                 session_rate::run(&dialer, sessions, concurrency, &mut gate).await
             }
             Work::Latency { sessions, rate, seconds, bulk: companions } => {
-                let shape = latency::Shape { sessions, rate, seconds, companions };
+                let per_second = sessions * rate;
+                let shape = latency::Shape { sessions, per_second, seconds, companions };
                 latency::run(&dialer, shape, bulk, &mut gate).await
+            }
+            Work::Messages { sessions, per_second, seconds } => {
+                let shape = latency::Shape { sessions, per_second, seconds, companions: 0 };
+                latency::run(&dialer, shape, bulk, &mut gate).await
+            }
+            Work::PingPong { sessions, messages } => {
+                ping_pong::run(&dialer, sessions, messages, &mut gate).await
             }
             Work::Idle { sessions, bytes, rest_ms } => {
                 let rest = Duration::from_millis(rest_ms);
