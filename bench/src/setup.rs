@@ -82,7 +82,6 @@ devices = "verified"
 
 [[services]]
 name = "plain"
-listeners = []
 devices = "any"
 
 [telemetry]
