@@ -20,7 +20,7 @@ use crate::syscalls::Count;
 use crate::table;
 use crate::target::{Ground, Peer, Running, Target, start_backend};
 use crate::tls::{Group, Pki};
-use crate::usage::{Usage, machine_cpu_ns};
+use crate::usage::{MachineTime, Usage};
 
 /// Samples of each scenario and target unless told otherwise.
 const RUNS: usize = 5;
@@ -194,32 +194,35 @@ fn measure(
     let mut running = target.start(ground, listener)?;
     let started = running.usages()?;
     let warm_up = running.plan(Work::warm_up());
-    let warmed_up = LoadProcess::prepare(&warm_up)?.work()?;
+    let mut warm_up = LoadProcess::prepare(&warm_up)?;
+    warm_up.work()?;
+    let warmed_up = warm_up.finish()?;
     if !warmed_up.errors.is_empty() {
         // Its errors are those of the sample: nothing more can be measured.
         let (processes, machine_cpu_ns, afterwards) = (Vec::new(), None, None);
         return Ok(Outcome::Measured { load: warmed_up, processes, machine_cpu_ns, afterwards });
     }
     let before = settled(&mut running, &started)?;
-    let load = LoadProcess::prepare(&running.plan(work))?;
+    let mut load = LoadProcess::prepare(&running.plan(work))?;
     let counts = match scenario {
         Scenario::Syscalls => running.count_syscalls(&ground.folder)?,
         _ => Vec::new(),
     };
-    let machine_cpu_ns = || machine_cpu_ns().map_err(BenchError::io("reading /proc/stat"));
-    let (ready, machine_ready) = (running.usages()?, machine_cpu_ns()?);
-    let load = load.work()?;
-    let (machine_end, end) = (machine_cpu_ns()?, running.usages()?);
-    let mut counts = counts.into_iter();
-    let mut processes = Vec::new();
-    for (process, ((before, ready), end)) in
-        running.processes.iter().zip(before.into_iter().zip(ready).zip(end))
-    {
-        let name = process.name().to_owned();
-        let syscalls = counts.next().map(Count::finish).transpose()?;
-        processes.push(ProcessUsage { name, before, ready, end, syscalls });
-    }
-    let machine_cpu_ns = Some(machine_end.saturating_sub(machine_ready));
+    let machine = || MachineTime::now().map_err(BenchError::io("reading /proc/stat"));
+    let (ready, machine_ready) = (running.usages()?, machine()?);
+    load.work()?;
+    let (machine_end, end) = (machine()?, running.usages()?);
+    let counts: Result<Vec<u64>, _> = counts.into_iter().map(Count::finish).collect();
+    let counts = counts?;
+    let load = load.finish()?;
+    let moments = before.into_iter().zip(ready).zip(end);
+    let processes = (0..).zip(running.processes.iter().zip(moments));
+    let processes = processes.map(|(number, (process, ((before, ready), end)))| {
+        let (name, syscalls) = (process.name().to_owned(), counts.get(number).copied());
+        ProcessUsage { name, before, ready, end, syscalls }
+    });
+    let processes = processes.collect();
+    let machine_cpu_ns = Some(machine_end.busy_ns_since(machine_ready));
     let afterwards = running.stop().err().map(|error| error.to_string());
     Ok(Outcome::Measured { load, processes, machine_cpu_ns, afterwards })
 }

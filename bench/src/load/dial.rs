@@ -2,14 +2,18 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use rustls_pki_types::ServerName;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio_rustls::TlsConnector;
 
 use super::tally::Tally;
+use super::{Ends, Plan};
 use crate::error::BenchError;
 use crate::exchange::{self, ByteStream};
 use crate::tls::{GATEWAY_NAME, Pki};
@@ -33,13 +37,15 @@ pub(super) type Stream = Box<dyn ByteStream>;
 pub(super) struct Dialer {
     address: SocketAddr,
     connector: Option<TlsConnector>,
+    ends: Ends,
 }
 
 impl Dialer {
     /// Plain without a PKI.
-    pub(super) fn new(address: SocketAddr, pki: Option<&Pki>) -> Result<Self, BenchError> {
-        let connector = pki.map(Pki::device_config).transpose()?.map(TlsConnector::from);
-        Ok(Self { address, connector })
+    pub(super) fn new(plan: &Plan) -> Result<Self, BenchError> {
+        let config = plan.pki.as_ref().map(Pki::device_config).transpose()?;
+        let (address, ends) = (plan.address, plan.ends);
+        Ok(Self { address, connector: config.map(TlsConnector::from), ends })
     }
 
     /// A new connection with a full handshake.
@@ -59,7 +65,11 @@ impl Dialer {
         Ok(match &self.connector {
             Some(connector) => {
                 let name = ServerName::try_from(GATEWAY_NAME).expect("a valid DNS name");
-                Box::new(connector.connect(name, stream).await?)
+                let stream = connector.connect(name, stream).await?;
+                match self.ends {
+                    Ends::Answered => Box::new(stream),
+                    Ends::Unanswered => Box::new(Unanswered(stream)),
+                }
             }
             None => Box::new(stream),
         })
@@ -95,6 +105,27 @@ pub(super) async fn open_answered(
     streams
 }
 
+/// Ends sessions, in a few rows side by side.
+pub(super) async fn close_all(streams: Vec<Stream>, tally: &mut Tally) {
+    let mut rows: Vec<Vec<Stream>> = (0..ROWS).map(|_| Vec::new()).collect();
+    for (number, stream) in streams.into_iter().enumerate() {
+        rows[number % stride(ROWS)].push(stream);
+    }
+    let mut closing = JoinSet::new();
+    for row in rows {
+        closing.spawn(async move {
+            let mut ends = Vec::new();
+            for stream in row {
+                ends.push(close(stream).await);
+            }
+            ends
+        });
+    }
+    while let Some(ends) = closing.join_next().await {
+        ends.expect("rows don't panic").into_iter().for_each(|end| tally.count_end(end));
+    }
+}
+
 /// Between two sessions of one row.
 pub(super) fn stride(rows: u64) -> usize {
     usize::try_from(rows).unwrap_or(usize::MAX).max(1)
@@ -123,5 +154,40 @@ pub(super) async fn within<T>(
             io::ErrorKind::TimedOut,
             format!("{step}: nothing after {} s", deadline.as_secs()),
         )),
+    }
+}
+
+/// A session whose other side answers no `close_notify`: bytes that are missing before the end are
+/// still an error of those who wait for them.
+struct Unanswered<S>(S);
+
+impl<S: ByteStream> AsyncRead for Unanswered<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        match ready!(Pin::new(&mut self.0).poll_read(context, buffer)) {
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Poll::Ready(Ok(())),
+            result => Poll::Ready(result),
+        }
+    }
+}
+
+impl<S: ByteStream> AsyncWrite for Unanswered<S> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.0).poll_write(context, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_shutdown(context)
     }
 }

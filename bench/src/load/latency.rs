@@ -12,7 +12,7 @@ use tokio::task::JoinSet;
 use super::Gate;
 use super::bulk;
 use super::dial::{self, Dialer, Stream};
-use super::tally::Tally;
+use super::tally::{SharedTally, Tally};
 use crate::error::BenchError;
 use crate::scenario::Direction;
 
@@ -58,25 +58,34 @@ pub(super) async fn run(
     let companions = open_companions(dialer, shape.companions, bulk, &mut tally).await;
     let start = gate.pass().await?;
 
-    let mut tasks = JoinSet::new();
+    let (mut tasks, mut transfers) = (JoinSet::new(), JoinSet::new());
     let mut clocks = Vec::new();
+    let counts = SharedTally::default();
     for (number, stream) in (0..).zip(streams) {
         // Holds all messages of the session: a message that is late must not delay the clock.
         let messages = shape.messages().div_ceil(shape.sessions);
         let capacity = usize::try_from(messages).unwrap_or(usize::MAX);
         let (clock, due) = mpsc::channel(capacity.max(1));
         clocks.push(clock);
-        tasks.spawn(send_messages(stream, number, due));
+        tasks.spawn(send_messages(stream, number, due, counts.clone()));
     }
     let end = start + Duration::from_secs(shape.seconds);
     for companion in companions {
-        tasks.spawn_on(companion.transfer_until(end), bulk);
+        transfers.spawn_on(companion.transfer_until(end), bulk);
     }
     let pacer = tokio::task::spawn_blocking(move || pace(start, shape, &clocks));
     tally.merge(pacer.await.expect("the pacer does not panic"));
+    let mut streams = Vec::new();
     while let Some(task) = tasks.join_next().await {
-        tally.merge(task.expect("sessions don't panic"));
+        streams.extend(task.expect("sessions don't panic"));
     }
+    tally.merge(counts.lock().clone());
+    while let Some(transferred) = transfers.join_next().await {
+        tally.merge(transferred.expect("transfers don't panic"));
+    }
+    // The ends of thousands of sessions are no cost of messages.
+    gate.end().await?;
+    dial::close_all(streams, &mut tally).await;
     Ok(tally)
 }
 
@@ -114,18 +123,21 @@ fn pace(start: Instant, shape: Shape, clocks: &[mpsc::Sender<Instant>]) -> Tally
     tally
 }
 
-async fn send_messages(mut stream: Stream, number: u64, mut due: mpsc::Receiver<Instant>) -> Tally {
-    let mut tally = Tally::default();
+/// Returns the session when its last message is back.
+async fn send_messages(
+    mut stream: Stream,
+    number: u64,
+    mut due: mpsc::Receiver<Instant>,
+    counts: SharedTally,
+) -> Option<Stream> {
     while let Some(due) = due.recv().await {
         if let Err(error) = dial::echo(&mut stream, number, MESSAGE_LEN).await {
-            tally.fail(&error);
-            return tally;
+            counts.lock().fail(&error);
+            return None;
         }
-        tally.note_latency(due.elapsed());
-        tally.messages += 1;
+        counts.lock().count_message(due.elapsed());
     }
-    tally.count_end(dial::close(stream).await);
-    tally
+    Some(stream)
 }
 
 /// A bulk session beside those with messages.

@@ -7,7 +7,7 @@ use tokio::task::JoinSet;
 
 use super::Gate;
 use super::dial::{self, Dialer, Stream};
-use super::tally::Tally;
+use super::tally::{SharedTally, Tally};
 use crate::error::BenchError;
 
 /// Bytes of a message.
@@ -24,26 +24,34 @@ pub(super) async fn run(
     let streams = dial::open_answered(dialer, sessions, &mut tally).await;
     gate.pass().await?;
     let mut tasks = JoinSet::new();
+    let counts = SharedTally::default();
     for (number, stream) in (0..).zip(streams) {
-        tasks.spawn(play(stream, number, messages));
+        tasks.spawn(play(stream, number, messages, counts.clone()));
     }
+    let mut streams = Vec::new();
     while let Some(task) = tasks.join_next().await {
-        tally.merge(task.expect("sessions don't panic"));
+        streams.extend(task.expect("sessions don't panic"));
     }
+    tally.merge(counts.lock().clone());
+    gate.end().await?;
+    dial::close_all(streams, &mut tally).await;
     Ok(tally)
 }
 
-async fn play(mut stream: Stream, number: u64, messages: u64) -> Tally {
-    let mut tally = Tally::default();
+/// Returns the session when its last message is back.
+async fn play(
+    mut stream: Stream,
+    number: u64,
+    messages: u64,
+    counts: SharedTally,
+) -> Option<Stream> {
     for _ in 0..messages {
         let sent = Instant::now();
         if let Err(error) = dial::echo(&mut stream, number, MESSAGE_LEN).await {
-            tally.fail(&error);
-            return tally;
+            counts.lock().fail(&error);
+            return None;
         }
-        tally.note_latency(sent.elapsed());
-        tally.messages += 1;
+        counts.lock().count_message(sent.elapsed());
     }
-    tally.count_end(dial::close(stream).await);
-    tally
+    Some(stream)
 }

@@ -45,7 +45,6 @@ async fn session(dialer: &Dialer, number: u64, tally: &mut Tally) -> io::Result<
     let start = Instant::now();
     let mut stream = dialer.dial().await?;
     dial::echo(&mut stream, number, ECHO_LEN).await?;
-    tally.note_latency(start.elapsed());
-    tally.messages += 1;
+    tally.count_message(start.elapsed());
     dial::close(stream).await
 }

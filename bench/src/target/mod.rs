@@ -12,7 +12,7 @@ pub(crate) use self::own::start_backend;
 pub(crate) use self::peer::Peer;
 
 use crate::error::BenchError;
-use crate::load::Plan;
+use crate::load::{Ends, Plan};
 use crate::process::Process;
 use crate::scenario::{Listener, Scenario, Work};
 use crate::syscalls::Count;
@@ -63,6 +63,8 @@ pub(crate) struct Running {
     pub(crate) address: SocketAddr,
     /// What devices need for TLS; `None` for plain TCP.
     pub(crate) pki: Option<Pki>,
+    /// How its sessions end.
+    pub(crate) ends: Ends,
     /// That in the gateway's place first, then that in the server's.
     pub(crate) processes: Vec<Process>,
 }
@@ -128,7 +130,7 @@ impl Target {
 impl Running {
     /// A plan for the load generator.
     pub(crate) fn plan(&self, work: Work) -> Plan {
-        Plan { address: self.address, pki: self.pki.clone(), work }
+        Plan { address: self.address, pki: self.pki.clone(), ends: self.ends, work }
     }
 
     fn new(
@@ -138,7 +140,7 @@ impl Running {
         processes: Vec<Process>,
     ) -> Self {
         let pki = (listener == Listener::Tls).then(|| ground.pki.clone());
-        Self { address, pki, processes }
+        Self { address, pki, ends: Ends::Answered, processes }
     }
 
     /// What each process has used so far, in the order of [`Running::processes`].

@@ -7,6 +7,7 @@ use std::process::Command;
 
 use super::{Ground, Running};
 use crate::error::BenchError;
+use crate::load::Ends;
 use crate::process::{Process, Readiness, free_addresses, wait_for_all};
 use crate::scenario::Listener;
 use crate::setup;
@@ -14,7 +15,7 @@ use crate::tls::{DEVICE_NAME, GATEWAY_NAME};
 
 /// Where Debian's package keeps the module that relays TCP.
 const NGINX_STREAM_MODULE: &str = "/usr/lib/nginx/modules/ngx_stream_module.so";
-/// Of the relayed OpenSSL settings: group and suite, as in `crate::tls`.
+/// Group and suite of all that use OpenSSL, as in `crate::tls`.
 const OPENSSL: &str = include_str!("../../peers/openssl.cnf");
 
 /// A program of others.
@@ -75,7 +76,9 @@ impl Peer {
             (&mut gateway, Readiness::Accepts(address)),
             (&mut server, Readiness::Accepts(inner)),
         ])?;
-        Ok(Running::new(ground, listener, address, vec![gateway, server]))
+        let running = Running::new(ground, listener, address, vec![gateway, server]);
+        let ends = if self == Self::Nginx { Ends::Unanswered } else { Ends::Answered };
+        Ok(Running { ends, ..running })
     }
 
     fn start_one(
