@@ -67,7 +67,7 @@ pub(crate) struct CompareArguments {
 
 /// Takes all samples, prints the table, and writes the file. Samples that are not clean are an
 /// error, after everything else has been done.
-pub(crate) fn compare(arguments: CompareArguments) -> Result<(), BenchError> {
+pub(crate) fn compare(arguments: &CompareArguments) -> Result<(), BenchError> {
     let targets = installed(&arguments.targets);
     let scenarios = match &arguments.scenarios[..] {
         [] => Scenario::ALL.to_vec(),
@@ -86,7 +86,7 @@ pub(crate) fn compare(arguments: CompareArguments) -> Result<(), BenchError> {
     }
 
     let folder = tempfile::tempdir().map_err(BenchError::io("making a temporary folder"))?;
-    let (ground, backend) = prepare(folder.path(), &targets, &arguments)?;
+    let (ground, backend) = prepare(folder.path(), &targets, arguments)?;
     let machine = Machine::here(&ground.vestibule);
     let peers = stand_apart(&targets, arguments.relay_group);
     let mut results = Results { machine, peers, size, samples: vec![] };

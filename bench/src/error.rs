@@ -64,6 +64,9 @@ pub(crate) enum BenchError {
     /// The program of a peer has gone since the run began.
     #[error("the program of a peer was not found; install it with `{0}`")]
     Missing(&'static str),
+    /// `budgets.toml` says something else than the results.
+    #[error("{0} of the marks are not what budgets.toml says of them")]
+    Budgets(usize),
     /// Everything ran, but not everything was right.
     #[error("{0} of the samples have errors: see the table")]
     Unclean(usize),

@@ -68,27 +68,23 @@ const CPU_PER_GB: Metric = metric("CPU-s/GB", 3, |of| ratio(cpu_seconds(of), gig
 const MACHINE_PER_GB: Metric =
     metric("machine CPU-s/GB", 3, |of| ratio(machine_seconds(of)?, gigabytes(of)));
 const THROUGHPUT: Metric = metric("GB/s", 3, |of| ratio(gigabytes(of), of.load.seconds));
-const CPU_PER_SESSION: Metric = metric("CPU-ms/session", 3, |of| {
-    ratio(cpu_seconds(of) * 1e3, number(of.load.sessions))
-});
+const CPU_PER_SESSION: Metric =
+    metric("CPU-ms/session", 3, |of| ratio(cpu_seconds(of) * 1e3, number(of.load.sessions)));
 const MACHINE_PER_SESSION: Metric = metric("machine CPU-ms/session", 3, |of| {
     ratio(machine_seconds(of)? * 1e3, number(of.load.sessions))
 });
 const SESSION_RATE: Metric =
     metric("sessions/s", 0, |of| ratio(number(of.load.sessions), of.load.seconds));
-const CPU_PER_MESSAGE: Metric = metric("CPU-µs/message", 1, |of| {
-    ratio(cpu_seconds(of) * 1e6, number(of.load.messages))
-});
+const CPU_PER_MESSAGE: Metric =
+    metric("CPU-µs/message", 1, |of| ratio(cpu_seconds(of) * 1e6, number(of.load.messages)));
 const MACHINE_PER_MESSAGE: Metric = metric("machine CPU-µs/message", 1, |of| {
     ratio(machine_seconds(of)? * 1e6, number(of.load.messages))
 });
 const MESSAGE_RATE: Metric =
     metric("messages/s", 0, |of| ratio(number(of.load.messages), of.load.seconds));
-const SYSCALLS: Metric = metric("syscalls/message", 2, |of| {
-    ratio(number(of.usage.syscalls?), number(of.load.messages))
-});
-const CPU_PER_SECOND: Metric =
-    metric("CPU-s/s", 3, |of| ratio(cpu_seconds(of), of.load.seconds));
+const SYSCALLS: Metric =
+    metric("syscalls/message", 2, |of| ratio(number(of.usage.syscalls?), number(of.load.messages)));
+const CPU_PER_SECOND: Metric = metric("CPU-s/s", 3, |of| ratio(cpu_seconds(of), of.load.seconds));
 const MACHINE_PER_SECOND: Metric =
     metric("machine CPU-s/s", 3, |of| ratio(machine_seconds(of)?, of.load.seconds));
 const P50: Metric = metric("p50 ms", 2, |of| latency_ms(of, |all| all.p50_us));
@@ -123,6 +119,11 @@ pub(crate) fn metrics(scenario: Scenario) -> &'static [Metric] {
         Scenario::Syscalls => &[SYSCALLS, MESSAGE_RATE],
         Scenario::Idle => &[RSS, PSS, DESCRIPTORS],
     }
+}
+
+/// The column of a scenario with this title.
+pub(crate) fn metric_named(scenario: Scenario, title: &str) -> Option<Metric> {
+    metrics(scenario).iter().copied().find(|metric| metric.title == title)
 }
 
 /// What the others are compared with.

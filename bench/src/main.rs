@@ -3,10 +3,13 @@
 //! means.
 
 mod backend;
+mod budgets;
 mod compare;
 mod error;
 mod exchange;
 mod figures;
+#[cfg(test)]
+mod fixture;
 mod floor;
 mod load;
 mod machine;
@@ -29,6 +32,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+use crate::budgets::BudgetArguments;
 use crate::compare::CompareArguments;
 use crate::error::BenchError;
 use crate::relay::RelayArguments;
@@ -54,6 +58,8 @@ enum Command {
         #[arg(long)]
         svg: Option<PathBuf>,
     },
+    /// Judge the marks of budgets.toml by results that were kept
+    Budgets(BudgetArguments),
     /// The backend: echo, sink and source
     Backend {
         /// Address to listen on
@@ -88,7 +94,7 @@ fn main() -> ExitCode {
 
 fn execute(command: Command) -> Result<(), BenchError> {
     match command {
-        Command::Compare(arguments) => compare::compare(arguments),
+        Command::Compare(arguments) => compare::compare(&arguments),
         Command::Table { file, svg } => {
             let results = Results::read(&file)?;
             print!("{}", table::render(&results));
@@ -100,6 +106,7 @@ fn execute(command: Command) -> Result<(), BenchError> {
                 unclean => Err(BenchError::Unclean(unclean)),
             }
         }
+        Command::Budgets(arguments) => budgets::run(&arguments),
         Command::Backend { listen } => backend::run(listen),
         Command::Floor { listen, backend } => floor::run(listen, backend),
         Command::Relay(arguments) => relay::run(arguments),

@@ -92,7 +92,7 @@ fn cell(figure: Option<Figure>, decimals: usize) -> String {
 }
 
 /// Columns as wide as their widest cell.
-fn align(rows: &[Vec<String>]) -> String {
+pub(crate) fn align(rows: &[Vec<String>]) -> String {
     let columns = rows.first().map_or(0, Vec::len);
     let widths: Vec<usize> = (0..columns)
         .map(|column| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0))
@@ -128,59 +128,9 @@ fn complaints(results: &Results) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-
     use super::*;
-    use crate::load::Report;
-    use crate::machine::Machine;
-    use crate::results::{Outcome, ProcessUsage, Sample};
-    use crate::usage::Usage;
-
-    /// Each of 8 sessions has had its bytes, at so many CPU-seconds for all of them.
-    fn bulk(target: Target, process: &str, run: usize, cpu_seconds: u64) -> Sample {
-        let usage = |cpu_ns| Usage { cpu_ns, rss_bytes: 0, pss_bytes: 0, descriptors: 0 };
-        let load = Report {
-            seconds: 4.0,
-            sessions: 8,
-            messages: 0,
-            bytes_up: 2_048_000_000,
-            bytes_down: 0,
-            latency: None,
-            lateness: None,
-            errors: BTreeMap::new(),
-        };
-        let processes = vec![ProcessUsage {
-            name: process.to_owned(),
-            before: usage(0),
-            ready: usage(5_000_000_000),
-            end: usage((5 + cpu_seconds) * 1_000_000_000),
-            syscalls: None,
-        }];
-        Sample {
-            scenario: Scenario::BulkUp,
-            target,
-            run,
-            started: String::new(),
-            work: Scenario::BulkUp.work(Size::Full),
-            outcome: Outcome::Measured { load, processes, machine_cpu_ns: None, afterwards: None },
-        }
-    }
-
-    fn results(samples: Vec<Sample>) -> Results {
-        let text = String::new;
-        let machine = Machine {
-            cpu: text(),
-            cores: 2,
-            kernel: text(),
-            date: text(),
-            load_average: text(),
-            vestibule: text(),
-            rustc: text(),
-            revision: text(),
-            profile: text(),
-        };
-        Results { machine, peers: BTreeMap::new(), size: Size::Full, samples }
-    }
+    use crate::fixture::{bulk, results};
+    use crate::results::Outcome;
 
     fn rows(results: &Results) -> Vec<String> {
         let text = render(results);

@@ -150,7 +150,7 @@ mod tests {
         assert_eq!(unused("cpu 1 2 3\n"), None);
         let at = Instant::now();
         let then = MachineTime { at, cores: 2, unused_ns: 500 };
-        let now = MachineTime { at: at + Duration::from_nanos(1000), cores: 2, unused_ns: 1700 };
+        let now = MachineTime { at: at + Duration::from_micros(1), cores: 2, unused_ns: 1700 };
         assert_eq!(now.busy_ns_since(then), 800);
         MachineTime::now().expect("Linux has /proc/stat");
     }

@@ -98,14 +98,17 @@ impl Target {
 
     /// Where the sessions of a scenario connect to it; `None` where it has no part in the scenario.
     pub(crate) fn listener(self, scenario: Scenario) -> Option<Listener> {
-        match (self, scenario) {
+        let asked = scenario.listener();
+        match self {
             // It does no handshakes and is not fair: it says something about bulk only.
-            (Self::Floor, Scenario::BulkUp | Scenario::BulkDown) => Some(Listener::Plain),
-            (Self::Floor, _) => None,
-            // It passes what devices send through its own TLS, and speaks none with them.
-            (Self::Rathole, Scenario::Idle) => Some(Listener::Plain),
-            (Self::Rathole, _) => Some(scenario.listener()).filter(|l| *l == Listener::Plain),
-            _ => Some(scenario.listener()),
+            Self::Floor => {
+                matches!(scenario, Scenario::BulkUp | Scenario::BulkDown).then_some(Listener::Plain)
+            }
+            // It speaks no TLS with devices.
+            Self::Rathole => {
+                (asked == Listener::Plain || scenario == Scenario::Idle).then_some(Listener::Plain)
+            }
+            Self::Vestibule | Self::Relay | Self::Haproxy | Self::Nginx => Some(asked),
         }
     }
 

@@ -11,10 +11,7 @@ use crate::process::{Process, Readiness, free_addresses, wait_for_all};
 use crate::scenario::Listener;
 use crate::setup;
 
-pub(super) fn start_vestibule(
-    ground: &Ground,
-    listener: Listener,
-) -> Result<Running, BenchError> {
+pub(super) fn start_vestibule(ground: &Ground, listener: Listener) -> Result<Running, BenchError> {
     let [tls, plain, gateway_telemetry, server_telemetry] = free_addresses()?;
     let gateway_toml = setup::gateway_toml(&ground.pki, tls, plain, gateway_telemetry);
     let server_toml = setup::server_toml(&ground.pki, tls, ground.backend, server_telemetry);

@@ -59,7 +59,12 @@ impl Peer {
         let text = [output.stdout, output.stderr].concat();
         let text = String::from_utf8_lossy(&text);
         let line = text.lines().find(|line| line.to_lowercase().contains("version"));
-        line.map_or("unknown", |line| line.trim_start_matches("Build ")).trim().to_owned()
+        let words: Vec<&str> = line.unwrap_or("unknown").split_whitespace().collect();
+        let differs = match self {
+            Self::Rathole => "; TLS 1.2 with ChaCha20-Poly1305, a token, no resumption",
+            Self::Haproxy | Self::Nginx => "",
+        };
+        format!("{}{differs}", words.join(" "))
     }
 
     /// Starts it in the gateway's place, and once more in the server's.
