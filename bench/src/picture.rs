@@ -153,7 +153,7 @@ fn caption(results: &Results) -> String {
     let machine = &results.machine;
     let day = machine.date.split('T').next().unwrap_or_default();
     let mut caption = format!(
-        "{day}, {}, {} cores, Linux {}; medians, lines from smallest to largest, multiples of Vestibule",
+        "{day}, {}, {} cores, Linux {}; medians, with the range of the runs; × multiple of Vestibule",
         machine.cpu, machine.cores, machine.kernel
     );
     if results.size == Size::Quick {

@@ -1,5 +1,5 @@
-//! A plain relay on tokio-rustls, the peer that anybody could write in an hour: TLS or plain TCP in,
-//! TLS or plain TCP out. Between two of them sessions are resumed. It invites nobody and bounds
+//! A plain relay on tokio-rustls, the peer that anybody could write in an hour: TLS or plain TCP
+//! in, TLS or plain TCP out. Between two of them sessions are resumed. It invites nobody and bounds
 //! nothing. Two of them in a row do the cryptography of gateway and server.
 
 use std::net::SocketAddr;

@@ -150,8 +150,8 @@ mod tests {
         assert_eq!(
             rows(&results(samples)),
             [
-                "| vestibule | gateway | 2.197 (1.465-2.930) | 1.50 | 0.512 | 2 of 2 |",
-                "| floor | floor | 1.465 (0.977-1.953) | 1.00 | 0.512 | 2 of 2 |",
+                "| vestibule | gateway | 2.197 (1.465-2.930) | 1.50 | 0.512 | 4.000 | 2 of 2 |",
+                "| floor | floor | 1.465 (0.977-1.953) | 1.00 | 0.512 | 4.000 | 2 of 2 |",
             ]
         );
     }
@@ -167,7 +167,10 @@ mod tests {
         let results = results(vec![short, failed]);
         assert_eq!(
             rows(&results),
-            ["| vestibule | gateway | - | - | - | 0 of 1 |", "| floor | - | - | - | - | 0 of 1 |"]
+            [
+                "| vestibule | gateway | - | - | - | - | 0 of 1 |",
+                "| floor | - | - | - | - | - | 0 of 1 |"
+            ]
         );
         let text = render(&results);
         assert!(text.contains("ERROR in bulk-up on floor, run 1: no port"), "{text}");
@@ -182,7 +185,7 @@ mod tests {
             *afterwards = Some("still ran".to_owned());
         }
         let results = results(vec![stuck]);
-        assert_eq!(rows(&results), ["| floor | floor | 0.977 | 1.00 | 0.512 | 0 of 1 |"]);
+        assert_eq!(rows(&results), ["| floor | floor | 0.977 | 1.00 | 0.512 | 4.000 | 0 of 1 |"]);
         assert_eq!(results.unclean(), 1);
     }
 

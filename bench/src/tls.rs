@@ -28,7 +28,7 @@ pub(crate) enum Group {
     /// Known to every peer.
     #[value(name = "x25519")]
     X25519,
-    /// With a post-quantum part, as Vestibule uses between server and gateway; OpenSSL 3.0 has none.
+    /// Post-quantum as well, as Vestibule offers between server and gateway; OpenSSL 3.0 can't.
     #[value(name = "x25519mlkem768")]
     X25519Mlkem768,
 }

@@ -1,6 +1,6 @@
-//! Latency: messages by the clock on many sessions, perhaps beside bulk ones. A message counts from when it
-//! was *due*: one that had to wait for the answer to the message before it is late, and shows it
-//! ("coordinated omission" would hide it).
+//! Latency: messages by the clock on many sessions, perhaps beside bulk ones. A message counts from
+//! when it was *due*: one that had to wait for the answer to the message before it is late, and
+//! shows it ("coordinated omission" would hide it).
 
 use std::io;
 use std::time::{Duration, Instant};

@@ -1,6 +1,7 @@
 //! The load generator, a process of its own. It reads a [`Plan`] from standard input, prepares,
 //! says `ready`, waits for a line, works, says `worked`, waits for a line, ends what is still open,
-//! and prints a [`Report`]. While it waits, `compare` reads what the processes under test have used.
+//! and prints a [`Report`]. While it waits, `compare` reads what the processes under test have
+//! used.
 
 mod bulk;
 mod dial;
@@ -140,8 +141,8 @@ impl Gate {
         Ok(now)
     }
 
-    /// Says that the work is done and waits until its costs have been read. Work that leaves nothing
-    /// open to be ended does not call this: it is done when it returns.
+    /// Says that the work is done and waits until its costs have been read. Work that leaves
+    /// nothing open does not call this: it is done when it returns.
     async fn end(&mut self) -> Result<(), BenchError> {
         let Some(passed) = self.passed.take() else { return Ok(()) };
         self.elapsed = passed.elapsed();
