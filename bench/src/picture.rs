@@ -13,11 +13,13 @@ use crate::target::Target;
 /// Measures of the picture, in its own units.
 const WIDTH: f64 = 880.0;
 const MARGIN: f64 = 24.0;
-const BAR_LEFT: f64 = 190.0;
+const NAME_LEFT: f64 = 130.0;
+const BAR_LEFT: f64 = 206.0;
 const BAR_WIDTH: f64 = 430.0;
 const ROW: f64 = 22.0;
 const BAR: f64 = 14.0;
-const PANEL_GAP: f64 = 26.0;
+const GROUP_GAP: f64 = 8.0;
+const PANEL_GAP: f64 = 34.0;
 
 const STYLE: &str = "\
 text { font: 13px system-ui, sans-serif; fill: #1f2328 }
@@ -153,7 +155,7 @@ fn caption(results: &Results) -> String {
     let machine = &results.machine;
     let day = machine.date.split('T').next().unwrap_or_default();
     let mut caption = format!(
-        "{day}, {}, {} cores, Linux {}; medians, with the range of the runs; × multiple of Vestibule",
+        "{day}, {}, {} cores, Linux {}; medians and ranges, multiples of Vestibule",
         machine.cpu, machine.cores, machine.kernel
     );
     if results.size == Size::Quick {
@@ -184,8 +186,9 @@ impl Panel {
         text(out, MARGIN, top, "title", &format!("{}, {}", self.title, self.metric));
         let mut y = top + ROW;
         let mut group = "";
-        for bar in bars {
+        for (number, bar) in bars.iter().enumerate() {
             if bar.group != group {
+                y += if number == 0 { 0.0 } else { GROUP_GAP };
                 group = bar.group;
                 text(out, MARGIN, y, "quiet", group);
             }
@@ -208,7 +211,7 @@ impl Bar {
         let width = (median * scale).max(0.0);
         let (top, middle) = (y - BAR + 2.0, y - BAR / 2.0 + 2.0);
         let (from, to) = (BAR_LEFT + (min * scale).max(0.0), BAR_LEFT + (max * scale).max(0.0));
-        text(out, MARGIN + 90.0, y, "", self.target.name());
+        text(out, NAME_LEFT, y, "", self.target.name());
         writeln!(
             out,
             "<rect class=\"{class}\" x=\"{BAR_LEFT}\" y=\"{top}\" width=\"{width:.1}\" \
