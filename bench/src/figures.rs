@@ -260,4 +260,24 @@ mod tests {
         assert_eq!(of(&[3.0, 1.0, 2.0]), Some(Figure { median: 2.0, min: 1.0, max: 3.0 }));
         assert_eq!(of(&[4.0, 1.0]), Some(Figure { median: 2.5, min: 1.0, max: 4.0 }));
     }
+
+    #[test]
+    fn the_processes_of_a_target_are_told_apart_by_their_place_and_added() {
+        let usage = |cpu_ns| Usage { cpu_ns, rss_bytes: 1, pss_bytes: 1, descriptors: 1 };
+        let process = |name: &str, cpu_ns, syscalls| ProcessUsage {
+            name: name.to_owned(),
+            before: usage(0),
+            ready: usage(0),
+            end: usage(cpu_ns),
+            syscalls,
+        };
+        let both = [process("gateway", 3, Some(30)), process("server", 4, Some(40))];
+        let of = |part: Part| part.usage(&both).map(|usage| (usage.end.cpu_ns, usage.syscalls));
+        assert_eq!(of(Part::Gateway), Some((3, Some(30))));
+        assert_eq!(of(Part::Server), Some((4, Some(40))));
+        assert_eq!(of(Part::Together), Some((7, Some(70))));
+        let floor = [process("floor", 5, None)];
+        assert_eq!(Part::Server.usage(&floor), None);
+        assert_eq!(Part::Together.usage(&floor), Some(floor[0].clone()));
+    }
 }

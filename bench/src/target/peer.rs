@@ -15,7 +15,7 @@ use crate::tls::{DEVICE_NAME, GATEWAY_NAME};
 
 /// Where Debian's package keeps the module that relays TCP.
 const NGINX_STREAM_MODULE: &str = "/usr/lib/nginx/modules/ngx_stream_module.so";
-/// Group and suite of all that use OpenSSL, as in `crate::tls`.
+/// Group, suite and tickets of all that use OpenSSL, as in `crate::tls`.
 const OPENSSL: &str = include_str!("../../peers/openssl.cnf");
 
 /// A program of others.
@@ -163,17 +163,19 @@ fn write(
     addresses: &Addresses,
 ) -> Result<PathBuf, BenchError> {
     let path = ground.folder.join(format!("{program}-{place}.conf"));
-    std::fs::write(&path, fill(template, ground, addresses))
+    std::fs::write(&path, fill(template, ground, place, addresses))
         .map_err(BenchError::io(format!("writing {}", path.display())))?;
     Ok(path)
 }
 
-fn fill(template: &str, ground: &Ground, addresses: &Addresses) -> String {
+fn fill(template: &str, ground: &Ground, place: &str, addresses: &Addresses) -> String {
     let path = |path: &Path| path.display().to_string();
     let pki = &ground.pki;
     let (gateway_certificate, gateway_key) = pki.credentials(GATEWAY_NAME);
     let (device_certificate, device_key) = pki.credentials(DEVICE_NAME);
+    let tickets = if place == "gateway" { "0" } else { "2" };
     let values = [
+        ("tickets", tickets.to_owned()),
         ("tls", addresses.tls.to_string()),
         ("plain", addresses.plain.to_string()),
         ("inner", addresses.inner.to_string()),
@@ -213,8 +215,10 @@ mod tests {
         };
         for peer in [Peer::Haproxy, Peer::Nginx, Peer::Rathole] {
             for place in ["gateway", "server"] {
-                let text = fill(peer.template(place), &ground, &addresses);
+                let text = fill(peer.template(place), &ground, place, &addresses);
                 assert!(!text.contains("{{") && text.contains("127.0.0.1:1"), "{text}");
+                let openssl = fill(OPENSSL, &ground, place, &addresses);
+                assert!(!openssl.contains("{{") && openssl.contains("NumTickets = "), "{openssl}");
             }
         }
     }
