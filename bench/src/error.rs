@@ -58,9 +58,15 @@ pub(crate) enum BenchError {
         /// Where the JSON fails.
         source: serde_json::Error,
     },
-    /// The operator asked for the floor alone, in scenarios that have none.
-    #[error("nothing to measure: the floor is for bulk-up and bulk-down only")]
+    /// No target has a part in any scenario that the operator asked for.
+    #[error("nothing to measure: none of these targets takes part in these scenarios")]
     Nothing,
+    /// The program of a peer has gone since the run began.
+    #[error("the program of a peer was not found; install it with `{0}`")]
+    Missing(&'static str),
+    /// `budgets.toml` says something else than the results.
+    #[error("{0} of the marks are not what budgets.toml says of them")]
+    Budgets(usize),
     /// Everything ran, but not everything was right.
     #[error("{0} of the samples have errors: see the table")]
     Unclean(usize),

@@ -1,21 +1,26 @@
-//! `vestibule-bench`: measures gateway and server, the floor below them, and a plain relay beside
-//! them, in the same run. It starts everything itself. `bench/README.md` says what each figure
+//! `vestibule-bench`: measures gateway and server, the floor below them, and peers beside them, in
+//! the same run. It starts everything itself. `bench/README.md` says what each figure
 //! means.
 
 mod backend;
+mod budgets;
+mod compare;
 mod error;
 mod exchange;
 mod figures;
+#[cfg(test)]
+mod fixture;
 mod floor;
 mod load;
 mod machine;
 mod pattern;
+mod picture;
 mod process;
 mod relay;
 mod results;
-mod run;
 mod scenario;
 mod setup;
+mod syscalls;
 mod table;
 mod target;
 mod tls;
@@ -27,12 +32,13 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+use crate::budgets::BudgetArguments;
+use crate::compare::CompareArguments;
 use crate::error::BenchError;
 use crate::relay::RelayArguments;
 use crate::results::Results;
-use crate::run::RunArguments;
 
-/// Measures Vestibule, its floor and a peer, side by side
+/// Measures Vestibule, its floor and its peers, side by side
 #[derive(Debug, Parser)]
 #[command(version)]
 struct Arguments {
@@ -42,13 +48,18 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Run scenarios and print the table
-    Run(RunArguments),
-    /// Print the table of results that were kept
+    /// Measure everything, print the table, keep the samples, draw the picture
+    Compare(CompareArguments),
+    /// Print the table of results that were kept, and draw their picture
     Table {
-        /// A file that `run --json` has written
+        /// A file that `compare --json` has written
         file: PathBuf,
+        /// File for the picture, as SVG
+        #[arg(long)]
+        svg: Option<PathBuf>,
     },
+    /// Judge the marks of budgets.toml by results that were kept
+    Budgets(BudgetArguments),
     /// The backend: echo, sink and source
     Backend {
         /// Address to listen on
@@ -66,7 +77,7 @@ enum Command {
     },
     /// A plain relay on tokio-rustls, as a peer
     Relay(RelayArguments),
-    /// The load generator; `run` talks to it
+    /// The load generator; `compare` talks to it
     #[command(hide = true)]
     Load,
 }
@@ -83,15 +94,19 @@ fn main() -> ExitCode {
 
 fn execute(command: Command) -> Result<(), BenchError> {
     match command {
-        Command::Run(arguments) => run::run(arguments),
-        Command::Table { file } => {
+        Command::Compare(arguments) => compare::compare(&arguments),
+        Command::Table { file, svg } => {
             let results = Results::read(&file)?;
             print!("{}", table::render(&results));
+            if let Some(path) = svg {
+                picture::write(&results, &path)?;
+            }
             match results.unclean() {
                 0 => Ok(()),
                 unclean => Err(BenchError::Unclean(unclean)),
             }
         }
+        Command::Budgets(arguments) => budgets::run(&arguments),
         Command::Backend { listen } => backend::run(listen),
         Command::Floor { listen, backend } => floor::run(listen, backend),
         Command::Relay(arguments) => relay::run(arguments),

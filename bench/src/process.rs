@@ -62,6 +62,11 @@ impl Process {
         self.name
     }
 
+    /// Its id.
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// What it has used so far.
     pub(crate) fn usage(&mut self) -> Result<Usage, BenchError> {
         self.check_alive()?;

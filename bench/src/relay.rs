@@ -1,6 +1,6 @@
-//! A plain relay on tokio-rustls, the peer that anybody could write in an hour: TLS in with a
-//! device's certificate, and TLS or plain TCP out. It invites nobody and bounds nothing. Two of
-//! them in a row do the cryptography of gateway and server.
+//! A plain relay on tokio-rustls, the peer that anybody could write in an hour: TLS or plain TCP
+//! in, TLS or plain TCP out. Between two of them sessions are resumed. It invites nobody and bounds
+//! nothing. Two of them in a row do the cryptography of gateway and server.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -12,19 +12,19 @@ use tokio_rustls::{TlsAcceptor, TlsConnector};
 
 use crate::error::BenchError;
 use crate::exchange::ByteStream;
-use crate::tls::{GATEWAY_NAME, Pki};
+use crate::tls::{GATEWAY_NAME, Group, Pki, Tickets};
 
 /// Bytes of the buffer of one direction: one TLS record. A trial on a busy machine, one size after
 /// the other (medians of 5 quick runs, up and down; resident set of a session at rest): tokio's own
 /// 8 KiB 1.4-1.6 CPU-s/GB and 35 KiB, 16 KiB 1.0-1.2 and 57 KiB, 64 KiB 1.0-1.3 and 169 KiB.
 const BUFFER_LEN: usize = 16 * 1024;
 
-/// What the relay speaks to the next hop.
+/// What the relay speaks on one of its sides.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-pub(crate) enum Outward {
-    /// As a gateway does to a server.
+pub(crate) enum Protocol {
+    /// With certificates on both sides.
     Tls,
-    /// As a server does to a backend.
+    /// Bare TCP.
     Plain,
 }
 
@@ -37,9 +37,15 @@ pub(crate) struct RelayArguments {
     /// Address of the next hop
     #[arg(long)]
     next: SocketAddr,
+    /// What to speak to those who connect
+    #[arg(long)]
+    inward: Protocol,
     /// What to speak to the next hop
     #[arg(long)]
-    outward: Outward,
+    outward: Protocol,
+    /// What to offer to the next hop
+    #[arg(long, default_value = "x25519")]
+    group: Group,
     /// Folder of certificates and keys
     #[arg(long)]
     pki: std::path::PathBuf,
@@ -47,12 +53,20 @@ pub(crate) struct RelayArguments {
 
 /// Relays until the process is killed, on one thread.
 pub(crate) fn run(arguments: RelayArguments) -> Result<(), BenchError> {
-    let RelayArguments { listen, next, outward, pki } = arguments;
+    let RelayArguments { listen, next, inward, outward, group, pki } = arguments;
     let pki = Pki::new(pki);
-    let acceptor = TlsAcceptor::from(pki.server_config()?);
+    // Devices don't resume, so only the relay behind sends tickets: to the one before it.
+    let tickets = match outward {
+        Protocol::Tls => Tickets::Withheld,
+        Protocol::Plain => Tickets::Sent,
+    };
+    let acceptor = match inward {
+        Protocol::Tls => Some(TlsAcceptor::from(pki.server_config(tickets)?)),
+        Protocol::Plain => None,
+    };
     let connector = match outward {
-        Outward::Tls => Some(TlsConnector::from(pki.client_config()?)),
-        Outward::Plain => None,
+        Protocol::Tls => Some(TlsConnector::from(pki.relay_config(group)?)),
+        Protocol::Plain => None,
     };
     let hops = Arc::new(Hops { acceptor, connector, next });
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -80,7 +94,7 @@ pub(crate) fn run(arguments: RelayArguments) -> Result<(), BenchError> {
 
 /// Both sides of the relay.
 struct Hops {
-    acceptor: TlsAcceptor,
+    acceptor: Option<TlsAcceptor>,
     connector: Option<TlsConnector>,
     next: SocketAddr,
 }
@@ -88,7 +102,10 @@ struct Hops {
 impl Hops {
     async fn relay(&self, stream: TcpStream) -> std::io::Result<()> {
         stream.set_nodelay(true)?;
-        let mut inward = self.acceptor.accept(stream).await?;
+        let mut inward: Box<dyn ByteStream> = match &self.acceptor {
+            Some(acceptor) => Box::new(acceptor.accept(stream).await?),
+            None => Box::new(stream),
+        };
         let mut outward = self.connect().await?;
         copy_bidirectional_with_sizes(&mut inward, &mut outward, BUFFER_LEN, BUFFER_LEN).await?;
         Ok(())

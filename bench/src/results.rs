@@ -1,6 +1,7 @@
 //! The results of a run, as they are kept: every sample with all its raw figures. The table is
 //! derived from them and can be printed again.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
@@ -17,6 +18,9 @@ use crate::usage::Usage;
 pub(crate) struct Results {
     /// Where and with what.
     pub(crate) machine: Machine,
+    /// The peers, each with its version and where it stands apart.
+    #[serde(default)]
+    pub(crate) peers: BTreeMap<String, String>,
     /// Whether the figures are to be trusted.
     pub(crate) size: Size,
     /// In the order in which they were taken.
@@ -50,6 +54,9 @@ pub(crate) enum Outcome {
         load: Report,
         /// What each process used.
         processes: Vec<ProcessUsage>,
+        /// Time for which the cores of the machine were busy during the work, whoever kept them so.
+        #[serde(default)]
+        machine_cpu_ns: Option<u64>,
         /// What went wrong after the figures were taken: a process that did not end, for example.
         afterwards: Option<String>,
     },
@@ -63,7 +70,7 @@ pub(crate) enum Outcome {
 /// What one process had used at three moments.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct ProcessUsage {
-    /// `gateway`, `server` or `floor`.
+    /// `gateway`, `server` or `floor`; a peer in the place of one has its name.
     pub(crate) name: String,
     /// After the warm-up, before the load generator connects.
     pub(crate) before: Usage,
@@ -71,6 +78,9 @@ pub(crate) struct ProcessUsage {
     pub(crate) ready: Usage,
     /// When the work is done.
     pub(crate) end: Usage,
+    /// System calls during the work, where they were counted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) syscalls: Option<u64>,
 }
 
 impl Results {
@@ -127,6 +137,20 @@ impl Sample {
     }
 }
 
+impl ProcessUsage {
+    /// Both together.
+    pub(crate) fn plus(self, other: &Self) -> Self {
+        let syscalls = self.syscalls.zip(other.syscalls);
+        Self {
+            name: "together".to_owned(),
+            before: self.before.plus(other.before),
+            ready: self.ready.plus(other.ready),
+            end: self.end.plus(other.end),
+            syscalls: syscalls.map(|(one, other)| one + other),
+        }
+    }
+}
+
 /// Whether the counts of a report are exactly those of the work.
 fn is_done(work: &Work, load: &Report) -> bool {
     match *work {
@@ -142,6 +166,12 @@ fn is_done(work: &Work, load: &Report) -> bool {
         }
         Work::Latency { sessions, rate, seconds, bulk } => {
             load.sessions == sessions + bulk && load.messages == sessions * rate * seconds
+        }
+        Work::Messages { sessions, per_second, seconds } => {
+            load.sessions == sessions && load.messages == per_second * seconds
+        }
+        Work::PingPong { sessions, messages } => {
+            load.sessions == sessions && load.messages == sessions * messages
         }
         Work::Idle { sessions, bytes, .. } => {
             let all = sessions * bytes;

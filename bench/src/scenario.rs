@@ -20,6 +20,31 @@ pub(crate) enum Scenario {
     Latency,
     /// Sessions that have moved a megabyte each way and then rest
     Idle,
+    /// As bulk-up, from old agents that speak no TLS
+    PlainUp,
+    /// As bulk-down, to old agents
+    PlainDown,
+    /// As session-rate, from old agents
+    PlainSessionRate,
+    /// 4,000 messages a second over 500 sessions
+    #[serde(rename = "messages-500")]
+    #[value(name = "messages-500")]
+    MessagesFew,
+    /// The same over 9,000 sessions
+    #[serde(rename = "messages-9000")]
+    #[value(name = "messages-9000")]
+    MessagesMany,
+    /// Messages as fast as they come back, on 64 sessions; system calls are counted
+    Syscalls,
+}
+
+/// What an agent speaks to the gateway.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Listener {
+    /// TLS 1.3 with a certificate on both sides, as on port 13000.
+    Tls,
+    /// Plain TCP, as on port 14000.
+    Plain,
 }
 
 /// How large the figures of a run are.
@@ -73,6 +98,22 @@ pub(crate) enum Work {
         /// Bulk sessions beside them, every other one up, the rest down.
         bulk: u64,
     },
+    /// The same without bulk, by a rate over all sessions together.
+    Messages {
+        /// Sessions with messages.
+        sessions: u64,
+        /// Messages a second, over all sessions.
+        per_second: u64,
+        /// Seconds.
+        seconds: u64,
+    },
+    /// The next message of a session leaves when the one before is back.
+    PingPong {
+        /// Sessions at once.
+        sessions: u64,
+        /// Messages of each.
+        messages: u64,
+    },
     /// Sessions opened in a few rows side by side, then left alone.
     Idle {
         /// Sessions at rest.
@@ -85,51 +126,68 @@ pub(crate) enum Work {
 }
 
 impl Scenario {
-    /// All, in the order of a run.
-    pub(crate) const ALL: [Self; 5] =
-        [Self::BulkUp, Self::BulkDown, Self::SessionRate, Self::Latency, Self::Idle];
+    /// All, in the order of the table.
+    pub(crate) const ALL: [Self; 11] = [
+        Self::BulkUp,
+        Self::BulkDown,
+        Self::PlainUp,
+        Self::PlainDown,
+        Self::SessionRate,
+        Self::PlainSessionRate,
+        Self::Latency,
+        Self::MessagesFew,
+        Self::MessagesMany,
+        Self::Syscalls,
+        Self::Idle,
+    ];
 
     /// Its name on the command line and in the table.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::BulkUp => "bulk-up",
             Self::BulkDown => "bulk-down",
+            Self::PlainUp => "plain-up",
+            Self::PlainDown => "plain-down",
             Self::SessionRate => "session-rate",
+            Self::PlainSessionRate => "plain-session-rate",
             Self::Latency => "latency",
+            Self::MessagesFew => "messages-500",
+            Self::MessagesMany => "messages-9000",
+            Self::Syscalls => "syscalls",
             Self::Idle => "idle",
         }
     }
 
-    /// The floor does no handshakes and is not fair: it says something about bulk only.
-    pub(crate) fn has_floor(self) -> bool {
-        matches!(self, Self::BulkUp | Self::BulkDown)
+    /// Where its sessions connect, unless a target has no such listener.
+    pub(crate) fn listener(self) -> Listener {
+        match self {
+            Self::PlainUp | Self::PlainDown | Self::PlainSessionRate => Listener::Plain,
+            _ => Listener::Tls,
+        }
     }
 
     /// The work of one sample.
     pub(crate) fn work(self, size: Size) -> Work {
-        match (self, size) {
-            (Self::BulkUp, Size::Full) => bulk(Direction::Up, 256_000_000),
-            (Self::BulkUp, Size::Quick) => bulk(Direction::Up, 16_000_000),
-            (Self::BulkDown, Size::Full) => bulk(Direction::Down, 256_000_000),
-            (Self::BulkDown, Size::Quick) => bulk(Direction::Down, 16_000_000),
+        let full = size == Size::Full;
+        match self {
+            Self::BulkUp | Self::PlainUp => bulk(Direction::Up, size),
+            Self::BulkDown | Self::PlainDown => bulk(Direction::Down, size),
             // p99.9 needs some sessions above it.
-            (Self::SessionRate, Size::Full) => {
+            Self::SessionRate | Self::PlainSessionRate if full => {
                 Work::SessionRate { sessions: 5_000, concurrency: 16 }
             }
-            (Self::SessionRate, Size::Quick) => Work::SessionRate { sessions: 200, concurrency: 8 },
-            (Self::Latency, Size::Full) => {
-                Work::Latency { sessions: 500, rate: 4, seconds: 20, bulk: 2 }
+            Self::SessionRate | Self::PlainSessionRate => {
+                Work::SessionRate { sessions: 200, concurrency: 8 }
             }
-            (Self::Latency, Size::Quick) => {
-                Work::Latency { sessions: 50, rate: 4, seconds: 3, bulk: 2 }
-            }
+            Self::Latency if full => Work::Latency { sessions: 500, rate: 4, seconds: 20, bulk: 2 },
+            Self::Latency => Work::Latency { sessions: 50, rate: 4, seconds: 3, bulk: 2 },
+            Self::MessagesFew => messages(500, size),
             // A process may have 20,000 descriptors, and a gateway has two for each session.
-            (Self::Idle, Size::Full) => {
-                Work::Idle { sessions: 4_000, bytes: 1_000_000, rest_ms: 5_000 }
-            }
-            (Self::Idle, Size::Quick) => {
-                Work::Idle { sessions: 200, bytes: 1_000_000, rest_ms: 2_000 }
-            }
+            Self::MessagesMany => messages(9_000, size),
+            Self::Syscalls if full => Work::PingPong { sessions: 64, messages: 1_000 },
+            Self::Syscalls => Work::PingPong { sessions: 64, messages: 50 },
+            Self::Idle if full => Work::Idle { sessions: 4_000, bytes: 1_000_000, rest_ms: 5_000 },
+            Self::Idle => Work::Idle { sessions: 200, bytes: 1_000_000, rest_ms: 2_000 },
         }
     }
 }
@@ -144,13 +202,25 @@ impl Work {
     pub(crate) fn deadline(&self) -> Duration {
         // Ten times as long as the slowest of our machines needs.
         let seconds = match self {
-            Self::Latency { seconds, .. } => 120 + seconds,
-            Self::Bulk { .. } | Self::SessionRate { .. } | Self::Idle { .. } => 300,
+            Self::Latency { seconds, .. } | Self::Messages { seconds, .. } => 120 + seconds,
+            Self::Bulk { .. }
+            | Self::SessionRate { .. }
+            | Self::PingPong { .. }
+            | Self::Idle { .. } => 300,
         };
         Duration::from_secs(seconds)
     }
 }
 
-fn bulk(direction: Direction, bytes: u64) -> Work {
+fn bulk(direction: Direction, size: Size) -> Work {
+    let bytes = if size == Size::Full { 256_000_000 } else { 16_000_000 };
     Work::Bulk { direction, connections: 8, bytes }
+}
+
+/// The rate is the same, however many sessions share it.
+fn messages(sessions: u64, size: Size) -> Work {
+    match size {
+        Size::Full => Work::Messages { sessions, per_second: 4_000, seconds: 15 },
+        Size::Quick => Work::Messages { sessions: sessions / 10, per_second: 1_000, seconds: 3 },
+    }
 }

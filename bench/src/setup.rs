@@ -16,34 +16,57 @@ pub(crate) fn make_pki(vestibule: &Path, pki: &Pki) -> Result<(), BenchError> {
         &["device", DEVICE_NAME],
     ] {
         let mut command = Command::new(vestibule);
-        command.arg("pki").args(arguments).arg("--dir").arg(pki.folder());
-        let text = format!("{} pki {}", vestibule.display(), arguments.join(" "));
-        let output = command.output().map_err(BenchError::io(format!("running {text}")))?;
-        if !output.status.success() {
-            return Err(BenchError::Command {
-                command: text,
-                status: output.status.to_string(),
-                output: String::from_utf8_lossy(&output.stderr).trim().to_owned(),
-            });
-        }
+        run(command.arg("pki").args(arguments).arg("--dir").arg(pki.folder()))?;
     }
     Ok(())
 }
 
-/// A gateway with one worker and one service for all verified devices.
-pub(crate) fn gateway_toml(pki: &Pki, listen: SocketAddr, telemetry: SocketAddr) -> String {
+/// Certificate and key of the gateway in the form that rathole wants. The password is no secret.
+pub(crate) fn make_pkcs12(pki: &Pki, file: &Path) -> Result<(), BenchError> {
+    let (certificate, key) = pki.credentials(GATEWAY_NAME);
+    let mut command = Command::new("openssl");
+    command.args(["pkcs12", "-export", "-passout", "pass:bench", "-in"]).arg(certificate);
+    run(command.arg("-inkey").arg(key).arg("-out").arg(file))
+}
+
+fn run(command: &mut Command) -> Result<(), BenchError> {
+    let text = format!("{command:?}");
+    let output = command.output().map_err(BenchError::io(format!("running {text}")))?;
+    if output.status.success() {
+        return Ok(());
+    }
+    Err(BenchError::Command {
+        command: text,
+        status: output.status.to_string(),
+        output: String::from_utf8_lossy(&output.stderr).trim().to_owned(),
+    })
+}
+
+/// A gateway with one worker, a service for all verified devices, and one for those without TLS.
+pub(crate) fn gateway_toml(
+    pki: &Pki,
+    tls: SocketAddr,
+    plain: SocketAddr,
+    telemetry: SocketAddr,
+) -> String {
     let (certificate, key) = pki.credentials(GATEWAY_NAME);
     format!(
         r#"workers = 1
 
 [[listeners]]
 name = "internet"
-addresses = ["{listen}"]
+addresses = ["{tls}"]
 kind = "tls"
 certificate = "{certificate}"
 key = "{key}"
 device_certificates = "required"
 device_ca = "{device_ca}"
+
+[[listeners]]
+name = "old-agents"
+addresses = ["{plain}"]
+kind = "plain"
+service = "plain"
 
 [servers]
 ca = "{server_ca}"
@@ -56,6 +79,10 @@ services = "all"
 name = "bench"
 default = true
 devices = "verified"
+
+[[services]]
+name = "plain"
+devices = "any"
 
 [telemetry]
 address = "{telemetry}"
@@ -87,6 +114,10 @@ name = "{GATEWAY_NAME}"
 
 [[services]]
 name = "bench"
+backend = "{backend}"
+
+[[services]]
+name = "plain"
 backend = "{backend}"
 
 [telemetry]

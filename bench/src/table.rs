@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use crate::figures::{self, Figure, metrics, multiple, of, processes, reference};
+use crate::figures::{Figure, Part, Subject, metrics, of, processes, reference};
 use crate::results::Results;
 use crate::scenario::{Scenario, Size};
 use crate::target::Target;
@@ -34,6 +34,9 @@ fn heading(results: &Results) -> String {
         machine.rustc,
         machine.profile,
     );
+    for (name, version) in &results.peers {
+        writeln!(text, "{name}: {version}").expect("writing to a string does not fail");
+    }
     text.push_str("Medians over the runs, with the smallest and largest in parentheses.\n");
     if results.size == Size::Quick {
         text.push_str("Taken with --quick: these are no figures, only a sign that all works.\n");
@@ -55,16 +58,26 @@ fn scenario_table(results: &Results, scenario: Scenario) -> String {
             continue;
         }
         let clean = of(results, scenario, target).filter(|sample| sample.is_clean()).count();
-        let names = of(results, scenario, target).map(processes).max_by_key(|names| names.len());
-        let names = names.unwrap_or_default().iter().map(|process| process.name.as_str());
-        let names: Vec<&str> = names.collect();
-        // A target that never got so far still has its row.
-        let names = if names.is_empty() { vec!["-"] } else { names };
-        for name in names {
-            let figure = |metric| figures::figure(results, scenario, target, name, metric);
-            let mut row = vec![target.name().to_owned(), name.to_owned()];
-            row.extend(metrics(scenario).iter().map(|m| cell(figure(*m), m.decimals)));
-            row.insert(3, cell(multiple(results, scenario, target, name), 2));
+        let taken_of = of(results, scenario, target).map(processes);
+        let longest = taken_of.max_by_key(|processes| processes.len()).unwrap_or_default();
+        let mut parts: Vec<(Part, String)> = Part::ALL
+            .into_iter()
+            .filter(|part| *part != Part::Together || longest.len() > 1)
+            .filter_map(|part| Some((part, part.usage(longest)?.name)))
+            .collect();
+        if parts.is_empty() {
+            // A target that never got so far still has its row.
+            parts.push((Part::Gateway, "-".to_owned()));
+        }
+        for (part, name) in parts {
+            let subject = |metric| Subject { scenario, target, part, metric };
+            let multiple = metrics(scenario).first().and_then(|first| {
+                subject(*first).over(subject(*first).on(reference(scenario)), results)
+            });
+            let mut row = vec![target.name().to_owned(), name];
+            let figures = metrics(scenario).iter();
+            row.extend(figures.map(|m| cell(subject(*m).figure(results), m.decimals)));
+            row.insert(3, cell(multiple, 2));
             row.push(format!("{clean} of {taken}"));
             rows.push(row);
         }
@@ -79,7 +92,7 @@ fn cell(figure: Option<Figure>, decimals: usize) -> String {
 }
 
 /// Columns as wide as their widest cell.
-fn align(rows: &[Vec<String>]) -> String {
+pub(crate) fn align(rows: &[Vec<String>]) -> String {
     let columns = rows.first().map_or(0, Vec::len);
     let widths: Vec<usize> = (0..columns)
         .map(|column| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0))
@@ -115,58 +128,9 @@ fn complaints(results: &Results) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-
     use super::*;
-    use crate::load::Report;
-    use crate::machine::Machine;
-    use crate::results::{Outcome, ProcessUsage, Sample};
-    use crate::usage::Usage;
-
-    /// Each of 8 sessions has had its bytes, at so many CPU-seconds for all of them.
-    fn bulk(target: Target, process: &str, run: usize, cpu_seconds: u64) -> Sample {
-        let usage = |cpu_ns| Usage { cpu_ns, rss_bytes: 0, pss_bytes: 0, descriptors: 0 };
-        let load = Report {
-            seconds: 4.0,
-            sessions: 8,
-            messages: 0,
-            bytes_up: 2_048_000_000,
-            bytes_down: 0,
-            latency: None,
-            lateness: None,
-            errors: BTreeMap::new(),
-        };
-        let processes = vec![ProcessUsage {
-            name: process.to_owned(),
-            before: usage(0),
-            ready: usage(5_000_000_000),
-            end: usage((5 + cpu_seconds) * 1_000_000_000),
-        }];
-        Sample {
-            scenario: Scenario::BulkUp,
-            target,
-            run,
-            started: String::new(),
-            work: Scenario::BulkUp.work(Size::Full),
-            outcome: Outcome::Measured { load, processes, afterwards: None },
-        }
-    }
-
-    fn results(samples: Vec<Sample>) -> Results {
-        let text = String::new;
-        let machine = Machine {
-            cpu: text(),
-            cores: 2,
-            kernel: text(),
-            date: text(),
-            load_average: text(),
-            vestibule: text(),
-            rustc: text(),
-            revision: text(),
-            profile: text(),
-        };
-        Results { machine, size: Size::Full, samples }
-    }
+    use crate::fixture::{bulk, results};
+    use crate::results::Outcome;
 
     fn rows(results: &Results) -> Vec<String> {
         let text = render(results);
@@ -186,8 +150,8 @@ mod tests {
         assert_eq!(
             rows(&results(samples)),
             [
-                "| vestibule | gateway | 2.197 (1.465-2.930) | 1.50 | 0.512 | 2 of 2 |",
-                "| floor | floor | 1.465 (0.977-1.953) | 1.00 | 0.512 | 2 of 2 |",
+                "| vestibule | gateway | 2.197 (1.465-2.930) | 1.50 | 0.512 | 4.000 | 2 of 2 |",
+                "| floor | floor | 1.465 (0.977-1.953) | 1.00 | 0.512 | 4.000 | 2 of 2 |",
             ]
         );
     }
@@ -203,7 +167,10 @@ mod tests {
         let results = results(vec![short, failed]);
         assert_eq!(
             rows(&results),
-            ["| vestibule | gateway | - | - | - | 0 of 1 |", "| floor | - | - | - | - | 0 of 1 |"]
+            [
+                "| vestibule | gateway | - | - | - | - | 0 of 1 |",
+                "| floor | - | - | - | - | - | 0 of 1 |"
+            ]
         );
         let text = render(&results);
         assert!(text.contains("ERROR in bulk-up on floor, run 1: no port"), "{text}");
@@ -218,7 +185,7 @@ mod tests {
             *afterwards = Some("still ran".to_owned());
         }
         let results = results(vec![stuck]);
-        assert_eq!(rows(&results), ["| floor | floor | 0.977 | 1.00 | 0.512 | 0 of 1 |"]);
+        assert_eq!(rows(&results), ["| floor | floor | 0.977 | 1.00 | 0.512 | 4.000 | 0 of 1 |"]);
         assert_eq!(results.unclean(), 1);
     }
 

@@ -1,12 +1,12 @@
-//! TLS as every process of the bench speaks it: 1.3, AES-256-GCM, the groups that rustls prefers
-//! (the post-quantum one first), no resumption. Peers that differ in these can't be compared.
+//! TLS as every process of the bench speaks it: 1.3, AES-256-GCM, X25519. Devices never resume; the
+//! connection between the two relays does. Peers that differ in these can't be compared.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rustls::client::Resumption;
-use rustls::crypto::CryptoProvider;
-use rustls::crypto::aws_lc_rs::{cipher_suite, default_provider};
+use rustls::crypto::aws_lc_rs::{Ticketer, cipher_suite, default_provider, kx_group};
+use rustls::crypto::{CryptoProvider, SupportedKxGroup};
 use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
 use rustls::{ClientConfig, RootCertStore, ServerConfig, version};
 use rustls_pki_types::pem::PemObject;
@@ -21,6 +21,26 @@ pub(crate) const GATEWAY_NAME: &str = "localhost";
 pub(crate) const SERVER_NAME: &str = "server-1.test";
 /// See [`GATEWAY_NAME`].
 pub(crate) const DEVICE_NAME: &str = "device-1.test";
+
+/// What a client offers to agree on keys.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Group {
+    /// Known to every peer.
+    #[value(name = "x25519")]
+    X25519,
+    /// Post-quantum as well, as Vestibule offers between server and gateway; OpenSSL 3.0 can't.
+    #[value(name = "x25519mlkem768")]
+    X25519Mlkem768,
+}
+
+/// Whether a server lets its clients resume.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Tickets {
+    /// Two with each handshake, as rustls does by default; no state is kept.
+    Sent,
+    /// None.
+    Withheld,
+}
 
 /// A folder of CAs, certificates and keys, as `vestibule pki` lays it out.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -49,35 +69,52 @@ impl Pki {
         (self.folder.join(format!("{name}.crt")), self.folder.join(format!("{name}.key")))
     }
 
-    /// As a device, or as the next hop of the relay.
-    pub(crate) fn client_config(&self) -> Result<Arc<ClientConfig>, BenchError> {
-        let roots = self.roots("gateways")?;
-        let (chain, key) = self.load_credentials(DEVICE_NAME)?;
-        let mut config = ClientConfig::builder_with_provider(provider())
-            .with_protocol_versions(&[&version::TLS13])
-            .map_err(|error| self.refused(error))?
-            .with_root_certificates(roots)
-            .with_client_auth_cert(chain, key)
-            .map_err(|error| self.refused(error))?;
+    /// As a device that never resumes: each session is a full handshake.
+    pub(crate) fn device_config(&self) -> Result<Arc<ClientConfig>, BenchError> {
+        let mut config = self.client_config(Group::X25519)?;
         config.resumption = Resumption::disabled();
         Ok(Arc::new(config))
     }
 
+    /// As a relay to the next one: it resumes where it can.
+    pub(crate) fn relay_config(&self, group: Group) -> Result<Arc<ClientConfig>, BenchError> {
+        self.client_config(group).map(Arc::new)
+    }
+
+    fn client_config(&self, group: Group) -> Result<ClientConfig, BenchError> {
+        let roots = self.roots("gateways")?;
+        let (chain, key) = self.load_credentials(DEVICE_NAME)?;
+        ClientConfig::builder_with_provider(provider(vec![group.exchange()]))
+            .with_protocol_versions(&[&version::TLS13])
+            .map_err(|error| self.refused(error))?
+            .with_root_certificates(roots)
+            .with_client_auth_cert(chain, key)
+            .map_err(|error| self.refused(error))
+    }
+
     /// As a gateway that requires a device's certificate.
-    pub(crate) fn server_config(&self) -> Result<Arc<ServerConfig>, BenchError> {
+    pub(crate) fn server_config(&self, tickets: Tickets) -> Result<Arc<ServerConfig>, BenchError> {
+        let provider = provider(vec![Group::X25519.exchange(), Group::X25519Mlkem768.exchange()]);
         let roots = Arc::new(self.roots("devices")?);
-        let verifier = WebPkiClientVerifier::builder_with_provider(roots, provider())
+        let verifier = WebPkiClientVerifier::builder_with_provider(roots, Arc::clone(&provider))
             .build()
             .map_err(|error| damaged(&self.ca("devices"), &error))?;
         let (chain, key) = self.load_credentials(GATEWAY_NAME)?;
-        let mut config = ServerConfig::builder_with_provider(provider())
+        let mut config = ServerConfig::builder_with_provider(provider)
             .with_protocol_versions(&[&version::TLS13])
             .map_err(|error| self.refused(error))?
             .with_client_cert_verifier(verifier)
             .with_single_cert(chain, key)
             .map_err(|error| self.refused(error))?;
-        config.session_storage = Arc::new(NoServerSessionStorage {});
-        config.send_tls13_tickets = 0;
+        match tickets {
+            Tickets::Sent => {
+                config.ticketer = Ticketer::new().map_err(|error| self.refused(error))?;
+            }
+            Tickets::Withheld => {
+                config.session_storage = Arc::new(NoServerSessionStorage {});
+                config.send_tls13_tickets = 0;
+            }
+        }
         Ok(Arc::new(config))
     }
 
@@ -105,9 +142,26 @@ impl Pki {
     }
 }
 
-fn provider() -> Arc<CryptoProvider> {
+impl Group {
+    /// Its name on the command line.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::X25519 => "x25519",
+            Self::X25519Mlkem768 => "x25519mlkem768",
+        }
+    }
+
+    fn exchange(self) -> &'static dyn SupportedKxGroup {
+        match self {
+            Self::X25519 => kx_group::X25519,
+            Self::X25519Mlkem768 => kx_group::X25519MLKEM768,
+        }
+    }
+}
+
+fn provider(kx_groups: Vec<&'static dyn SupportedKxGroup>) -> Arc<CryptoProvider> {
     let cipher_suites = vec![cipher_suite::TLS13_AES_256_GCM_SHA384];
-    Arc::new(CryptoProvider { cipher_suites, ..default_provider() })
+    Arc::new(CryptoProvider { cipher_suites, kx_groups, ..default_provider() })
 }
 
 fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, BenchError> {

@@ -1,7 +1,9 @@
-//! CPU time, memory and descriptors of a process, from `/proc` (see `man 5 proc`).
+//! CPU time, memory and descriptors of a process, and CPU time of the machine, from `/proc` (see
+//! `man 5 proc`).
 
 use std::io;
 use std::path::Path;
+use std::time::Instant;
 
 use rustix::param::clock_ticks_per_second;
 use serde::{Deserialize, Serialize};
@@ -36,6 +38,60 @@ impl Usage {
             pss_bytes: field_bytes(&rollup, "Pss:").ok_or_else(|| malformed("smaps_rollup"))?,
             descriptors: std::fs::read_dir(folder.join("fd"))?.count() as u64,
         })
+    }
+}
+
+impl Usage {
+    /// Both together.
+    pub(crate) fn plus(self, other: Self) -> Self {
+        Self {
+            cpu_ns: self.cpu_ns + other.cpu_ns,
+            rss_bytes: self.rss_bytes + other.rss_bytes,
+            pss_bytes: self.pss_bytes + other.pss_bytes,
+            descriptors: self.descriptors + other.descriptors,
+        }
+    }
+}
+
+/// How busy the machine has been. Kernel threads, interrupts and the bench itself are in it, so
+/// nothing can hide.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct MachineTime {
+    at: Instant,
+    cores: u64,
+    unused_ns: u64,
+}
+
+impl MachineTime {
+    /// Up to now.
+    pub(crate) fn now() -> io::Result<Self> {
+        let stat = std::fs::read_to_string("/proc/stat")?;
+        let at = Instant::now();
+        let (cores, ticks) = unused(&stat).ok_or_else(|| malformed("stat"))?;
+        let unused_ns = ticks * (1_000_000_000 / clock_ticks_per_second());
+        Ok(Self { at, cores, unused_ns })
+    }
+
+    /// Time since then for which cores were busy, over all of them.
+    pub(crate) fn busy_ns_since(self, then: Self) -> u64 {
+        let passed = u64::try_from((self.at - then.at).as_nanos()).unwrap_or(u64::MAX);
+        let unused_ns = self.unused_ns.saturating_sub(then.unused_ns);
+        passed.saturating_mul(self.cores).saturating_sub(unused_ns)
+    }
+}
+
+/// Cores, and ticks for which they did nothing here: idle, iowait, and steal, in which others had
+/// them. The kernel measures the first two, while user and system only count whom a tick meets:
+/// work in bursts shorter than a tick is missing there.
+fn unused(stat: &str) -> Option<(u64, u64)> {
+    let cores = stat.lines().filter(|line| line.starts_with("cpu") && !line.starts_with("cpu "));
+    let all = stat.lines().find_map(|line| line.strip_prefix("cpu "))?;
+    let fields: Option<Vec<u64>> = all.split_whitespace().map(|field| field.parse().ok()).collect();
+    match fields?[..] {
+        [_user, _nice, _system, idle, iowait, _irq, _softirq, steal, ..] => {
+            Some((cores.count() as u64, idle + iowait + steal))
+        }
+        _ => None,
     }
 }
 
@@ -76,6 +132,8 @@ fn malformed(file: &str) -> io::Error {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     #[test]
@@ -83,6 +141,18 @@ mod tests {
         let stat = "7 (a) b) S 1 7 7 0 -1 4194560 107 0 0 0 30 12 0 0 20 0 1 0 22 8 2 18";
         assert_eq!(ticks(stat), Some(42));
         assert_eq!(ticks("7 (a) S 1"), None);
+    }
+
+    #[test]
+    fn the_machine_is_busy_but_for_waiting_and_what_others_take() {
+        let stat = "cpu  9 9 9 1000 200 9 9 30 9 0\ncpu0 1 1 1 1 1 1 1 1 1 1\ncpu1 2 2\nintr 5\n";
+        assert_eq!(unused(stat), Some((2, 1230)));
+        assert_eq!(unused("cpu 1 2 3\n"), None);
+        let at = Instant::now();
+        let then = MachineTime { at, cores: 2, unused_ns: 500 };
+        let now = MachineTime { at: at + Duration::from_micros(1), cores: 2, unused_ns: 1700 };
+        assert_eq!(now.busy_ns_since(then), 800);
+        MachineTime::now().expect("Linux has /proc/stat");
     }
 
     #[test]

@@ -2,12 +2,18 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use rustls_pki_types::ServerName;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
+use tokio::task::JoinSet;
 use tokio_rustls::TlsConnector;
 
+use super::tally::Tally;
+use super::{Ends, Plan};
 use crate::error::BenchError;
 use crate::exchange::{self, ByteStream};
 use crate::tls::{GATEWAY_NAME, Pki};
@@ -18,6 +24,11 @@ const ANSWER_DEADLINE: Duration = Duration::from_secs(30);
 /// refusals are counted as what they are.
 const DIAL_DEADLINE: Duration = Duration::from_secs(30);
 
+/// Sessions that are opened, or ended, side by side.
+pub(super) const ROWS: u64 = 16;
+/// Bytes of the echo that opens a session up to the backend.
+const ANSWER_LEN: u64 = 64;
+
 /// An open session.
 pub(super) type Stream = Box<dyn ByteStream>;
 
@@ -26,18 +37,26 @@ pub(super) type Stream = Box<dyn ByteStream>;
 pub(super) struct Dialer {
     address: SocketAddr,
     connector: Option<TlsConnector>,
+    ends: Ends,
 }
 
 impl Dialer {
     /// Plain without a PKI.
-    pub(super) fn new(address: SocketAddr, pki: Option<&Pki>) -> Result<Self, BenchError> {
-        let connector = pki.map(Pki::client_config).transpose()?.map(TlsConnector::from);
-        Ok(Self { address, connector })
+    pub(super) fn new(plan: &Plan) -> Result<Self, BenchError> {
+        let config = plan.pki.as_ref().map(Pki::device_config).transpose()?;
+        let (address, ends) = (plan.address, plan.ends);
+        Ok(Self { address, connector: config.map(TlsConnector::from), ends })
     }
 
     /// A new connection with a full handshake.
     pub(super) async fn dial(&self) -> io::Result<Stream> {
         within(DIAL_DEADLINE, "connect and handshake", self.dial_unbounded()).await
+    }
+
+    async fn dial_answered(&self, number: u64) -> io::Result<Stream> {
+        let mut stream = self.dial().await?;
+        echo(&mut stream, number, ANSWER_LEN).await?;
+        Ok(stream)
     }
 
     async fn dial_unbounded(&self) -> io::Result<Stream> {
@@ -46,11 +65,70 @@ impl Dialer {
         Ok(match &self.connector {
             Some(connector) => {
                 let name = ServerName::try_from(GATEWAY_NAME).expect("a valid DNS name");
-                Box::new(connector.connect(name, stream).await?)
+                let stream = connector.connect(name, stream).await?;
+                match self.ends {
+                    Ends::Answered => Box::new(stream),
+                    Ends::Unanswered => Box::new(Unanswered(stream)),
+                }
             }
             None => Box::new(stream),
         })
     }
+}
+
+/// Sessions that have each had an answer from the backend, opened in a few rows side by side.
+pub(super) async fn open_answered(
+    dialer: &Dialer,
+    sessions: u64,
+    tally: &mut Tally,
+) -> Vec<Stream> {
+    let mut rows = JoinSet::new();
+    for row in 0..ROWS {
+        let dialer = dialer.clone();
+        rows.spawn(async move {
+            let mut opened = Vec::new();
+            for number in (row..sessions).step_by(stride(ROWS)) {
+                opened.push(dialer.dial_answered(number).await);
+            }
+            opened
+        });
+    }
+    let mut streams = Vec::new();
+    while let Some(row) = rows.join_next().await {
+        for opened in row.expect("rows don't panic") {
+            match opened {
+                Ok(stream) => streams.push(stream),
+                Err(error) => tally.fail(&error),
+            }
+        }
+    }
+    streams
+}
+
+/// Ends sessions, in a few rows side by side.
+pub(super) async fn close_all(streams: Vec<Stream>, tally: &mut Tally) {
+    let mut rows: Vec<Vec<Stream>> = (0..ROWS).map(|_| Vec::new()).collect();
+    for (number, stream) in streams.into_iter().enumerate() {
+        rows[number % stride(ROWS)].push(stream);
+    }
+    let mut closing = JoinSet::new();
+    for row in rows {
+        closing.spawn(async move {
+            let mut ends = Vec::new();
+            for stream in row {
+                ends.push(close(stream).await);
+            }
+            ends
+        });
+    }
+    while let Some(ends) = closing.join_next().await {
+        ends.expect("rows don't panic").into_iter().for_each(|end| tally.count_end(end));
+    }
+}
+
+/// Between two sessions of one row.
+pub(super) fn stride(rows: u64) -> usize {
+    usize::try_from(rows).unwrap_or(usize::MAX).max(1)
 }
 
 /// An echo of the session with this number.
@@ -76,5 +154,40 @@ pub(super) async fn within<T>(
             io::ErrorKind::TimedOut,
             format!("{step}: nothing after {} s", deadline.as_secs()),
         )),
+    }
+}
+
+/// A session whose other side answers no `close_notify`: bytes that are missing before the end are
+/// still an error of those who wait for them.
+struct Unanswered<S>(S);
+
+impl<S: ByteStream> AsyncRead for Unanswered<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        match ready!(Pin::new(&mut self.0).poll_read(context, buffer)) {
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Poll::Ready(Ok(())),
+            result => Poll::Ready(result),
+        }
+    }
+}
+
+impl<S: ByteStream> AsyncWrite for Unanswered<S> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.0).poll_write(context, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_shutdown(context)
     }
 }

@@ -6,15 +6,12 @@ use std::time::Duration;
 
 use tokio::task::JoinSet;
 
-use super::dial::{self, Dialer, Stream, within};
-use super::session_rate::stride;
+use super::dial::{self, Dialer, ROWS, Stream, stride, within};
 use super::tally::Tally;
 use super::{Gate, PREPARE_DEADLINE};
 use crate::error::BenchError;
 use crate::exchange;
 
-/// Sessions that are opened, or ended, side by side.
-const ROWS: u64 = 16;
 /// Bytes of the echo at the end.
 const ECHO_LEN: u64 = 64;
 

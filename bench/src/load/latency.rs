@@ -1,6 +1,6 @@
-//! Latency: messages by the clock on many sessions, beside bulk ones. A message counts from when it
-//! was *due*: one that had to wait for the answer to the message before it is late, and shows it
-//! ("coordinated omission" would hide it).
+//! Latency: messages by the clock on many sessions, perhaps beside bulk ones. A message counts from
+//! when it was *due*: one that had to wait for the answer to the message before it is late, and
+//! shows it ("coordinated omission" would hide it).
 
 use std::io;
 use std::time::{Duration, Instant};
@@ -12,7 +12,7 @@ use tokio::task::JoinSet;
 use super::Gate;
 use super::bulk;
 use super::dial::{self, Dialer, Stream};
-use super::tally::Tally;
+use super::tally::{SharedTally, Tally};
 use crate::error::BenchError;
 use crate::scenario::Direction;
 
@@ -26,8 +26,8 @@ const TRANSFER_LEN: u64 = 16_000_000;
 pub(super) struct Shape {
     /// Sessions with messages.
     pub(super) sessions: u64,
-    /// Messages a second of each.
-    pub(super) rate: u64,
+    /// Messages a second, over all of them.
+    pub(super) per_second: u64,
     /// How long.
     pub(super) seconds: u64,
     /// Bulk sessions beside them.
@@ -37,16 +37,16 @@ pub(super) struct Shape {
 impl Shape {
     /// Messages of all sessions.
     fn messages(self) -> u64 {
-        self.sessions * self.rate * self.seconds
+        self.per_second * self.seconds
     }
 
     /// When message `number` of the run is due after its start, spread evenly.
     fn due(self, number: u64) -> Duration {
-        Duration::from_nanos(number * 1_000_000_000 / (self.sessions * self.rate))
+        Duration::from_nanos(number * 1_000_000_000 / self.per_second)
     }
 }
 
-/// All sessions are open before the first message is due.
+/// All sessions are open, up to the backend, before the first message is due.
 pub(super) async fn run(
     dialer: &Dialer,
     shape: Shape,
@@ -54,40 +54,39 @@ pub(super) async fn run(
     gate: &mut Gate,
 ) -> Result<Tally, BenchError> {
     let mut tally = Tally::default();
-    let streams = open_sessions(dialer, shape.sessions, &mut tally).await;
+    let streams = dial::open_answered(dialer, shape.sessions, &mut tally).await;
     let companions = open_companions(dialer, shape.companions, bulk, &mut tally).await;
     let start = gate.pass().await?;
 
-    let mut tasks = JoinSet::new();
+    let (mut tasks, mut transfers) = (JoinSet::new(), JoinSet::new());
     let mut clocks = Vec::new();
+    let counts = SharedTally::default();
     for (number, stream) in (0..).zip(streams) {
         // Holds all messages of the session: a message that is late must not delay the clock.
-        let capacity = usize::try_from(shape.rate * shape.seconds).unwrap_or(usize::MAX).max(1);
-        let (clock, due) = mpsc::channel(capacity);
+        let messages = shape.messages().div_ceil(shape.sessions);
+        let capacity = usize::try_from(messages).unwrap_or(usize::MAX);
+        let (clock, due) = mpsc::channel(capacity.max(1));
         clocks.push(clock);
-        tasks.spawn(send_messages(stream, number, due));
+        tasks.spawn(send_messages(stream, number, due, counts.clone()));
     }
     let end = start + Duration::from_secs(shape.seconds);
     for companion in companions {
-        tasks.spawn_on(companion.transfer_until(end), bulk);
+        transfers.spawn_on(companion.transfer_until(end), bulk);
     }
     let pacer = tokio::task::spawn_blocking(move || pace(start, shape, &clocks));
     tally.merge(pacer.await.expect("the pacer does not panic"));
-    while let Some(task) = tasks.join_next().await {
-        tally.merge(task.expect("sessions don't panic"));
-    }
-    Ok(tally)
-}
-
-async fn open_sessions(dialer: &Dialer, sessions: u64, tally: &mut Tally) -> Vec<Stream> {
     let mut streams = Vec::new();
-    for _ in 0..sessions {
-        match dialer.dial().await {
-            Ok(stream) => streams.push(stream),
-            Err(error) => tally.fail(&error),
-        }
+    while let Some(task) = tasks.join_next().await {
+        streams.extend(task.expect("sessions don't panic"));
     }
-    streams
+    tally.merge(counts.lock().clone());
+    while let Some(transferred) = transfers.join_next().await {
+        tally.merge(transferred.expect("transfers don't panic"));
+    }
+    // The ends of thousands of sessions are no cost of messages.
+    gate.end().await?;
+    dial::close_all(streams, &mut tally).await;
+    Ok(tally)
 }
 
 /// They live on the thread of bulk from the start: a socket stays with the thread that opened it.
@@ -124,18 +123,21 @@ fn pace(start: Instant, shape: Shape, clocks: &[mpsc::Sender<Instant>]) -> Tally
     tally
 }
 
-async fn send_messages(mut stream: Stream, number: u64, mut due: mpsc::Receiver<Instant>) -> Tally {
-    let mut tally = Tally::default();
+/// Returns the session when its last message is back.
+async fn send_messages(
+    mut stream: Stream,
+    number: u64,
+    mut due: mpsc::Receiver<Instant>,
+    counts: SharedTally,
+) -> Option<Stream> {
     while let Some(due) = due.recv().await {
         if let Err(error) = dial::echo(&mut stream, number, MESSAGE_LEN).await {
-            tally.fail(&error);
-            return tally;
+            counts.lock().fail(&error);
+            return None;
         }
-        tally.note_latency(due.elapsed());
-        tally.messages += 1;
+        counts.lock().count_message(due.elapsed());
     }
-    tally.count_end(dial::close(stream).await);
-    tally
+    Some(stream)
 }
 
 /// A bulk session beside those with messages.
@@ -175,7 +177,7 @@ mod tests {
 
     #[test]
     fn messages_are_due_evenly_over_the_time_of_the_run() {
-        let shape = Shape { sessions: 500, rate: 4, seconds: 20, companions: 2 };
+        let shape = Shape { sessions: 500, per_second: 2_000, seconds: 20, companions: 2 };
         assert_eq!(shape.messages(), 40_000);
         assert_eq!(shape.due(0), Duration::ZERO);
         assert_eq!(shape.due(1), Duration::from_micros(500));

@@ -1,11 +1,13 @@
 //! The load generator, a process of its own. It reads a [`Plan`] from standard input, prepares,
-//! says `ready`, waits for a line, works, and prints a [`Report`]. Between these lines `run` reads
-//! what the processes under test have used.
+//! says `ready`, waits for a line, works, says `worked`, waits for a line, ends what is still open,
+//! and prints a [`Report`]. While it waits, `compare` reads what the processes under test have
+//! used.
 
 mod bulk;
 mod dial;
 mod idle;
 mod latency;
+mod ping_pong;
 mod process;
 mod session_rate;
 mod tally;
@@ -28,6 +30,8 @@ use crate::tls::Pki;
 
 /// Says that preparations are done.
 const READY: &str = "ready";
+/// Says that the work is done; sessions may still be open.
+const WORKED: &str = "worked";
 /// Longest preparation: thousands of sessions with a megabyte each.
 const PREPARE_DEADLINE: Duration = Duration::from_secs(300);
 
@@ -38,8 +42,20 @@ pub(crate) struct Plan {
     pub(crate) address: SocketAddr,
     /// The device's certificate; `None` for plain TCP.
     pub(crate) pki: Option<Pki>,
+    /// How its sessions end.
+    pub(crate) ends: Ends,
     /// The work.
     pub(crate) work: Work,
+}
+
+/// What a target does when a device has ended its TLS session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Ends {
+    /// It answers with its own `close_notify`; without one the end would be a truncation.
+    Answered,
+    /// It closes the connection, as nginx does.
+    Unanswered,
 }
 
 /// Runs one plan from standard input.
@@ -48,7 +64,7 @@ pub(crate) fn run() -> Result<(), BenchError> {
     std::io::stdin().lock().read_line(&mut line).map_err(BenchError::io("reading the plan"))?;
     let plan: Plan = serde_json::from_str(&line)
         .map_err(|source| BenchError::Conversation { what: "plan", source })?;
-    let dialer = Dialer::new(plan.address, plan.pki.as_ref())?;
+    let dialer = Dialer::new(&plan)?;
     let (runtime, bulk_runtime) = (one_thread()?, one_thread()?);
     let report = runtime.block_on(execute(dialer, plan.work, bulk_runtime.handle()));
     // Sessions that hang are not waited for: they are counted, and end with the process.
@@ -82,8 +98,16 @@ async fn execute(dialer: Dialer, work: Work, bulk: &Handle) -> Result<Report, Be
                 session_rate::run(&dialer, sessions, concurrency, &mut gate).await
             }
             Work::Latency { sessions, rate, seconds, bulk: companions } => {
-                let shape = latency::Shape { sessions, rate, seconds, companions };
+                let per_second = sessions * rate;
+                let shape = latency::Shape { sessions, per_second, seconds, companions };
                 latency::run(&dialer, shape, bulk, &mut gate).await
+            }
+            Work::Messages { sessions, per_second, seconds } => {
+                let shape = latency::Shape { sessions, per_second, seconds, companions: 0 };
+                latency::run(&dialer, shape, bulk, &mut gate).await
+            }
+            Work::PingPong { sessions, messages } => {
+                ping_pong::run(&dialer, sessions, messages, &mut gate).await
             }
             Work::Idle { sessions, bytes, rest_ms } => {
                 let rest = Duration::from_millis(rest_ms);
@@ -97,35 +121,46 @@ async fn execute(dialer: Dialer, work: Work, bulk: &Handle) -> Result<Report, Be
         tally.fail(&"the deadline of the whole sample has passed");
         Ok(tally)
     })?;
-    Ok(tally.report(gate.elapsed()))
+    gate.end().await?;
+    Ok(tally.report(gate.elapsed))
 }
 
-/// Between preparation and work.
+/// Before the work, and after it.
 #[derive(Default)]
 struct Gate {
     passed: Option<Instant>,
+    elapsed: Duration,
 }
 
 impl Gate {
     /// Says that preparations are done and waits to be let through; returns when that was.
     async fn pass(&mut self) -> Result<Instant, BenchError> {
-        let conversation = tokio::task::spawn_blocking(|| {
-            let mut out = std::io::stdout().lock();
-            writeln!(out, "{READY}")?;
-            out.flush()?;
-            std::io::stdin().lock().read_line(&mut String::new())
-        });
-        conversation
-            .await
-            .map_err(std::io::Error::from)
-            .flatten()
-            .map_err(BenchError::io("waiting for the signal to start"))?;
+        converse(READY).await?;
         let now = Instant::now();
         self.passed = Some(now);
         Ok(now)
     }
 
-    fn elapsed(&self) -> Duration {
-        self.passed.map_or(Duration::ZERO, |passed| passed.elapsed())
+    /// Says that the work is done and waits until its costs have been read. Work that leaves
+    /// nothing open does not call this: it is done when it returns.
+    async fn end(&mut self) -> Result<(), BenchError> {
+        let Some(passed) = self.passed.take() else { return Ok(()) };
+        self.elapsed = passed.elapsed();
+        converse(WORKED).await
     }
+}
+
+/// Says a line and waits for one.
+async fn converse(line: &'static str) -> Result<(), BenchError> {
+    let conversation = tokio::task::spawn_blocking(move || {
+        let mut out = std::io::stdout().lock();
+        writeln!(out, "{line}")?;
+        out.flush()?;
+        std::io::stdin().lock().read_line(&mut String::new()).map(drop)
+    });
+    conversation
+        .await
+        .map_err(std::io::Error::from)
+        .flatten()
+        .map_err(BenchError::io("waiting for the signal to go on"))
 }

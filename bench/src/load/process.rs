@@ -1,9 +1,9 @@
-//! The load generator as `run` sees it: a child that talks in lines.
+//! The load generator as `compare` sees it: a child that talks in lines.
 
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
-use super::{Plan, READY, Report};
+use super::{Plan, READY, Report, WORKED};
 use crate::error::BenchError;
 
 /// A load generator that has prepared its plan.
@@ -29,16 +29,30 @@ impl LoadProcess {
         let output = BufReader::new(child.stdout.take().expect("standard output is piped"));
         let mut load = Self { child, input, output };
         load.say(&plan)?;
-        let answer = load.listen()?;
-        if answer == READY { Ok(load) } else { Err(load.ended("did not get ready", &answer)) }
+        load.expect(READY)?;
+        Ok(load)
     }
 
-    /// Lets it work and returns what it has seen.
-    pub(crate) fn work(mut self) -> Result<Report, BenchError> {
+    /// Lets it work, and returns when it has worked. Its sessions may still be open.
+    pub(crate) fn work(&mut self) -> Result<(), BenchError> {
+        self.say("go")?;
+        self.expect(WORKED)
+    }
+
+    /// Lets it end what is open, and returns what it has seen.
+    pub(crate) fn finish(mut self) -> Result<Report, BenchError> {
         self.say("go")?;
         let report = self.listen()?;
         serde_json::from_str(&report)
             .map_err(|source| BenchError::Conversation { what: "report", source })
+    }
+
+    fn expect(&mut self, expected: &str) -> Result<(), BenchError> {
+        let answer = self.listen()?;
+        if answer == expected {
+            return Ok(());
+        }
+        Err(self.ended(&format!("did not say `{expected}`"), &answer))
     }
 
     fn say(&mut self, line: &str) -> Result<(), BenchError> {

@@ -26,7 +26,7 @@ pub(super) async fn run(
         let dialer = dialer.clone();
         rows.spawn(async move {
             let mut tally = Tally::default();
-            for number in (row..sessions).step_by(stride(concurrency)) {
+            for number in (row..sessions).step_by(dial::stride(concurrency)) {
                 let end = session(&dialer, number, &mut tally).await;
                 tally.count_end(end);
             }
@@ -45,12 +45,6 @@ async fn session(dialer: &Dialer, number: u64, tally: &mut Tally) -> io::Result<
     let start = Instant::now();
     let mut stream = dialer.dial().await?;
     dial::echo(&mut stream, number, ECHO_LEN).await?;
-    tally.note_latency(start.elapsed());
-    tally.messages += 1;
+    tally.count_message(start.elapsed());
     dial::close(stream).await
-}
-
-/// Between two sessions of one row.
-pub(super) fn stride(rows: u64) -> usize {
-    usize::try_from(rows).unwrap_or(usize::MAX).max(1)
 }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::io;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use hdrhistogram::Histogram;
@@ -17,7 +18,7 @@ const MAX_LATENCY_NS: u64 = 600_000_000_000;
 /// Digits of a latency that are kept.
 const LATENCY_DIGITS: u8 = 3;
 
-/// Counts of one task, merged when it ends: tasks share nothing.
+/// Counts of one task, merged when it ends. Its histograms are half a megabyte.
 #[derive(Debug, Clone)]
 pub(super) struct Tally {
     /// Sessions that ended cleanly.
@@ -32,6 +33,11 @@ pub(super) struct Tally {
     lateness: Histogram<u64>,
     errors: BTreeMap<String, u64>,
 }
+
+/// Counts of thousands of tasks. Were each to have its own, the first messages would wait until the
+/// kernel has found gigabytes for them. The tasks are on one thread, so none waits for another.
+#[derive(Debug, Clone, Default)]
+pub(super) struct SharedTally(Arc<Mutex<Tally>>);
 
 /// What the load generator says at the end.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -102,13 +108,19 @@ impl Tally {
         }
     }
 
+    /// Counts a message that came back.
+    pub(super) fn count_message(&mut self, latency: Duration) {
+        self.messages += 1;
+        self.note_latency(latency);
+    }
+
     /// Counts an error, by what it says.
     pub(super) fn fail(&mut self, what: &impl Display) {
         self.fail_often(what.to_string(), 1);
     }
 
     /// Notes how long a session or message took.
-    pub(super) fn note_latency(&mut self, latency: Duration) {
+    fn note_latency(&mut self, latency: Duration) {
         self.latency.saturating_record(nanoseconds(latency));
     }
 
@@ -148,6 +160,13 @@ impl Tally {
         let known = self.errors.len() < MAX_ERROR_KINDS || self.errors.contains_key(&what);
         let what = if known { what } else { "further kinds of errors".to_owned() };
         *self.errors.entry(what).or_default() += count;
+    }
+}
+
+impl SharedTally {
+    /// To count something.
+    pub(super) fn lock(&self) -> MutexGuard<'_, Tally> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

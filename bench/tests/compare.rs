@@ -10,7 +10,7 @@ fn a_run_measures_both_directions_keeps_its_samples_and_prints_them_again() {
     let bench = || Command::new(env!("CARGO_BIN_EXE_vestibule-bench"));
 
     let run = bench()
-        .args(["run", "--quick", "--runs", "2", "--targets", "floor"])
+        .args(["compare", "--quick", "--runs", "2", "--targets", "floor"])
         .args(["--scenarios", "bulk-up,bulk-down", "--json"])
         .arg(&file)
         .output()
@@ -37,7 +37,7 @@ fn a_run_measures_both_directions_keeps_its_samples_and_prints_them_again() {
 #[test]
 fn a_target_that_can_not_be_started_is_an_error_and_no_empty_figure() {
     let run = Command::new(env!("CARGO_BIN_EXE_vestibule-bench"))
-        .args(["run", "--quick", "--targets", "vestibule", "--scenarios", "bulk-up"])
+        .args(["compare", "--quick", "--targets", "vestibule", "--scenarios", "bulk-up"])
         .args(["--vestibule", "/nonexistent/vestibule"])
         .output()
         .expect("the bench starts");

@@ -1,0 +1,266 @@
+//! The comparison: every scenario on every target, several times. Rounds follow each other, and in
+//! each the targets of a scenario alternate, so that a machine that gets slower or faster meanwhile
+//! does so for all of them.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::num::NonZeroUsize;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use crate::error::BenchError;
+use crate::load::LoadProcess;
+use crate::machine::{self, Machine};
+use crate::picture;
+use crate::process::{Process, free_addresses};
+use crate::results::{Outcome, ProcessUsage, Results, Sample};
+use crate::scenario::{Scenario, Size, Work};
+use crate::setup;
+use crate::syscalls::Count;
+use crate::table;
+use crate::target::{Ground, Peer, Running, Target, start_backend};
+use crate::tls::{Group, Pki};
+use crate::usage::{MachineTime, Usage};
+
+/// Samples of each scenario and target unless told otherwise.
+const RUNS: usize = 5;
+/// The same for `--quick`.
+const QUICK_RUNS: usize = 1;
+
+/// Longest wait for the sessions of the warm-up to be gone: above the time that a gateway lingers.
+const SETTLE_DEADLINE: Duration = Duration::from_secs(5);
+/// Between two looks at them.
+const LOOK_INTERVAL: Duration = Duration::from_millis(50);
+
+/// What to run.
+#[derive(Debug, clap::Args)]
+pub(crate) struct CompareArguments {
+    /// Scenarios, separated by commas [default: all]
+    #[arg(long, value_delimiter = ',')]
+    scenarios: Vec<Scenario>,
+    /// Targets, separated by commas [default: all]
+    #[arg(long, value_delimiter = ',')]
+    targets: Vec<Target>,
+    /// Samples of each scenario and target [default: 5, with --quick 1]
+    #[arg(long)]
+    runs: Option<NonZeroUsize>,
+    /// Little work: shows in seconds whether everything works; not for figures
+    #[arg(long)]
+    quick: bool,
+    /// File for all samples, as JSON
+    #[arg(long)]
+    json: Option<PathBuf>,
+    /// File for the picture, as SVG
+    #[arg(long)]
+    svg: Option<PathBuf>,
+    /// The vestibule binary [default: the one beside this binary]
+    #[arg(long)]
+    vestibule: Option<PathBuf>,
+    /// Folder of certificates made before, instead of new ones by `vestibule pki`
+    #[arg(long)]
+    pki: Option<PathBuf>,
+    /// What the first relay offers to the second. Vestibule offers the post-quantum group between
+    /// server and gateway, which no peer on OpenSSL 3.0 can
+    #[arg(long, default_value = "x25519")]
+    relay_group: Group,
+}
+
+/// Takes all samples, prints the table, and writes the file. Samples that are not clean are an
+/// error, after everything else has been done.
+pub(crate) fn compare(arguments: &CompareArguments) -> Result<(), BenchError> {
+    let targets = installed(&arguments.targets);
+    let scenarios = match &arguments.scenarios[..] {
+        [] => Scenario::ALL.to_vec(),
+        chosen => chosen.to_vec(),
+    };
+    let size = if arguments.quick { Size::Quick } else { Size::Full };
+    let runs = arguments.runs.map_or(if arguments.quick { QUICK_RUNS } else { RUNS }, usize::from);
+    let plan: Vec<(usize, Scenario, Target)> = (0..runs)
+        .flat_map(|run| scenarios.iter().map(move |scenario| (run, *scenario)))
+        .flat_map(|(run, scenario)| {
+            order(&targets, scenario, run).into_iter().map(move |target| (run, scenario, target))
+        })
+        .collect();
+    if plan.is_empty() {
+        return Err(BenchError::Nothing);
+    }
+
+    let folder = tempfile::tempdir().map_err(BenchError::io("making a temporary folder"))?;
+    let (ground, backend) = prepare(folder.path(), &targets, arguments)?;
+    let machine = Machine::here(&ground.vestibule);
+    let peers = stand_apart(&targets, arguments.relay_group);
+    let mut results = Results { machine, peers, size, samples: vec![] };
+    for (number, &(run, scenario, target)) in (1..).zip(&plan) {
+        let (name, all) = (target.name(), plan.len());
+        eprintln!("{number} of {all}: {} on {name}, run {} of {runs}", scenario.name(), run + 1);
+        let sample = sample(scenario, target, run, size, &ground);
+        for complaint in sample.complaints() {
+            eprintln!("  {complaint}");
+        }
+        results.samples.push(sample);
+        // After each sample: a run takes long, and what was measured must not be lost with it.
+        if let Some(path) = &arguments.json {
+            results.write(path)?;
+        }
+    }
+    backend.stop()?;
+    print!("{}", table::render(&results));
+    if let Some(path) = &arguments.svg {
+        picture::write(&results, path)?;
+    }
+    match results.unclean() {
+        0 => Ok(()),
+        unclean => Err(BenchError::Unclean(unclean)),
+    }
+}
+
+/// The targets that were asked for, without those whose program is missing.
+fn installed(asked: &[Target]) -> Vec<Target> {
+    let asked = if asked.is_empty() { &Target::ALL[..] } else { asked };
+    let is_there = |target: &Target| {
+        let missing = target.peer().and_then(Peer::missing);
+        if let Some(missing) = &missing {
+            eprintln!("{} is skipped: {missing}", target.name());
+        }
+        missing.is_none()
+    };
+    asked.iter().copied().filter(is_there).collect()
+}
+
+/// What the results say of each peer: its version, or how it was set up.
+fn stand_apart(targets: &[Target], relay_group: Group) -> BTreeMap<String, String> {
+    let says = |target: &Target| match (target, target.peer()) {
+        (Target::Relay, _) => Some(format!("tokio-rustls, {} within", relay_group.name())),
+        (_, peer) => peer.map(Peer::version),
+    };
+    let said = |target: &Target| Some((target.name().to_owned(), says(target)?));
+    targets.iter().filter_map(said).collect()
+}
+
+/// Finds the binaries, makes the certificates, and starts the backend.
+fn prepare(
+    folder: &Path,
+    targets: &[Target],
+    arguments: &CompareArguments,
+) -> Result<(Ground, Process), BenchError> {
+    let bench = std::env::current_exe().map_err(BenchError::io("finding the bench itself"))?;
+    let vestibule =
+        arguments.vestibule.clone().unwrap_or_else(|| bench.with_file_name("vestibule"));
+    let pki = if let Some(made) = &arguments.pki {
+        // Configurations stand in another folder, and their paths would be relative to it.
+        Pki::new(
+            made.canonicalize().map_err(BenchError::io(format!("opening {}", made.display())))?,
+        )
+    } else {
+        let pki = Pki::new(folder.join("pki"));
+        if targets.iter().any(|target| target.speaks_tls()) {
+            setup::make_pki(&vestibule, &pki)?;
+        }
+        pki
+    };
+    let [address]: [SocketAddr; 1] = free_addresses()?;
+    let backend = start_backend(&bench, folder, address)?;
+    let folder = folder.to_owned();
+    let relay_group = arguments.relay_group;
+    let ground = Ground { folder, vestibule, bench, pki, backend: address, relay_group };
+    Ok((ground, backend))
+}
+
+/// The targets of one round; each round starts with another.
+fn order(targets: &[Target], scenario: Scenario, run: usize) -> Vec<Target> {
+    let fits = |target: &Target| target.listener(scenario).is_some();
+    let mut order: Vec<Target> = targets.iter().copied().filter(fits).collect();
+    let turn = run % order.len().max(1);
+    order.rotate_left(turn);
+    order
+}
+
+/// One sample; what goes wrong is part of it.
+fn sample(scenario: Scenario, target: Target, run: usize, size: Size, ground: &Ground) -> Sample {
+    let started = machine::now();
+    let work = scenario.work(size);
+    let outcome = measure(scenario, target, work.clone(), ground)
+        .unwrap_or_else(|error| Outcome::Failed { what: error.to_string() });
+    Sample { scenario, target, run, started, work, outcome }
+}
+
+fn measure(
+    scenario: Scenario,
+    target: Target,
+    work: Work,
+    ground: &Ground,
+) -> Result<Outcome, BenchError> {
+    let listener = target.listener(scenario).ok_or(BenchError::Nothing)?;
+    let mut running = target.start(ground, listener)?;
+    let started = running.usages()?;
+    let warm_up = running.plan(Work::warm_up());
+    let mut warm_up = LoadProcess::prepare(&warm_up)?;
+    warm_up.work()?;
+    let warmed_up = warm_up.finish()?;
+    if !warmed_up.errors.is_empty() {
+        // Its errors are those of the sample: nothing more can be measured.
+        let (processes, machine_cpu_ns, afterwards) = (Vec::new(), None, None);
+        return Ok(Outcome::Measured { load: warmed_up, processes, machine_cpu_ns, afterwards });
+    }
+    let before = settled(&mut running, &started)?;
+    let mut load = LoadProcess::prepare(&running.plan(work))?;
+    let counts = match scenario {
+        Scenario::Syscalls => running.count_syscalls(&ground.folder)?,
+        _ => Vec::new(),
+    };
+    let machine = || MachineTime::now().map_err(BenchError::io("reading /proc/stat"));
+    let (ready, machine_ready) = (running.usages()?, machine()?);
+    load.work()?;
+    let (machine_end, end) = (machine()?, running.usages()?);
+    let counts: Result<Vec<u64>, _> = counts.into_iter().map(Count::finish).collect();
+    let counts = counts?;
+    let load = load.finish()?;
+    let moments = before.into_iter().zip(ready).zip(end);
+    let processes = (0..).zip(running.processes.iter().zip(moments));
+    let processes = processes.map(|(number, (process, ((before, ready), end)))| {
+        let (name, syscalls) = (process.name().to_owned(), counts.get(number).copied());
+        ProcessUsage { name, before, ready, end, syscalls }
+    });
+    let processes = processes.collect();
+    let machine_cpu_ns = Some(machine_end.busy_ns_since(machine_ready));
+    let afterwards = running.stop().err().map(|error| error.to_string());
+    Ok(Outcome::Measured { load, processes, machine_cpu_ns, afterwards })
+}
+
+/// The usages once the sessions of the warm-up are gone from the processes too: those that linger
+/// would be missing in the growth of the sample. What a process opened for good in the warm-up may
+/// stay.
+fn settled(running: &mut Running, started: &[Usage]) -> Result<Vec<Usage>, BenchError> {
+    let start = Instant::now();
+    loop {
+        let now = running.usages()?;
+        let gone = now.iter().zip(started).all(|(now, then)| now.descriptors <= then.descriptors);
+        if gone || start.elapsed() > SETTLE_DEADLINE {
+            return Ok(now);
+        }
+        std::thread::sleep(LOOK_INTERVAL);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_round_starts_with_another_target_and_has_all_of_them() {
+        let first = |run| order(&Target::ALL, Scenario::BulkUp, run)[0];
+        assert_eq!(
+            [0, 1, 2, 3, 4, 5].map(first).map(Target::name),
+            ["vestibule", "relay", "haproxy", "nginx", "floor", "vestibule"]
+        );
+        assert_eq!(order(&Target::ALL, Scenario::BulkUp, 7).len(), 5);
+    }
+
+    #[test]
+    fn targets_have_a_part_only_where_their_work_is_the_same() {
+        assert!(!order(&Target::ALL, Scenario::Latency, 0).contains(&Target::Floor));
+        assert!(order(&[Target::Floor], Scenario::Idle, 2).is_empty());
+        assert_eq!(order(&[Target::Rathole], Scenario::PlainUp, 0), [Target::Rathole]);
+        assert!(order(&[Target::Rathole], Scenario::BulkUp, 0).is_empty());
+    }
+}
