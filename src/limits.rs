@@ -69,9 +69,12 @@ pub const SHELF_LEN: usize = 8;
 /// Payload that is taken from an agent that waits and has ended its direction, in bytes, to learn
 /// whether it ended cleanly or left. A request and its end usually fit; for more, it is let in.
 pub const READ_AHEAD_LEN: usize = 16 * 1024;
-/// Receives on one session before the next session has its turn: bulk profits from several turns
-/// while the bytes are hot, and no session waits for more than this many others' turns.
-pub const TURNS_PER_SESSION: usize = 4;
+/// Bytes that one session moves before the next has its turn. One large receive each way: more made
+/// bulk no cheaper, and every session that waits pays for it.
+pub const TURN_LEN: u64 = RECEIVE_LEN as u64;
+/// Steps each way of one session in its turn, however few bytes they move: enough to find that
+/// nothing more is there.
+pub const STEPS_PER_TURN: usize = 4;
 /// Connections accepted in one turn of a worker's loop: the rest wait in the kernel's backlog.
 pub const ACCEPTS_PER_TURN: usize = 16;
 /// TLS handshake steps in one turn of a worker's loop, at about 0.3 ms of CPU each: a storm of

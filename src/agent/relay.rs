@@ -10,7 +10,7 @@ use tokio::time::{Instant, sleep};
 use tokio_rustls::client::TlsStream;
 
 use super::socket::finish;
-use crate::limits::{AGENT_BUFFER_LEN, TURNS_PER_SESSION};
+use crate::limits::{AGENT_BUFFER_LEN, STEPS_PER_TURN};
 use crate::relay::{CloseReason, Party};
 
 /// A local connection and a session at the gateway, joined. Dropping it passes a failure on: the
@@ -127,7 +127,7 @@ impl Flow {
         matches!(self.state, FlowState::Ending | FlowState::Ended)
     }
 
-    /// Goes on until it has to wait, has ended, or has had its turns: a flood in one direction stops
+    /// Goes on until it has to wait, has ended, or has taken its steps: a flood in one direction stops
     /// neither the other one nor other sessions.
     fn poll(
         &mut self,
@@ -136,10 +136,10 @@ impl Flow {
         sink: &mut (impl AsyncWrite + Unpin),
     ) -> Poll<Result<(), FlowError>> {
         let mut sink = Pin::new(sink);
-        let mut turns = 0;
+        let mut steps = 0;
         loop {
             self.state = match self.state {
-                FlowState::Reading if turns == TURNS_PER_SESSION => {
+                FlowState::Reading if steps == STEPS_PER_TURN => {
                     cx.waker().wake_by_ref();
                     return Poll::Pending;
                 }
@@ -167,7 +167,7 @@ impl Flow {
                 }
                 FlowState::Flushing => {
                     ready!(sink.as_mut().poll_flush(cx)).map_err(FlowError::Sink)?;
-                    turns += 1;
+                    steps += 1;
                     FlowState::Reading
                 }
                 FlowState::Ending => {
@@ -201,6 +201,6 @@ mod tests {
         let mut cx = Context::from_waker(Waker::noop());
         let polled = flow.poll(&mut cx, &mut tokio::io::repeat(b'x'), &mut tokio::io::sink());
         assert!(polled.is_pending());
-        assert_eq!(flow.moved, (TURNS_PER_SESSION * AGENT_BUFFER_LEN) as u64);
+        assert_eq!(flow.moved, (STEPS_PER_TURN * AGENT_BUFFER_LEN) as u64);
     }
 }

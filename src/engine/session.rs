@@ -3,7 +3,7 @@ use std::time::Instant;
 use super::leg::Leg;
 use super::received::Received;
 use super::scratch::Scratch;
-use crate::limits::{MAX_ANSWERS_LEN, TURNS_PER_SESSION};
+use crate::limits::{MAX_ANSWERS_LEN, STEPS_PER_TURN, TURN_LEN};
 use crate::relay::{Ending, Failure, Relay, Side, Step};
 use crate::uring::Token;
 
@@ -41,7 +41,7 @@ pub(super) enum Turn {
     Over(Ending),
 }
 
-/// Lets one session move bytes for a bounded number of turns.
+/// Lets one session move bytes, as many as its turn allows.
 pub(super) fn run(
     relay: &mut Relay,
     moved: &mut Moved,
@@ -50,13 +50,13 @@ pub(super) fn run(
     scratch: &mut Scratch,
     now: Instant,
 ) -> Turn {
-    let turn = run_turns(relay, moved, outer, inner, scratch, now);
+    let turn = run_steps(relay, moved, outer, inner, scratch, now);
     outer.rest(scratch);
     inner.rest(scratch);
     turn
 }
 
-fn run_turns(
+fn run_steps(
     relay: &mut Relay,
     moved: &mut Moved,
     outer: &mut Leg,
@@ -70,7 +70,8 @@ fn run_turns(
             return Turn::Over(relay.failed(side, Failure::Reset));
         }
     }
-    for _ in 0..TURNS_PER_SESSION {
+    let start = moved.inward + moved.outward;
+    for _ in 0..STEPS_PER_TURN {
         let mut busy = false;
         for from in Side::BOTH {
             let (source, target, count) = match from {
@@ -84,6 +85,9 @@ fn run_turns(
         }
         if !busy {
             return Turn::Waits;
+        }
+        if moved.inward + moved.outward - start >= TURN_LEN {
+            break;
         }
     }
     Turn::Again
