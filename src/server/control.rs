@@ -9,6 +9,8 @@ use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant};
 
 use rustls::ClientConfig;
+use rustls::client::Resumption;
+use rustls::pki_types::ServerName;
 use tokio::sync::{Notify, mpsc};
 use tracing::{info, warn};
 
@@ -29,6 +31,7 @@ use crate::relay::CloseReason;
 use crate::telemetry::counters::WorkerCounters;
 use crate::telemetry::ledger::Ledger;
 use crate::telemetry::{http, notify};
+use crate::tls::gateway_resumption;
 use crate::uring::Waker;
 use crate::wire::alpn::{self, Hint};
 use crate::wire::{FromServer, Invitation, RefusalReason, ToServer};
@@ -69,6 +72,8 @@ pub(super) struct Link {
     pub(super) sessions: usize,
     /// TLS of data connections by worker of the gateway, for one instance of it.
     hints: HashMap<u32, Arc<ClientConfig>>,
+    /// Shared by all of those.
+    resumption: Resumption,
 }
 
 impl Link {
@@ -100,16 +105,17 @@ impl Control {
         let services: Vec<String> = shared.config.services.iter().map(|s| s.name.clone()).collect();
         let capacity = u32::try_from(shared.config.max_sessions).unwrap_or(u32::MAX);
         let now = Instant::now();
-        let link = |_: &_| Link {
+        let link = |name: &ServerName<'static>| Link {
             machine: GatewayLink::new(services.clone(), capacity, now),
             attempt: 0,
             open: None,
             sessions: 0,
             hints: HashMap::new(),
+            resumption: gateway_resumption(name.clone()),
         };
         Self {
             ledger: Ledger::new(shared.config.max_sessions),
-            links: shared.config.gateways.iter().map(link).collect(),
+            links: shared.gateway_names.iter().map(link).collect(),
             counters,
             started: now,
             instance: instance_name(),
@@ -376,13 +382,14 @@ impl Control {
 
     /// The configuration of data connections to one worker of a gateway.
     fn data_tls(&mut self, gateway: usize, instance: &str, worker: u32) -> Arc<ClientConfig> {
-        let hints = &mut self.links[gateway].hints;
+        let Link { hints, resumption, .. } = &mut self.links[gateway];
         if let Some(known) = hints.get(&worker) {
             return Arc::clone(known);
         }
         let hint = Hint { instance: instance.to_owned(), worker };
         let mut config = (*self.shared.gateway_tls).clone();
         config.alpn_protocols = vec![alpn::DATA.to_vec(), hint.to_alpn()];
+        config.resumption = resumption.clone();
         let config = Arc::new(config);
         if hints.len() < MAX_CACHED_HINTS {
             hints.insert(worker, Arc::clone(&config));

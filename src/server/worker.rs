@@ -14,6 +14,7 @@ use super::visitor::Visitor;
 use crate::engine::{self, Connection, Core, Post, Session, connect_result};
 use crate::limits::DIAL_TIMEOUT;
 use crate::relay::{CloseReason, Party};
+use crate::telemetry::counters::HandshakeRole;
 use crate::telemetry::ledger::LiveSession;
 use crate::telemetry::record::{ConnectionRecord, SessionRecord, Stage as Stretch, Stages, Way};
 use crate::tls::TlsConnection;
@@ -146,9 +147,14 @@ impl ServerWorker {
 
     fn greet(&mut self, core: &mut ServerCore, token: Token) {
         let Some((connection, scratch)) = core.with_scratch(token) else { return };
-        match connection.leg.handshake(scratch, &[]) {
+        let result = connection.leg.handshake(scratch, &[]);
+        let resumed = connection.leg.tls().is_some_and(|tls| tls.resumed_chain().is_some());
+        match result {
             Ok(false) => {}
-            Ok(true) => self.claim(core, token),
+            Ok(true) => {
+                core.counters.handshakes.of(HandshakeRole::Data, resumed).inc();
+                self.claim(core, token);
+            }
             Err(error) => self.data_failed(core, token, error.reason),
         }
     }
@@ -333,9 +339,11 @@ impl ServerWorker {
     fn secure(&mut self, core: &mut ServerCore, token: Token) {
         let Some((connection, scratch)) = core.with_scratch(token) else { return };
         let result = connection.leg.handshake(scratch, &[]);
+        let resumed = connection.leg.tls().is_some_and(|tls| tls.resumed_chain().is_some());
         match result {
             Ok(false) => {}
             Ok(true) => {
+                core.counters.handshakes.of(HandshakeRole::Backend, resumed).inc();
                 if let Some(Stage::Securing(delivery)) = core.take_stage(token) {
                     self.join(core, token, delivery);
                 }

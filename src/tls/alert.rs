@@ -7,18 +7,25 @@ use aws_lc_rs::aead::{
 use rustls::ConnectionTrafficSecrets;
 use rustls::crypto::cipher;
 
+use crate::relay::CloseReason;
 use crate::wire::RefusalReason;
 
 /// What a fatal alert can say.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Alert {
+    /// A certificate is expired or not valid yet.
+    CertificateExpired = 45,
+    /// A certificate is of a CA that is not trusted here.
+    UnknownCa = 48,
     /// The device may not reach that service.
     AccessDenied = 49,
     /// There is no session now, through no fault of the agent.
     InternalError = 80,
     /// No service of that name.
     UnrecognizedName = 112,
+    /// A certificate is needed, and none was shown.
+    CertificateRequired = 116,
 }
 
 impl From<RefusalReason> for Alert {
@@ -27,6 +34,17 @@ impl From<RefusalReason> for Alert {
             RefusalReason::DeviceNotAllowed => Self::AccessDenied,
             RefusalReason::ServiceUnknown => Self::UnrecognizedName,
             _ => Self::InternalError,
+        }
+    }
+}
+
+impl From<CloseReason> for Alert {
+    fn from(reason: CloseReason) -> Self {
+        match reason {
+            CloseReason::CertificateMissing => Self::CertificateRequired,
+            CloseReason::CertificateExpired => Self::CertificateExpired,
+            CloseReason::CertificateUntrusted => Self::UnknownCa,
+            other => other.refusal().into(),
         }
     }
 }

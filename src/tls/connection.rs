@@ -6,7 +6,7 @@ use rustls::server::UnbufferedServerConnection;
 use rustls::unbuffered::{
     ConnectionState, EncodeError, EncryptError, InsufficientSizeError, UnbufferedStatus,
 };
-use rustls::{ClientConfig, CommonState, Error, ServerConfig};
+use rustls::{ClientConfig, CommonState, Error, HandshakeKind, ServerConfig};
 
 use super::alert::{self, Alert};
 use crate::limits::MAX_PENDING_LEN;
@@ -140,6 +140,12 @@ impl TlsConnection {
     /// The peer's own certificate, verified by the role's configuration.
     pub fn peer_certificate(&self) -> Option<&CertificateDer<'static>> {
         self.common().peer_certificates().and_then(<[_]>::first)
+    }
+
+    /// The peer's chain where it resumed, which rustls did not verify again; empty where it has none.
+    pub fn resumed_chain(&self) -> Option<&[CertificateDer<'static>]> {
+        let resumed = self.common().handshake_kind() == Some(HandshakeKind::Resumed);
+        resumed.then(|| self.common().peer_certificates().unwrap_or_default())
     }
 
     fn common(&self) -> &CommonState {

@@ -8,6 +8,7 @@ mod connection;
 mod credentials;
 mod failure;
 mod identity;
+mod resumption;
 mod roles;
 #[cfg(test)]
 pub(crate) mod testing;
@@ -24,4 +25,5 @@ pub use credentials::{
 };
 pub use failure::handshake_failure;
 pub use identity::{Identity, IdentityError};
+pub use resumption::{RoleConfig, gateway_resumption};
 pub use roles::{ListenerRoles, backend_config, client_config, listener_roles, provider};

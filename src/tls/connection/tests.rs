@@ -30,7 +30,7 @@ fn configs_of(with_certificate: bool) -> (Arc<ServerConfig>, Arc<ClientConfig>) 
     let roots = load_roots(&gateways.file).expect("a CA");
     let client =
         client_config(roots, with_certificate.then_some(device), vec![alpn::AGENT.to_vec()]);
-    (roles.agent, Arc::new(client.expect("accepted")))
+    (roles.agent.config, Arc::new(client.expect("accepted")))
 }
 
 fn name() -> ServerName<'static> {
