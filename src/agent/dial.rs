@@ -1,7 +1,7 @@
 use std::io;
 
-use rustls::CertificateError;
-use rustls::pki_types::ServerName;
+use rustls::pki_types::{ServerName, UnixTime};
+use rustls::{CertificateError, HandshakeKind};
 use thiserror::Error;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -14,6 +14,7 @@ use super::socket::prepare_gateway_leg;
 use crate::config::HostPort;
 use crate::limits::{DIAL_TIMEOUT, OPEN_TIMEOUT};
 use crate::relay::{CloseReason, Party};
+use crate::tls::check_dates;
 use crate::wire::{
     FrameDecoder, FrameError, FromAgent, Open, RefusalReason, ToAgent, alpn, encode, from_agent,
     to_agent,
@@ -105,7 +106,12 @@ impl Endpoint {
             .connect(self.name.clone(), stream)
             .await
             .map_err(OpenError::Handshake)?;
-        if stream.get_ref().1.alpn_protocol() != Some(alpn::AGENT) {
+        let tls = stream.get_ref().1;
+        if tls.handshake_kind() == Some(HandshakeKind::Resumed) {
+            check_dates(tls.peer_certificates().unwrap_or_default(), UnixTime::now())
+                .map_err(|error| OpenError::Handshake(io::Error::other(error)))?;
+        }
+        if tls.alpn_protocol() != Some(alpn::AGENT) {
             return Err(OpenError::NotAGateway);
         }
         Ok(stream)

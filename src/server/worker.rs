@@ -3,6 +3,7 @@
 use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 
+use rustls::pki_types::UnixTime;
 use tokio::sync::Notify;
 
 use super::Shared;
@@ -17,7 +18,7 @@ use crate::relay::{CloseReason, Party};
 use crate::telemetry::counters::HandshakeRole;
 use crate::telemetry::ledger::LiveSession;
 use crate::telemetry::record::{ConnectionRecord, SessionRecord, Stage as Stretch, Stages, Way};
-use crate::tls::TlsConnection;
+use crate::tls::{TlsConnection, check_dates, handshake_failure};
 use crate::uring::Token;
 use crate::wire::{
     Accepted, Claim, FrameDecoder, FromDataConnection, RefusalReason, Refused, ToDataConnection,
@@ -147,14 +148,12 @@ impl ServerWorker {
 
     fn greet(&mut self, core: &mut ServerCore, token: Token) {
         let Some((connection, scratch)) = core.with_scratch(token) else { return };
-        let result = connection.leg.handshake(scratch, &[]);
-        let resumed = connection.leg.tls().is_some_and(|tls| tls.resumed_chain().is_some());
-        match result {
+        match connection.leg.handshake(scratch, &[]) {
             Ok(false) => {}
-            Ok(true) => {
-                core.counters.handshakes.of(HandshakeRole::Data, resumed).inc();
-                self.claim(core, token);
-            }
+            Ok(true) => match check_resumed(core, token, HandshakeRole::Data) {
+                Ok(()) => self.claim(core, token),
+                Err(error) => self.data_failed(core, token, handshake_failure(&error)),
+            },
             Err(error) => self.data_failed(core, token, error.reason),
         }
     }
@@ -339,17 +338,20 @@ impl ServerWorker {
     fn secure(&mut self, core: &mut ServerCore, token: Token) {
         let Some((connection, scratch)) = core.with_scratch(token) else { return };
         let result = connection.leg.handshake(scratch, &[]);
-        let resumed = connection.leg.tls().is_some_and(|tls| tls.resumed_chain().is_some());
-        match result {
-            Ok(false) => {}
-            Ok(true) => {
-                core.counters.handshakes.of(HandshakeRole::Backend, resumed).inc();
+        let checked = match result {
+            Ok(false) => return,
+            Ok(true) => check_resumed(core, token, HandshakeRole::Backend)
+                .map_err(|error| (handshake_failure(&error), Some(error.to_string()))),
+            Err(error) => Err((error.reason, error.detail)),
+        };
+        match checked {
+            Ok(()) => {
                 if let Some(Stage::Securing(delivery)) = core.take_stage(token) {
                     self.join(core, token, delivery);
                 }
             }
-            Err(error) => {
-                tracing::warn!(reason = %error.reason, detail = error.detail, "TLS with backend failed");
+            Err((reason, detail)) => {
+                tracing::warn!(%reason, detail, "TLS with backend failed");
                 self.backend_failed(core, token, RefusalReason::BackendTlsFailed);
             }
         }
@@ -445,6 +447,18 @@ impl ServerWorker {
             core.reset(token);
         }
     }
+}
+
+/// Counts the handshake, and looks again at whoever it resumed with: rustls did not.
+fn check_resumed(
+    core: &mut ServerCore,
+    token: Token,
+    role: HandshakeRole,
+) -> Result<(), rustls::Error> {
+    let counters = Arc::clone(&core.counters);
+    let chain = core.connection(token).and_then(|c| c.leg.tls()?.resumed_chain());
+    counters.handshakes.of(role, chain.is_some()).inc();
+    chain.map_or(Ok(()), |chain| check_dates(chain, UnixTime::now()))
 }
 
 fn refusal_of(error: &std::io::Error) -> RefusalReason {

@@ -25,5 +25,5 @@ pub use credentials::{
 };
 pub use failure::handshake_failure;
 pub use identity::{Identity, IdentityError};
-pub use resumption::{RoleConfig, gateway_resumption};
+pub use resumption::{RoleConfig, check_dates, gateway_resumption};
 pub use roles::{ListenerRoles, backend_config, client_config, listener_roles, provider};

@@ -15,6 +15,7 @@ use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::server::ProducesTickets;
 use rustls::server::danger::ClientCertVerifier;
 use rustls::{CertificateError, Error, NamedGroup, ServerConfig};
+use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::CredentialError;
 use crate::limits::{MAX_KEPT_TICKETS, MAX_TICKET_LEN, TICKETS_PER_HANDSHAKE};
@@ -51,6 +52,24 @@ impl RoleConfig {
             Some(_) => Err(CertificateError::UnknownIssuer.into()),
         }
     }
+}
+
+/// Whether each certificate of a peer that we resumed with is valid at this time. The same verifier found
+/// it good under the same name, or rustls would not have resumed: time alone can have changed that.
+pub fn check_dates(chain: &[CertificateDer<'_>], now: UnixTime) -> Result<(), Error> {
+    let now = i64::try_from(now.as_secs()).unwrap_or(i64::MAX);
+    for certificate in chain {
+        let (_, parsed) =
+            X509Certificate::from_der(certificate).map_err(|_| CertificateError::BadEncoding)?;
+        let validity = parsed.validity();
+        if now < validity.not_before.timestamp() {
+            return Err(CertificateError::NotValidYet.into());
+        }
+        if now > validity.not_after.timestamp() {
+            return Err(CertificateError::Expired.into());
+        }
+    }
+    Ok(())
 }
 
 /// Tickets of one role: those of rustls, stateless, with keys of their own that rotate.

@@ -8,6 +8,7 @@ mod certificates;
 mod commands;
 mod ends;
 mod lifecycle;
+mod resumption;
 mod signal;
 mod tickets;
 mod tls_backend;

@@ -6,7 +6,7 @@ use super::*;
 use crate::config::{DeviceCertificates, ListenerKind};
 use crate::relay::CloseReason;
 use crate::tls::testing::{NAME, World, gateway_config, handshake};
-use crate::tls::{ListenerRoles, handshake_failure, listener_roles};
+use crate::tls::{ListenerRoles, expiry, handshake_failure, listener_roles, load_certificates};
 use crate::wire::alpn;
 
 fn name() -> ServerName<'static> {
@@ -185,12 +185,32 @@ fn a_resumed_chain_is_checked_again() {
     let chain = resumed_chain(&client, &roles.agent);
     assert_eq!(roles.agent.check_resumed(&chain, UnixTime::now()), Ok(()));
 
-    let end = super::super::expiry(&chain[0]).expect("a certificate");
-    let day = 86_400;
-    let after = Duration::from_secs(u64::try_from(end).expect("after 1970") + day);
-    let refused =
-        roles.agent.check_resumed(&chain, UnixTime::since_unix_epoch(after)).expect_err("expired");
+    let refused = roles.agent.check_resumed(&chain, end_of(&chain, 1)).expect_err("expired");
     assert_eq!(handshake_failure(&refused), CloseReason::CertificateExpired);
+}
+
+/// So many seconds after the last that its leaf is valid in.
+fn end_of(chain: &[CertificateDer<'_>], more: u64) -> UnixTime {
+    let end = expiry(&chain[0]).expect("a certificate");
+    let end = u64::try_from(end).expect("after 1970");
+    UnixTime::since_unix_epoch(Duration::from_secs(end + more))
+}
+
+#[test]
+fn whoever_dials_sees_when_a_chain_has_expired() {
+    let world = World::new();
+    let gateway = load_certificates(&world.gateway.certificate).expect("a certificate");
+    let device = load_certificates(&world.device.certificate).expect("a certificate");
+    let chain = [gateway, device].concat();
+    assert_eq!(check_dates(&chain, UnixTime::now()), Ok(()));
+    assert_eq!(check_dates(&chain, end_of(&chain, 0)), Ok(()));
+    let expired = Err(CertificateError::Expired.into());
+    assert_eq!(check_dates(&chain, end_of(&chain, 1)), expired);
+    let young = UnixTime::since_unix_epoch(Duration::ZERO);
+    assert_eq!(check_dates(&chain, young), Err(CertificateError::NotValidYet.into()));
+    let damaged = [CertificateDer::from(vec![0x30, 0x82])];
+    let refused = Err(CertificateError::BadEncoding.into());
+    assert_eq!(check_dates(&damaged, UnixTime::now()), refused);
 }
 
 #[test]
