@@ -36,6 +36,9 @@ pub const MAX_TICKET_LEN: usize = 8 * 1024;
 /// Tickets that a server or an agent keeps of one gateway, at some 2 KB each: as many connections as
 /// begin at once, at 1,000 a second and a round trip of 250 ms.
 pub const MAX_KEPT_TICKETS: usize = 256;
+/// Chains that a gateway remembers as good, for the devices of each listener and for the servers: a
+/// large fleet at one gateway, at some 64 bytes each.
+pub const MAX_KNOWN_CHAINS: usize = 16 * 1024;
 /// TLS sessions that a server keeps of one backend: rustls keeps eight tickets for a name.
 pub const MAX_BACKEND_SESSIONS: usize = 8;
 

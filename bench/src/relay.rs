@@ -51,7 +51,7 @@ pub(crate) fn run(arguments: RelayArguments) -> Result<(), BenchError> {
     let pki = Pki::new(pki);
     let acceptor = TlsAcceptor::from(pki.server_config()?);
     let connector = match outward {
-        Outward::Tls => Some(TlsConnector::from(pki.client_config()?)),
+        Outward::Tls => Some(TlsConnector::from(pki.hop_config()?)),
         Outward::Plain => None,
     };
     let hops = Arc::new(Hops { acceptor, connector, next });

@@ -1,12 +1,13 @@
 //! TLS as every process of the bench speaks it: 1.3, AES-256-GCM, the groups that rustls prefers
-//! (the post-quantum one first), no resumption. Peers that differ in these can't be compared.
+//! (the post-quantum one first). Devices do full handshakes; between the two relays TLS resumes, as it
+//! does on data connections. Peers that differ in these can't be compared.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rustls::client::Resumption;
 use rustls::crypto::CryptoProvider;
-use rustls::crypto::aws_lc_rs::{cipher_suite, default_provider};
+use rustls::crypto::aws_lc_rs::{Ticketer, cipher_suite, default_provider};
 use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
 use rustls::{ClientConfig, RootCertStore, ServerConfig, version};
 use rustls_pki_types::pem::PemObject;
@@ -21,6 +22,11 @@ pub(crate) const GATEWAY_NAME: &str = "localhost";
 pub(crate) const SERVER_NAME: &str = "server-1.test";
 /// See [`GATEWAY_NAME`].
 pub(crate) const DEVICE_NAME: &str = "device-1.test";
+
+/// As the gateway gives.
+const TICKETS_PER_HANDSHAKE: usize = 1;
+/// rustls keeps eight tickets of each name, whatever is asked.
+const KEPT_SESSIONS: usize = 8;
 
 /// A folder of CAs, certificates and keys, as `vestibule pki` lays it out.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -49,8 +55,17 @@ impl Pki {
         (self.folder.join(format!("{name}.crt")), self.folder.join(format!("{name}.key")))
     }
 
-    /// As a device, or as the next hop of the relay.
-    pub(crate) fn client_config(&self) -> Result<Arc<ClientConfig>, BenchError> {
+    /// As a device, which resumes nothing.
+    pub(crate) fn device_config(&self) -> Result<Arc<ClientConfig>, BenchError> {
+        self.client_config(Resumption::disabled())
+    }
+
+    /// As a relay towards its next hop.
+    pub(crate) fn hop_config(&self) -> Result<Arc<ClientConfig>, BenchError> {
+        self.client_config(Resumption::in_memory_sessions(KEPT_SESSIONS))
+    }
+
+    fn client_config(&self, resumption: Resumption) -> Result<Arc<ClientConfig>, BenchError> {
         let roots = self.roots("gateways")?;
         let (chain, key) = self.load_credentials(DEVICE_NAME)?;
         let mut config = ClientConfig::builder_with_provider(provider())
@@ -59,7 +74,7 @@ impl Pki {
             .with_root_certificates(roots)
             .with_client_auth_cert(chain, key)
             .map_err(|error| self.refused(error))?;
-        config.resumption = Resumption::disabled();
+        config.resumption = resumption;
         Ok(Arc::new(config))
     }
 
@@ -77,7 +92,8 @@ impl Pki {
             .with_single_cert(chain, key)
             .map_err(|error| self.refused(error))?;
         config.session_storage = Arc::new(NoServerSessionStorage {});
-        config.send_tls13_tickets = 0;
+        config.ticketer = Ticketer::new().map_err(|error| self.refused(error))?;
+        config.send_tls13_tickets = TICKETS_PER_HANDSHAKE;
         Ok(Arc::new(config))
     }
 

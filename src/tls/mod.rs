@@ -8,6 +8,7 @@ mod connection;
 mod credentials;
 mod failure;
 mod identity;
+mod known_chains;
 mod resumption;
 mod roles;
 #[cfg(test)]

@@ -10,6 +10,7 @@ use rustls::version::{TLS12, TLS13};
 use rustls::{ClientConfig, RootCertStore, ServerConfig, SupportedProtocolVersion};
 
 use super::credentials::{CredentialError, load_credentials, load_roots};
+use super::known_chains::KnownChains;
 use super::resumption::RoleConfig;
 use crate::config::{BackendTls, DeviceCertificates, GatewayConfig, ListenerKind};
 use crate::limits::MAX_BACKEND_SESSIONS;
@@ -139,14 +140,15 @@ fn device_verifier(
         DeviceCertificates::Optional(ca) => {
             let roots = load_roots(ca)?;
             let builder = WebPkiClientVerifier::builder_with_provider(roots, provider());
-            Ok(builder.allow_unauthenticated().build()?)
+            Ok(Arc::new(KnownChains::new(builder.allow_unauthenticated().build()?)))
         }
         DeviceCertificates::None => Ok(WebPkiClientVerifier::no_client_auth()),
     }
 }
 
 fn required(ca: &Path) -> Result<Arc<dyn ClientCertVerifier>, CredentialError> {
-    Ok(WebPkiClientVerifier::builder_with_provider(load_roots(ca)?, provider()).build()?)
+    let builder = WebPkiClientVerifier::builder_with_provider(load_roots(ca)?, provider());
+    Ok(Arc::new(KnownChains::new(builder.build()?)))
 }
 
 #[cfg(test)]

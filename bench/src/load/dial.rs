@@ -31,7 +31,7 @@ pub(super) struct Dialer {
 impl Dialer {
     /// Plain without a PKI.
     pub(super) fn new(address: SocketAddr, pki: Option<&Pki>) -> Result<Self, BenchError> {
-        let connector = pki.map(Pki::client_config).transpose()?.map(TlsConnector::from);
+        let connector = pki.map(Pki::device_config).transpose()?.map(TlsConnector::from);
         Ok(Self { address, connector })
     }
 
