@@ -70,6 +70,9 @@ pub const MAILS_PER_TURN: usize = 256;
 pub const MAILBOX_CAPACITY: usize = 4096;
 /// How long a thread waits while mail of its own waits for room in another thread's mailbox.
 pub const KEPT_MAIL_RETRY: Duration = Duration::from_millis(1);
+/// How long mail waits that nobody is waiting for, such as a record for the log: a person sees no
+/// delay, and a busy worker wakes the control thread 100 times a second for it at most.
+pub const QUIET_MAIL_DELAY: Duration = Duration::from_millis(10);
 /// Backlog of a listener: connections that the kernel holds while a worker is busy.
 pub const LISTEN_BACKLOG: i32 = 1024;
 /// Submission entries of a worker's ring. The queue is flushed when full, so this bounds a batch only.

@@ -136,15 +136,17 @@ impl engine::Role for GatewayWorker {
 
     fn turn_ended(&mut self, core: &mut GatewayCore) -> bool {
         core.counters.handshakes_open.set(self.handshakes as u64);
-        self.control.flush();
+        self.control.look_after(core.now);
         for peer in &mut self.peers {
             peer.flush();
         }
-        !(self.draining && core.connections_len() == 0 && !self.has_kept_mail())
+        let has_kept = self.control.has_kept() || self.peers.iter().any(Post::has_kept);
+        !(self.draining && core.connections_len() == 0 && !has_kept)
     }
 
-    fn has_kept_mail(&self) -> bool {
-        self.control.has_kept() || self.peers.iter().any(Post::has_kept)
+    fn mail_due(&self, now: Instant) -> Option<Instant> {
+        let peers = self.peers.iter().filter_map(|peer| peer.due(now));
+        peers.chain(self.control.due(now)).min()
     }
 }
 
@@ -175,7 +177,7 @@ impl GatewayWorker {
     ) {
         self.handshakes += 1;
         let stage = Stage::Hello { listener, reader: Box::default() };
-        let token = core.adopt(socket, peer, stage);
+        let token = core.adopt_accepted(socket, peer, stage);
         if let Some(connection) = core.connection(token) {
             connection.opened = accepted;
         }
@@ -445,14 +447,15 @@ impl GatewayWorker {
         service: Option<Arc<str>>,
         reason: CloseReason,
     ) {
-        self.control.send(ControlMail::connection_ended(ConnectionRecord {
+        let record = ControlMail::connection_ended(ConnectionRecord {
             peer,
             identity,
             place: Arc::clone(&self.shared.listeners[listener]),
             service,
             duration: core.now - opened,
             reason,
-        }));
+        });
+        self.control.send_quietly(record, core.now);
     }
 
     fn drain(&mut self, core: &mut GatewayCore) {

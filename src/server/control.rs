@@ -90,6 +90,13 @@ pub(super) struct Open {
     pub(super) since: Instant,
 }
 
+/// What the control thread waits for.
+enum News {
+    Wakeup(Wakeup),
+    Dialled(u64, Option<Dialled>),
+    Signal(u64, SignalEvent<ToServer>),
+}
+
 /// The ends of channels that tasks of this thread send news by.
 struct Doors {
     dialled: mpsc::Sender<(u64, Option<Dialled>)>,
@@ -158,34 +165,37 @@ impl Control {
         notify::ready("dials its gateways");
         loop {
             let due = control.borrow().next_timeout();
-            tokio::select! {
-                wakeup = wakeups.next(due) => match wakeup {
-                    Wakeup::Mail => {
-                        if control.borrow_mut().read_mails(&mails) {
-                            mail_came.notify_one();
-                        }
-                    }
-                    // Every link looks at its own clock below.
-                    Wakeup::Due => control.borrow_mut().time_passed(),
-                    Wakeup::Second => control.borrow_mut().ledger.tick(Instant::now()),
-                    // Unhandled, the signal would end the process and all its sessions.
-                    Wakeup::Hangup => warn!("SIGHUP ignored: a new configuration needs a restart"),
-                    Wakeup::Drain => control.borrow_mut().drain(),
-                    Wakeup::Stop => control.borrow_mut().stop(),
-                    Wakeup::WorkersEnded(result) => {
-                        while control.borrow_mut().read_mails(&mails) {}
-                        let open: Vec<_> = control.borrow_mut().take_open_links();
-                        let senders = open.iter().map(|open| &open.sender);
-                        end_all_signals(senders, &mut signal_events).await;
-                        info!("stopped");
-                        return result;
-                    }
-                },
-                Some((attempt, dialled)) = dials.recv() => {
+            let news = tokio::select! {
+                wakeup = wakeups.next(due) => News::Wakeup(wakeup),
+                Some((attempt, dialled)) = dials.recv() => News::Dialled(attempt, dialled),
+                Some((attempt, event)) = signal_events.recv() => News::Signal(attempt, event),
+            };
+            // Before anything else: quiet mail is older than what woke us.
+            if control.borrow_mut().read_mails(&mails) {
+                mail_came.notify_one();
+            }
+            match news {
+                News::Dialled(attempt, dialled) => {
                     control.borrow_mut().dial_ended(attempt, dialled, &doors);
                 }
-                Some((attempt, event)) = signal_events.recv() => {
-                    control.borrow_mut().signal_event(attempt, event);
+                News::Signal(attempt, event) => control.borrow_mut().signal_event(attempt, event),
+                News::Wakeup(Wakeup::Mail) => {}
+                // Every link looks at its own clock below.
+                News::Wakeup(Wakeup::Due) => control.borrow_mut().time_passed(),
+                News::Wakeup(Wakeup::Second) => control.borrow_mut().ledger.tick(Instant::now()),
+                // Unhandled, the signal would end the process and all its sessions.
+                News::Wakeup(Wakeup::Hangup) => {
+                    warn!("SIGHUP ignored: a new configuration needs a restart");
+                }
+                News::Wakeup(Wakeup::Drain) => control.borrow_mut().drain(),
+                News::Wakeup(Wakeup::Stop) => control.borrow_mut().stop(),
+                News::Wakeup(Wakeup::WorkersEnded(result)) => {
+                    while control.borrow_mut().read_mails(&mails) {}
+                    let open: Vec<_> = control.borrow_mut().take_open_links();
+                    let senders = open.iter().map(|open| &open.sender);
+                    end_all_signals(senders, &mut signal_events).await;
+                    info!("stopped");
+                    return result;
                 }
             }
             control.borrow_mut().act(&doors);

@@ -2,6 +2,7 @@
 
 use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
+use std::time::Instant;
 
 use rustls::pki_types::UnixTime;
 use tokio::sync::Notify;
@@ -84,12 +85,12 @@ impl engine::Role for ServerWorker {
     }
 
     fn turn_ended(&mut self, core: &mut ServerCore) -> bool {
-        self.control.flush();
-        !(self.draining && core.connections_len() == 0 && !self.has_kept_mail())
+        self.control.look_after(core.now);
+        !(self.draining && core.connections_len() == 0 && !self.control.has_kept())
     }
 
-    fn has_kept_mail(&self) -> bool {
-        self.control.has_kept()
+    fn mail_due(&self, now: Instant) -> Option<Instant> {
+        self.control.due(now)
     }
 }
 
@@ -405,7 +406,7 @@ impl ServerWorker {
         let session = visitor.session.clone();
         let record = Record { order, visitor, claimed, joined: core.now, backend: name };
         core.join((data, Party::Gateway), (backend, Party::Backend), record);
-        self.control.send(ControlMail::Joined { session, live });
+        self.control.send_quietly(ControlMail::Joined { session, live }, core.now);
     }
 
     fn backend_of(&self, delivery: &Delivery) -> &crate::config::Backend {
@@ -432,7 +433,8 @@ impl ServerWorker {
             duration: core.now - order.received,
             reason,
         });
-        self.control.send(ControlMail::SessionEnded { gateway: order.gateway, record });
+        let mail = ControlMail::SessionEnded { gateway: order.gateway, record };
+        self.control.send_quietly(mail, core.now);
     }
 
     fn stop(&mut self, core: &mut ServerCore) {
