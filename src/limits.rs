@@ -43,6 +43,21 @@ pub const KEY_UPDATE_MARGIN: u64 = 1 << 16;
 /// Bytes of a handshake message after the handshake. The largest is a `NewSessionTicket`, which holds
 /// the client's chain of certificates where its server keeps no state.
 pub const MAX_POST_HANDSHAKE_LEN: usize = 40 * 1024;
+/// Tickets that the gateway gives out in one handshake: each that resumes leaves one for the next, and
+/// those of a client that connect at once bring one each. Keys of tickets change every 6 hours, and the
+/// one before is honoured as long: a ticket lives for 12 hours at most.
+pub const TICKETS_PER_HANDSHAKE: usize = 1;
+/// Largest ticket, in bytes. It holds the client's chain, and comes back in a ClientHello, which must
+/// stay below [`MAX_CLIENT_HELLO_LEN`]: a client with a longer chain gets none, and never resumes.
+pub const MAX_TICKET_LEN: usize = 8 * 1024;
+/// Tickets that a server or an agent keeps of one gateway, at some 2 KB each: as many connections as
+/// begin at once, at 1,000 a second and a round trip of 250 ms.
+pub const MAX_KEPT_TICKETS: usize = 256;
+/// Chains that a gateway remembers as good, for the devices of each listener and for the servers: a
+/// large fleet at one gateway, at some 64 bytes each.
+pub const MAX_KNOWN_CHAINS: usize = 16 * 1024;
+/// TLS sessions that a server keeps of one backend: rustls keeps eight tickets for a name.
+pub const MAX_BACKEND_SESSIONS: usize = 8;
 
 /// Names in one certificate. A host has a few; each costs memory and time at every connection.
 pub const MAX_IDENTITY_NAMES: usize = 64;
@@ -87,6 +102,9 @@ pub const MAILS_PER_TURN: usize = 256;
 pub const MAILBOX_CAPACITY: usize = 4096;
 /// How long a thread waits while mail of its own waits for room in another thread's mailbox.
 pub const KEPT_MAIL_RETRY: Duration = Duration::from_millis(1);
+/// How long mail waits that nobody is waiting for, such as a record for the log: a person sees no
+/// delay, and a busy worker wakes the control thread 100 times a second for it at most.
+pub const QUIET_MAIL_DELAY: Duration = Duration::from_millis(10);
 /// Backlog of a listener: connections that the kernel holds while a worker is busy.
 pub const LISTEN_BACKLOG: i32 = 1024;
 /// Submission entries of a worker's ring. The queue is flushed when full, so this bounds a batch only.

@@ -1,7 +1,7 @@
 use std::io;
 
-use rustls::CertificateError;
-use rustls::pki_types::ServerName;
+use rustls::pki_types::{ServerName, UnixTime};
+use rustls::{CertificateError, HandshakeKind};
 use thiserror::Error;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -14,17 +14,19 @@ use super::socket::prepare_gateway_leg;
 use crate::config::HostPort;
 use crate::limits::{DIAL_TIMEOUT, OPEN_TIMEOUT};
 use crate::relay::{CloseReason, Party};
+use crate::tls::check_dates;
 use crate::wire::{
     FrameDecoder, FrameError, FromAgent, Open, RefusalReason, ToAgent, alpn, encode, from_agent,
     to_agent,
 };
 
 /// A gateway to dial.
-#[derive(Debug)]
 pub(super) struct Endpoint {
     pub(super) address: HostPort,
     /// Name that its certificate must bear.
     pub(super) name: ServerName<'static>,
+    /// With the tickets of this gateway.
+    pub(super) connector: TlsConnector,
 }
 
 /// A session that the gateway joined; its bytes follow on the stream.
@@ -85,27 +87,31 @@ impl OpenError {
 
 impl Endpoint {
     /// Dials the gateway and asks for a session with the service.
-    pub(super) async fn open(
-        &self,
-        connector: &TlsConnector,
-        service: &str,
-    ) -> Result<OpenedSession, OpenError> {
+    pub(super) async fn open(&self, service: &str) -> Result<OpenedSession, OpenError> {
         let mut stream =
-            timeout(DIAL_TIMEOUT, self.dial(connector)).await.or(Err(OpenError::DialTimeout))??;
+            timeout(DIAL_TIMEOUT, self.dial()).await.or(Err(OpenError::DialTimeout))??;
         let name = timeout(OPEN_TIMEOUT, ask(&mut stream, service))
             .await
             .or(Err(OpenError::OpenTimeout))??;
         Ok(OpenedSession { stream, name })
     }
 
-    async fn dial(&self, connector: &TlsConnector) -> Result<TlsStream<TcpStream>, OpenError> {
+    async fn dial(&self) -> Result<TlsStream<TcpStream>, OpenError> {
         let stream = TcpStream::connect((self.address.host.as_str(), self.address.port))
             .await
             .map_err(OpenError::Connect)?;
         prepare_gateway_leg(&stream).map_err(OpenError::Connect)?;
-        let stream =
-            connector.connect(self.name.clone(), stream).await.map_err(OpenError::Handshake)?;
-        if stream.get_ref().1.alpn_protocol() != Some(alpn::AGENT) {
+        let stream = self
+            .connector
+            .connect(self.name.clone(), stream)
+            .await
+            .map_err(OpenError::Handshake)?;
+        let tls = stream.get_ref().1;
+        if tls.handshake_kind() == Some(HandshakeKind::Resumed) {
+            check_dates(tls.peer_certificates().unwrap_or_default(), UnixTime::now())
+                .map_err(|error| OpenError::Handshake(io::Error::other(error)))?;
+        }
+        if tls.alpn_protocol() != Some(alpn::AGENT) {
             return Err(OpenError::NotAGateway);
         }
         Ok(stream)

@@ -16,6 +16,7 @@ use std::sync::atomic::AtomicUsize;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
+use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use thiserror::Error;
 use tokio::net::{TcpListener, TcpStream};
@@ -29,7 +30,10 @@ use crate::config::{AgentConfig, Gateway};
 use crate::limits::{ACCEPT_RETRY, DRAIN_TIMEOUT_MS, RESOLVER_THREADS, STRANGER_LINES_PER_SECOND};
 use crate::telemetry::log::LineLimiter;
 use crate::telemetry::notify;
-use crate::tls::{CredentialError, client_config, key_file_warning, load_credentials, load_roots};
+use crate::tls::{
+    CredentialError, client_config, gateway_resumption, key_file_warning, load_credentials,
+    load_roots,
+};
 use crate::wire::alpn;
 
 const TARGET: &str = "vestibule::agent";
@@ -118,10 +122,9 @@ impl Agent {
         }
         let roots = load_roots(&config.gateway_ca)?;
         let tls = client_config(roots, credentials, vec![alpn::AGENT.to_vec()])?;
-        let endpoints = config.gateways.into_iter().map(endpoint).collect::<Result<_, _>>()?;
+        let endpoints = config.gateways.into_iter().map(|gateway| endpoint(gateway, &tls));
         let gateways = Gateways {
-            endpoints,
-            connector: TlsConnector::from(Arc::new(tls)),
+            endpoints: endpoints.collect::<Result<_, _>>()?,
             last_good: AtomicUsize::new(0),
         };
         let mut listeners = Vec::new();
@@ -188,11 +191,13 @@ impl Agent {
     }
 }
 
-fn endpoint(gateway: Gateway) -> Result<Endpoint, AgentError> {
+fn endpoint(gateway: Gateway, tls: &ClientConfig) -> Result<Endpoint, AgentError> {
     let name = ServerName::try_from(gateway.name.as_str())
         .map_err(|_| AgentError::GatewayName { name: gateway.name.clone() })?
         .to_owned();
-    Ok(Endpoint { address: gateway.address, name })
+    let mut tls = tls.clone();
+    tls.resumption = gateway_resumption(name.clone());
+    Ok(Endpoint { address: gateway.address, name, connector: TlsConnector::from(Arc::new(tls)) })
 }
 
 /// Takes the next connection of any listener. `turn` goes round, so that none starves the others.

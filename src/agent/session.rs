@@ -6,7 +6,6 @@ use std::time::{Duration, Instant};
 use tokio::io::Interest;
 use tokio::net::TcpStream;
 use tokio::sync::watch;
-use tokio_rustls::TlsConnector;
 
 use super::TARGET;
 use super::dial::{Endpoint, OpenError, OpenedSession};
@@ -17,7 +16,6 @@ use crate::relay::{CloseReason, Party};
 /// The gateways of an agent, shared by its sessions. Never empty.
 pub(super) struct Gateways {
     pub(super) endpoints: Vec<Endpoint>,
-    pub(super) connector: TlsConnector,
     /// Index of the one that gave the latest session: the next session asks it first.
     pub(super) last_good: AtomicUsize,
 }
@@ -28,7 +26,7 @@ impl Gateways {
         let mut answer = None;
         for index in order(self.endpoints.len(), self.last_good.load(Ordering::Relaxed)) {
             let gateway = &self.endpoints[index];
-            let opened = gateway.open(&self.connector, service).await;
+            let opened = gateway.open(service).await;
             let goes_on = match &opened {
                 Ok(_) => {
                     self.last_good.store(index, Ordering::Relaxed);

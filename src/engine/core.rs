@@ -137,10 +137,15 @@ impl<S, R> Core<S, R> {
         self.accepting
     }
 
-    /// Takes a connection in. It is looked at in this turn already, since its first bytes often
-    /// come with it.
+    /// Takes in a connection that was dialled.
     pub fn adopt(&mut self, socket: TcpStream, peer: SocketAddr, stage: S) -> Token {
         listener::tune(&socket, self.settings.keepalive, self.settings.user_timeout);
+        self.adopt_accepted(socket, peer, stage)
+    }
+
+    /// Takes in a connection of a listener, which has the listener's options. It is looked at in this
+    /// turn already, since its first bytes often come with it.
+    pub fn adopt_accepted(&mut self, socket: TcpStream, peer: SocketAddr, stage: S) -> Token {
         let connection = Connection {
             leg: Leg::plain(socket),
             opened: self.now,

@@ -14,7 +14,7 @@ use crate::limits::{
     RUNS_PER_SEND,
 };
 use crate::relay::Failure;
-use crate::tls::{Alert, Pieces, TlsConnection, handshake_failure, looks_like_tls};
+use crate::tls::{Alert, Pieces, TlsConnection, looks_like_tls};
 use crate::uring::Readiness;
 use crate::wire::{self, FrameDecoder, Message};
 
@@ -154,7 +154,7 @@ impl Leg {
         let result = tls.handshake(incoming, outgoing);
         let sent = self.send(&[IoSlice::new(outgoing)]);
         let behind = result.map_err(|error| HandshakeError {
-            reason: handshake_failure(&error),
+            reason: error.handshake_failure(),
             detail: Some(error.to_string()),
         })?;
         sent.map_err(|_| HandshakeError::gone())?;

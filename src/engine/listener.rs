@@ -87,8 +87,9 @@ pub fn dial(address: SocketAddr) -> io::Result<TcpStream> {
     }
 }
 
-/// Options of every session's socket: no delay, and bounds on a peer that is gone.
-pub(super) fn tune(socket: &TcpStream, keepalive: Duration, user_timeout: Duration) {
+/// Options of every session's socket: no delay, and bounds on a peer that is gone. Those of a listener
+/// are inherited by what it accepts (tcp(7)).
+pub(super) fn tune(socket: &impl AsFd, keepalive: Duration, user_timeout: Duration) {
     let socket = SockRef::from(socket);
     let probes =
         TcpKeepalive::new().with_time(keepalive).with_interval(keepalive / 4).with_retries(3);
@@ -109,6 +110,24 @@ mod tests {
         let address = held.local_addr().expect("bound");
         let error = listen("internet", address, 2).expect_err("the port is taken");
         assert!(error.to_string().contains("another process has this port"), "{error}");
+    }
+
+    #[test]
+    fn an_accepted_connection_has_the_options_of_its_listener() {
+        let any = "127.0.0.1:0".parse().expect("an address");
+        let listener = bind(any, true).expect("binds");
+        let (keepalive, user_timeout) = (Duration::from_secs(300), Duration::from_secs(77));
+        tune(&listener, keepalive, user_timeout);
+        let _peer = TcpStream::connect(listener.local_addr().expect("bound")).expect("connects");
+        listener.set_nonblocking(false).expect("a socket");
+        let (accepted, _) = accept(&listener).expect("a connection");
+        let accepted = SockRef::from(&accepted);
+        assert!(accepted.tcp_nodelay().expect("a socket"));
+        assert!(accepted.keepalive().expect("a socket"));
+        assert_eq!(accepted.tcp_keepalive_time().expect("a socket"), keepalive);
+        assert_eq!(accepted.tcp_keepalive_interval().expect("a socket"), keepalive / 4);
+        assert_eq!(accepted.tcp_keepalive_retries().expect("a socket"), 3);
+        assert_eq!(accepted.tcp_user_timeout().expect("a socket"), Some(user_timeout));
     }
 
     #[test]

@@ -3,10 +3,11 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::time::Instant;
 
 use tokio::sync::Notify;
 
-use crate::limits::MAILBOX_CAPACITY;
+use crate::limits::{KEPT_MAIL_RETRY, MAILBOX_CAPACITY, QUIET_MAIL_DELAY};
 use crate::uring::Waker;
 
 /// How the owner of a mailbox is told that mail is there.
@@ -39,18 +40,36 @@ pub struct Post<T, W> {
     queue: SyncSender<T>,
     waker: Arc<W>,
     kept: VecDeque<T>,
+    /// Since when mail has been there that nobody was woken for.
+    quiet_since: Option<Instant>,
 }
 
 impl<T, W: Wake> Post<T, W> {
     /// Posts to the queue that `waker`'s owner reads.
     pub fn new(queue: SyncSender<T>, waker: Arc<W>) -> Self {
-        Self { queue, waker, kept: VecDeque::new() }
+        Self { queue, waker, kept: VecDeque::new(), quiet_since: None }
     }
 
     /// Sends, now or at a later flush.
     pub fn send(&mut self, mail: T) {
         self.kept.push_back(mail);
         self.flush();
+    }
+
+    /// Sends what can wait for [`QUIET_MAIL_DELAY`]: it wakes nobody by itself, so that a busy sender
+    /// does not wake the same sleeper time after time.
+    pub fn send_quietly(&mut self, mail: T, now: Instant) {
+        self.kept.push_back(mail);
+        if self.pass_on() {
+            self.quiet_since.get_or_insert(now);
+        }
+    }
+
+    /// When to look after the mail again: it waits for room, or to be announced.
+    pub fn due(&self, now: Instant) -> Option<Instant> {
+        let kept = self.has_kept().then_some(now + KEPT_MAIL_RETRY);
+        let quiet = self.quiet_since.map(|since| since + QUIET_MAIL_DELAY);
+        kept.into_iter().chain(quiet).min()
     }
 
     /// Whether mail waits for room.
@@ -60,6 +79,27 @@ impl<T, W: Wake> Post<T, W> {
 
     /// Sends what did not fit before. Returns whether all has gone.
     pub fn flush(&mut self) -> bool {
+        if self.pass_on() {
+            self.announce();
+        }
+        self.kept.is_empty()
+    }
+
+    /// Flushes, and wakes the owner for quiet mail that has waited for its time.
+    pub fn look_after(&mut self, now: Instant) {
+        self.flush();
+        if self.quiet_since.is_some_and(|since| since + QUIET_MAIL_DELAY <= now) {
+            self.announce();
+        }
+    }
+
+    fn announce(&mut self) {
+        self.quiet_since = None;
+        self.waker.wake();
+    }
+
+    /// Returns whether any mail went.
+    fn pass_on(&mut self) -> bool {
         let mut sent = false;
         while let Some(mail) = self.kept.pop_front() {
             match self.queue.try_send(mail) {
@@ -72,15 +112,14 @@ impl<T, W: Wake> Post<T, W> {
                 Err(TrySendError::Disconnected(_)) => {}
             }
         }
-        if sent {
-            self.waker.wake();
-        }
-        self.kept.is_empty()
+        sent
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
     use super::*;
 
     #[test]
@@ -96,6 +135,44 @@ mod tests {
         assert!(post.flush());
         seen.extend(receiver.try_iter());
         assert_eq!(seen, (0..count).collect::<Vec<_>>());
+    }
+
+    /// Counts how often it was woken.
+    #[derive(Default)]
+    struct Sleeper(AtomicUsize);
+
+    impl Wake for Sleeper {
+        fn wake(&self) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    #[test]
+    fn quiet_mail_is_there_at_once_and_wakes_once_for_all_of_it() {
+        let (sender, receiver) = queue();
+        let sleeper = Arc::new(Sleeper::default());
+        let mut post = Post::new(sender, Arc::clone(&sleeper));
+        let start = Instant::now();
+        post.send_quietly(1, start);
+        post.send_quietly(2, start + QUIET_MAIL_DELAY / 2);
+        assert_eq!(receiver.try_iter().collect::<Vec<_>>(), [1, 2]);
+        assert_eq!(post.due(start), Some(start + QUIET_MAIL_DELAY));
+        post.look_after(start + QUIET_MAIL_DELAY / 2);
+        assert_eq!(sleeper.0.load(Ordering::Relaxed), 0);
+        post.look_after(start + QUIET_MAIL_DELAY);
+        assert_eq!((sleeper.0.load(Ordering::Relaxed), post.due(start)), (1, None));
+    }
+
+    #[test]
+    fn mail_that_can_not_wait_takes_quiet_mail_with_it() {
+        let (sender, receiver) = queue();
+        let sleeper = Arc::new(Sleeper::default());
+        let mut post = Post::new(sender, Arc::clone(&sleeper));
+        let start = Instant::now();
+        post.send_quietly(1, start);
+        post.send(2);
+        assert_eq!(receiver.try_iter().collect::<Vec<_>>(), [1, 2]);
+        assert_eq!((sleeper.0.load(Ordering::Relaxed), post.due(start)), (1, None));
     }
 
     #[test]

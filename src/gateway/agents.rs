@@ -12,7 +12,7 @@ use crate::control::{ServiceId, Ticket};
 use crate::engine::{Received, Session};
 use crate::relay::{CloseReason, Failure, Party};
 use crate::telemetry::record::{SessionRecord, Stage as Stretch, Stages, Way};
-use crate::tls::{Alert, Identity};
+use crate::tls::{Alert, Identity, TlsConnection};
 use crate::uring::Token;
 use crate::wire::{self, RefusalReason, ToAgent, from_agent, to_agent};
 
@@ -43,7 +43,7 @@ impl GatewayWorker {
             stages: Stages::default(),
         };
         let waiting = Waiting { visitor, service, admitted: core.now, invited: None };
-        let token = core.adopt(socket, peer, Stage::Waiting(Box::new(waiting)));
+        let token = core.adopt_accepted(socket, peer, Stage::Waiting(Box::new(waiting)));
         if let Some(connection) = core.connection(token)
             && !self.allows_tls(listener)
         {
@@ -57,14 +57,16 @@ impl GatewayWorker {
         let Some(Stage::Request { visitor, mut decoder }) = core.take_stage(token) else { return };
         let Some((connection, scratch)) = core.with_scratch(token) else { return };
         let request = connection.leg.receive_message::<wire::FromAgent>(&mut decoder, scratch);
-        let identity =
-            connection.leg.tls().and_then(|tls| tls.peer_certificate()).map(Identity::of);
-        let identity = identity.and_then(Result::ok);
         let listener = visitor.listener;
         match request {
             Ok(Some(wire::FromAgent { message: Some(from_agent::Message::Open(open)) })) => {
                 match admission::named_service(&self.shared.config, listener, &open.service) {
-                    Ok(service) => self.admit(core, token, visitor, service, identity.as_ref()),
+                    Ok(service) => {
+                        let tls = core.connection(token).and_then(|c| c.leg.tls());
+                        let certificate = tls.and_then(TlsConnection::peer_certificate);
+                        let identity = certificate.map(Identity::of).and_then(Result::ok);
+                        self.admit(core, token, visitor, service, identity.as_ref());
+                    }
                     Err(reason) => {
                         core.enter(token, Stage::Request { visitor, decoder });
                         self.turn_down(core, token, CloseReason::Refused(reason));
@@ -247,7 +249,8 @@ impl GatewayWorker {
             reason,
         };
         let record = Box::new(record);
-        self.control.send(ControlMail::SessionEnded { invitation: claim.invitation, record });
+        let mail = ControlMail::SessionEnded { invitation: claim.invitation, record };
+        self.control.send_quietly(mail, core.now);
     }
 
     /// Unique over all processes of all gateways: the instance, and the invitation in it.

@@ -52,6 +52,12 @@ pub(super) struct Link {
     accepted: Instant,
 }
 
+/// What the control thread waits for.
+enum News {
+    Wakeup(Wakeup),
+    Link(u64, SignalEvent<FromServer>),
+}
+
 /// What became of invitations.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Outcomes {
@@ -110,30 +116,32 @@ impl Control {
         control.borrow().announce();
         loop {
             let due = control.borrow().dispatcher.next_timeout();
-            tokio::select! {
-                wakeup = wakeups.next(due) => match wakeup {
-                    Wakeup::Mail => {
-                        if control.borrow_mut().read_mails(&mails, &to_control) {
-                            mail_came.notify_one();
-                        }
-                    }
-                    Wakeup::Due => control.borrow_mut().time_passed(),
-                    Wakeup::Second => control.borrow_mut().ledger.tick(Instant::now()),
-                    // Unhandled, the signal would end the process and all its sessions.
-                    Wakeup::Hangup => warn!("SIGHUP ignored: a new configuration needs a restart"),
-                    Wakeup::Drain => control.borrow_mut().drain(),
-                    Wakeup::Stop => control.borrow_mut().stop(),
-                    Wakeup::WorkersEnded(result) => {
-                        control.borrow_mut().read_last_mails(&mails, &to_control);
-                        let links = std::mem::take(&mut control.borrow_mut().links);
-                        let senders = links.values().map(|link| &link.sender);
-                        end_all_signals(senders, &mut link_events).await;
-                        info!("stopped");
-                        return result;
-                    }
-                },
-                Some((link, event)) = link_events.recv() => {
-                    control.borrow_mut().link_event(link, event);
+            let news = tokio::select! {
+                wakeup = wakeups.next(due) => News::Wakeup(wakeup),
+                Some((link, event)) = link_events.recv() => News::Link(link, event),
+            };
+            // Before anything else: quiet mail is older than what woke us.
+            if control.borrow_mut().read_mails(&mails, &to_control) {
+                mail_came.notify_one();
+            }
+            match news {
+                News::Link(link, event) => control.borrow_mut().link_event(link, event),
+                News::Wakeup(Wakeup::Mail) => {}
+                News::Wakeup(Wakeup::Due) => control.borrow_mut().time_passed(),
+                News::Wakeup(Wakeup::Second) => control.borrow_mut().ledger.tick(Instant::now()),
+                // Unhandled, the signal would end the process and all its sessions.
+                News::Wakeup(Wakeup::Hangup) => {
+                    warn!("SIGHUP ignored: a new configuration needs a restart");
+                }
+                News::Wakeup(Wakeup::Drain) => control.borrow_mut().drain(),
+                News::Wakeup(Wakeup::Stop) => control.borrow_mut().stop(),
+                News::Wakeup(Wakeup::WorkersEnded(result)) => {
+                    control.borrow_mut().read_last_mails(&mails, &to_control);
+                    let links = std::mem::take(&mut control.borrow_mut().links);
+                    let senders = links.values().map(|link| &link.sender);
+                    end_all_signals(senders, &mut link_events).await;
+                    info!("stopped");
+                    return result;
                 }
             }
             while !Self::act(&control) {

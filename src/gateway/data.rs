@@ -66,7 +66,7 @@ impl GatewayWorker {
         core.set_deadline(token, Some(deadline));
         let reference = self.agent_ref(agent);
         let invitation = claim.invitation;
-        self.control.send(ControlMail::Claimed { agent: reference, invitation });
+        self.control.send_quietly(ControlMail::Claimed { agent: reference, invitation }, core.now);
         let Some((connection, scratch)) = core.with_scratch(token) else { return };
         match connection.leg.send_message(&message, scratch) {
             Ok(()) => self.read_answer(core, token),
@@ -172,7 +172,7 @@ impl GatewayWorker {
         let live = live_session(&self.shared.services[waiting.service], &waiting, core.now);
         let record = Record { waiting, claim, joined: core.now };
         core.join((agent, Party::Agent), (data, Party::Server), record);
-        self.control.send(ControlMail::Joined { session, live });
+        self.control.send_quietly(ControlMail::Joined { session, live }, core.now);
     }
 }
 

@@ -3,8 +3,9 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crate::control::ServiceId;
+use crate::telemetry::counters::HandshakeRole;
 use crate::telemetry::record::Stages;
-use crate::tls::HelloReader;
+use crate::tls::{HelloReader, ListenerRoles, RoleConfig};
 use crate::uring::Token;
 use crate::wire::FrameDecoder;
 use crate::wire::alpn::Hint;
@@ -93,6 +94,28 @@ pub(super) enum Kind {
     Data,
     Agent,
     Foreign(ServiceId),
+}
+
+impl Kind {
+    /// `None` where the listener does not take it.
+    pub(super) fn config<'r>(&self, roles: &'r ListenerRoles) -> Option<&'r RoleConfig> {
+        match self {
+            Self::Signal => roles.signal.as_ref(),
+            Self::Data => roles.data.as_ref(),
+            Self::Agent => Some(&roles.agent),
+            Self::Foreign(service) => roles.foreign[*service].as_ref(),
+        }
+    }
+
+    /// What it is counted as.
+    pub(super) fn counted_as(&self) -> HandshakeRole {
+        match self {
+            Self::Signal => HandshakeRole::Signal,
+            Self::Data => HandshakeRole::Data,
+            Self::Agent => HandshakeRole::Agent,
+            Self::Foreign(_) => HandshakeRole::Foreign,
+        }
+    }
 }
 
 /// An agent, from its handshake on.

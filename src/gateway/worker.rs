@@ -4,6 +4,8 @@ use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::time::Instant;
 
+use rustls::pki_types::UnixTime;
+
 use super::Shared;
 use super::admission::{self, Role};
 use super::mail::{ControlMail, Signal, Transfer, WorkerMail};
@@ -13,7 +15,7 @@ use crate::control::{AgentRef, Tickets};
 use crate::engine::{self, Connection, Core, HandshakeError, Post, Session};
 use crate::relay::{CloseReason, Party};
 use crate::telemetry::record::{ConnectionRecord, Stage as Stretch, Stages};
-use crate::tls::{Alert, ClientHello, HelloError, Identity, TlsConnection};
+use crate::tls::{Alert, ClientHello, HelloError, Identity, TlsConnection, handshake_failure};
 use crate::uring::{Token, Waker};
 use crate::wire::{FrameDecoder, RefusalReason};
 
@@ -134,15 +136,17 @@ impl engine::Role for GatewayWorker {
 
     fn turn_ended(&mut self, core: &mut GatewayCore) -> bool {
         core.counters.handshakes_open.set(self.handshakes as u64);
-        self.control.flush();
+        self.control.look_after(core.now);
         for peer in &mut self.peers {
             peer.flush();
         }
-        !(self.draining && core.connections_len() == 0 && !self.has_kept_mail())
+        let has_kept = self.control.has_kept() || self.peers.iter().any(Post::has_kept);
+        !(self.draining && core.connections_len() == 0 && !has_kept)
     }
 
-    fn has_kept_mail(&self) -> bool {
-        self.control.has_kept() || self.peers.iter().any(Post::has_kept)
+    fn mail_due(&self, now: Instant) -> Option<Instant> {
+        let peers = self.peers.iter().filter_map(|peer| peer.due(now));
+        peers.chain(self.control.due(now)).min()
     }
 }
 
@@ -173,7 +177,7 @@ impl GatewayWorker {
     ) {
         self.handshakes += 1;
         let stage = Stage::Hello { listener, reader: Box::default() };
-        let token = core.adopt(socket, peer, stage);
+        let token = core.adopt_accepted(socket, peer, stage);
         if let Some(connection) = core.connection(token) {
             connection.opened = accepted;
         }
@@ -234,12 +238,12 @@ impl GatewayWorker {
     ) {
         let shared = Arc::clone(&self.shared);
         let Some(roles) = &shared.roles[listener] else { return };
-        let (kind, config) = match admission::role(&shared.config, listener, hello) {
+        let kind = match admission::role(&shared.config, listener, hello) {
             Err(reason) => {
                 let alert = Alert::from(reason).unprotected_record();
                 return self.fail_with(core, token, &alert, CloseReason::Refused(reason));
             }
-            Ok(Role::Signal) => (Kind::Signal, roles.signal.as_ref()),
+            Ok(Role::Signal) => Kind::Signal,
             Ok(Role::Data(hint)) => {
                 let workers = self.peers.len();
                 if let Some(worker) =
@@ -248,12 +252,13 @@ impl GatewayWorker {
                     self.handshakes -= 1;
                     return core.hand_over(token, Stage::Transferring { worker, listener, seen });
                 }
-                (Kind::Data, roles.data.as_ref())
+                Kind::Data
             }
-            Ok(Role::Agent) => (Kind::Agent, Some(&roles.agent)),
-            Ok(Role::Foreign(service)) => (Kind::Foreign(service), roles.foreign[service].as_ref()),
+            Ok(Role::Agent) => Kind::Agent,
+            Ok(Role::Foreign(service)) => Kind::Foreign(service),
         };
-        let tls = config.and_then(|config| TlsConnection::server(Arc::clone(config)).ok());
+        let config = kind.config(roles).map(|role| Arc::clone(&role.config));
+        let tls = config.and_then(|config| TlsConnection::server(config).ok());
         let Some(tls) = tls else {
             // Servers are not taken on this listener.
             let alert = Alert::AccessDenied.unprotected_record();
@@ -284,6 +289,9 @@ impl GatewayWorker {
     fn established(&mut self, core: &mut GatewayCore, token: Token) {
         // The whole handshake may have passed within one turn.
         core.now = Instant::now();
+        if let Err(reason) = self.check_resumed(core, token) {
+            return self.refuse_resumed(core, token, reason);
+        }
         let Some(connection) = core.connection(token) else { return };
         let certificate = connection.leg.tls().and_then(TlsConnection::peer_certificate);
         // A certificate without a usable name proves nothing that a rule could mention.
@@ -297,6 +305,29 @@ impl GatewayWorker {
             Some(Stage::Handshake { .. }) => self.welcome_agent(core, token, identity.as_ref()),
             _ => {}
         }
+    }
+
+    /// Counts the handshake, and verifies the chain of a peer that resumed: rustls did not.
+    fn check_resumed(&self, core: &mut GatewayCore, token: Token) -> Result<(), CloseReason> {
+        let Some(Stage::Handshake { listener, kind, .. }) = core.stage(token) else {
+            return Ok(());
+        };
+        let (listener, kind) = (*listener, kind.clone());
+        let counters = Arc::clone(&core.counters);
+        let chain = core.connection(token).and_then(|c| c.leg.tls()?.resumed_chain());
+        counters.handshakes.of(kind.counted_as(), chain.is_some()).inc();
+        let Some(chain) = chain else { return Ok(()) };
+        let role = self.shared.roles[listener].as_ref().and_then(|roles| kind.config(roles));
+        let Some(role) = role else { return Err(CloseReason::CertificateUntrusted) };
+        role.check_resumed(chain, UnixTime::now()).map_err(|error| handshake_failure(&error))
+    }
+
+    fn refuse_resumed(&mut self, core: &mut GatewayCore, token: Token, reason: CloseReason) {
+        if let Some(connection) = core.connection(token) {
+            // A peer that is gone needs no answer; `fail` closes either way.
+            let _ = connection.leg.end_with_alert(Alert::from(reason));
+        }
+        self.fail(core, token, reason);
     }
 
     fn welcome_server(
@@ -416,14 +447,15 @@ impl GatewayWorker {
         service: Option<Arc<str>>,
         reason: CloseReason,
     ) {
-        self.control.send(ControlMail::connection_ended(ConnectionRecord {
+        let record = ControlMail::connection_ended(ConnectionRecord {
             peer,
             identity,
             place: Arc::clone(&self.shared.listeners[listener]),
             service,
             duration: core.now - opened,
             reason,
-        }));
+        });
+        self.control.send_quietly(record, core.now);
     }
 
     fn drain(&mut self, core: &mut GatewayCore) {

@@ -9,6 +9,8 @@ use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant};
 
 use rustls::ClientConfig;
+use rustls::client::Resumption;
+use rustls::pki_types::ServerName;
 use tokio::sync::{Notify, mpsc};
 use tracing::{info, warn};
 
@@ -29,6 +31,7 @@ use crate::relay::CloseReason;
 use crate::telemetry::counters::WorkerCounters;
 use crate::telemetry::ledger::Ledger;
 use crate::telemetry::{http, notify};
+use crate::tls::gateway_resumption;
 use crate::uring::Waker;
 use crate::wire::alpn::{self, Hint};
 use crate::wire::{FromServer, Invitation, RefusalReason, ToServer};
@@ -69,6 +72,8 @@ pub(super) struct Link {
     pub(super) sessions: usize,
     /// TLS of data connections by worker of the gateway, for one instance of it.
     hints: HashMap<u32, Arc<ClientConfig>>,
+    /// Shared by all of those.
+    resumption: Resumption,
 }
 
 impl Link {
@@ -83,6 +88,13 @@ pub(super) struct Open {
     sender: SignalSender<FromServer>,
     pub(super) address: SocketAddr,
     pub(super) since: Instant,
+}
+
+/// What the control thread waits for.
+enum News {
+    Wakeup(Wakeup),
+    Dialled(u64, Option<Dialled>),
+    Signal(u64, SignalEvent<ToServer>),
 }
 
 /// The ends of channels that tasks of this thread send news by.
@@ -100,16 +112,17 @@ impl Control {
         let services: Vec<String> = shared.config.services.iter().map(|s| s.name.clone()).collect();
         let capacity = u32::try_from(shared.config.max_sessions).unwrap_or(u32::MAX);
         let now = Instant::now();
-        let link = |_: &_| Link {
+        let link = |name: &ServerName<'static>| Link {
             machine: GatewayLink::new(services.clone(), capacity, now),
             attempt: 0,
             open: None,
             sessions: 0,
             hints: HashMap::new(),
+            resumption: gateway_resumption(name.clone()),
         };
         Self {
             ledger: Ledger::new(shared.config.max_sessions),
-            links: shared.config.gateways.iter().map(link).collect(),
+            links: shared.gateway_names.iter().map(link).collect(),
             counters,
             started: now,
             instance: instance_name(),
@@ -152,34 +165,37 @@ impl Control {
         notify::ready("dials its gateways");
         loop {
             let due = control.borrow().next_timeout();
-            tokio::select! {
-                wakeup = wakeups.next(due) => match wakeup {
-                    Wakeup::Mail => {
-                        if control.borrow_mut().read_mails(&mails) {
-                            mail_came.notify_one();
-                        }
-                    }
-                    // Every link looks at its own clock below.
-                    Wakeup::Due => control.borrow_mut().time_passed(),
-                    Wakeup::Second => control.borrow_mut().ledger.tick(Instant::now()),
-                    // Unhandled, the signal would end the process and all its sessions.
-                    Wakeup::Hangup => warn!("SIGHUP ignored: a new configuration needs a restart"),
-                    Wakeup::Drain => control.borrow_mut().drain(),
-                    Wakeup::Stop => control.borrow_mut().stop(),
-                    Wakeup::WorkersEnded(result) => {
-                        while control.borrow_mut().read_mails(&mails) {}
-                        let open: Vec<_> = control.borrow_mut().take_open_links();
-                        let senders = open.iter().map(|open| &open.sender);
-                        end_all_signals(senders, &mut signal_events).await;
-                        info!("stopped");
-                        return result;
-                    }
-                },
-                Some((attempt, dialled)) = dials.recv() => {
+            let news = tokio::select! {
+                wakeup = wakeups.next(due) => News::Wakeup(wakeup),
+                Some((attempt, dialled)) = dials.recv() => News::Dialled(attempt, dialled),
+                Some((attempt, event)) = signal_events.recv() => News::Signal(attempt, event),
+            };
+            // Before anything else: quiet mail is older than what woke us.
+            if control.borrow_mut().read_mails(&mails) {
+                mail_came.notify_one();
+            }
+            match news {
+                News::Dialled(attempt, dialled) => {
                     control.borrow_mut().dial_ended(attempt, dialled, &doors);
                 }
-                Some((attempt, event)) = signal_events.recv() => {
-                    control.borrow_mut().signal_event(attempt, event);
+                News::Signal(attempt, event) => control.borrow_mut().signal_event(attempt, event),
+                News::Wakeup(Wakeup::Mail) => {}
+                // Every link looks at its own clock below.
+                News::Wakeup(Wakeup::Due) => control.borrow_mut().time_passed(),
+                News::Wakeup(Wakeup::Second) => control.borrow_mut().ledger.tick(Instant::now()),
+                // Unhandled, the signal would end the process and all its sessions.
+                News::Wakeup(Wakeup::Hangup) => {
+                    warn!("SIGHUP ignored: a new configuration needs a restart");
+                }
+                News::Wakeup(Wakeup::Drain) => control.borrow_mut().drain(),
+                News::Wakeup(Wakeup::Stop) => control.borrow_mut().stop(),
+                News::Wakeup(Wakeup::WorkersEnded(result)) => {
+                    while control.borrow_mut().read_mails(&mails) {}
+                    let open: Vec<_> = control.borrow_mut().take_open_links();
+                    let senders = open.iter().map(|open| &open.sender);
+                    end_all_signals(senders, &mut signal_events).await;
+                    info!("stopped");
+                    return result;
                 }
             }
             control.borrow_mut().act(&doors);
@@ -376,13 +392,14 @@ impl Control {
 
     /// The configuration of data connections to one worker of a gateway.
     fn data_tls(&mut self, gateway: usize, instance: &str, worker: u32) -> Arc<ClientConfig> {
-        let hints = &mut self.links[gateway].hints;
+        let Link { hints, resumption, .. } = &mut self.links[gateway];
         if let Some(known) = hints.get(&worker) {
             return Arc::clone(known);
         }
         let hint = Hint { instance: instance.to_owned(), worker };
         let mut config = (*self.shared.gateway_tls).clone();
         config.alpn_protocols = vec![alpn::DATA.to_vec(), hint.to_alpn()];
+        config.resumption = resumption.clone();
         let config = Arc::new(config);
         if hints.len() < MAX_CACHED_HINTS {
             hints.insert(worker, Arc::clone(&config));

@@ -2,7 +2,9 @@
 
 use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
+use std::time::Instant;
 
+use rustls::pki_types::UnixTime;
 use tokio::sync::Notify;
 
 use super::Shared;
@@ -14,9 +16,10 @@ use super::visitor::Visitor;
 use crate::engine::{self, Connection, Core, Post, Session, connect_result};
 use crate::limits::DIAL_TIMEOUT;
 use crate::relay::{CloseReason, Party};
+use crate::telemetry::counters::HandshakeRole;
 use crate::telemetry::ledger::LiveSession;
 use crate::telemetry::record::{ConnectionRecord, SessionRecord, Stage as Stretch, Stages, Way};
-use crate::tls::TlsConnection;
+use crate::tls::{TlsConnection, check_dates, handshake_failure};
 use crate::uring::Token;
 use crate::wire::{
     Accepted, Claim, FrameDecoder, FromDataConnection, RefusalReason, Refused, ToDataConnection,
@@ -82,12 +85,12 @@ impl engine::Role for ServerWorker {
     }
 
     fn turn_ended(&mut self, core: &mut ServerCore) -> bool {
-        self.control.flush();
-        !(self.draining && core.connections_len() == 0 && !self.has_kept_mail())
+        self.control.look_after(core.now);
+        !(self.draining && core.connections_len() == 0 && !self.control.has_kept())
     }
 
-    fn has_kept_mail(&self) -> bool {
-        self.control.has_kept()
+    fn mail_due(&self, now: Instant) -> Option<Instant> {
+        self.control.due(now)
     }
 }
 
@@ -148,7 +151,10 @@ impl ServerWorker {
         let Some((connection, scratch)) = core.with_scratch(token) else { return };
         match connection.leg.handshake(scratch, &[]) {
             Ok(false) => {}
-            Ok(true) => self.claim(core, token),
+            Ok(true) => match check_resumed(core, token, HandshakeRole::Data) {
+                Ok(()) => self.claim(core, token),
+                Err(error) => self.data_failed(core, token, handshake_failure(&error)),
+            },
             Err(error) => self.data_failed(core, token, error.reason),
         }
     }
@@ -333,15 +339,20 @@ impl ServerWorker {
     fn secure(&mut self, core: &mut ServerCore, token: Token) {
         let Some((connection, scratch)) = core.with_scratch(token) else { return };
         let result = connection.leg.handshake(scratch, &[]);
-        match result {
-            Ok(false) => {}
-            Ok(true) => {
+        let checked = match result {
+            Ok(false) => return,
+            Ok(true) => check_resumed(core, token, HandshakeRole::Backend)
+                .map_err(|error| (handshake_failure(&error), Some(error.to_string()))),
+            Err(error) => Err((error.reason, error.detail)),
+        };
+        match checked {
+            Ok(()) => {
                 if let Some(Stage::Securing(delivery)) = core.take_stage(token) {
                     self.join(core, token, delivery);
                 }
             }
-            Err(error) => {
-                tracing::warn!(reason = %error.reason, detail = error.detail, "TLS with backend failed");
+            Err((reason, detail)) => {
+                tracing::warn!(%reason, detail, "TLS with backend failed");
                 self.backend_failed(core, token, RefusalReason::BackendTlsFailed);
             }
         }
@@ -395,7 +406,7 @@ impl ServerWorker {
         let session = visitor.session.clone();
         let record = Record { order, visitor, claimed, joined: core.now, backend: name };
         core.join((data, Party::Gateway), (backend, Party::Backend), record);
-        self.control.send(ControlMail::Joined { session, live });
+        self.control.send_quietly(ControlMail::Joined { session, live }, core.now);
     }
 
     fn backend_of(&self, delivery: &Delivery) -> &crate::config::Backend {
@@ -422,7 +433,8 @@ impl ServerWorker {
             duration: core.now - order.received,
             reason,
         });
-        self.control.send(ControlMail::SessionEnded { gateway: order.gateway, record });
+        let mail = ControlMail::SessionEnded { gateway: order.gateway, record };
+        self.control.send_quietly(mail, core.now);
     }
 
     fn stop(&mut self, core: &mut ServerCore) {
@@ -437,6 +449,18 @@ impl ServerWorker {
             core.reset(token);
         }
     }
+}
+
+/// Counts the handshake, and looks again at whoever it resumed with: rustls did not.
+fn check_resumed(
+    core: &mut ServerCore,
+    token: Token,
+    role: HandshakeRole,
+) -> Result<(), rustls::Error> {
+    let counters = Arc::clone(&core.counters);
+    let chain = core.connection(token).and_then(|c| c.leg.tls()?.resumed_chain());
+    counters.handshakes.of(role, chain.is_some()).inc();
+    chain.map_or(Ok(()), |chain| check_dates(chain, UnixTime::now()))
 }
 
 fn refusal_of(error: &std::io::Error) -> RefusalReason {

@@ -16,6 +16,8 @@ pub struct WorkerCounters {
     pub connections_open: Gauge,
     /// TLS handshakes in flight.
     pub handshakes_open: Gauge,
+    /// TLS handshakes that were finished.
+    pub handshakes: Handshakes,
     /// Sessions joined and not ended.
     pub sessions_open: Gauge,
     /// Payload relayed from agents to servers, in bytes.
@@ -26,6 +28,49 @@ pub struct WorkerCounters {
     pub turns: Counter,
     /// Mails read.
     pub mails: Counter,
+}
+
+/// Handshakes by role, and in each those in full before those that resumed.
+#[derive(Debug, Default)]
+pub struct Handshakes([[Counter; 2]; HandshakeRole::ALL.len()]);
+
+impl Handshakes {
+    /// Those of one role and kind.
+    pub fn of(&self, role: HandshakeRole, resumed: bool) -> &Counter {
+        &self.0[role as usize][usize::from(resumed)]
+    }
+}
+
+/// What a handshake was for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HandshakeRole {
+    /// A signal connection.
+    Signal,
+    /// A data connection.
+    Data,
+    /// Our own agent.
+    Agent,
+    /// Any other agent.
+    Foreign,
+    /// A connection to a backend.
+    Backend,
+}
+
+impl HandshakeRole {
+    /// Every role.
+    pub const ALL: [Self; 5] =
+        [Self::Signal, Self::Data, Self::Agent, Self::Foreign, Self::Backend];
+
+    /// Its word in metrics.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Signal => "signal",
+            Self::Data => "data",
+            Self::Agent => "agent",
+            Self::Foreign => "foreign",
+            Self::Backend => "backend",
+        }
+    }
 }
 
 /// A number that only grows. It has one writer, so a load and a store are enough, where an atomic

@@ -9,7 +9,7 @@ use prometheus_client::encoding::{DescriptorEncoder, MetricEncoder, NoLabelSet, 
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::{Registry, Unit};
 
-use super::counters::WorkerCounters;
+use super::counters::{HandshakeRole, WorkerCounters};
 use super::ledger::{Figures, StageFigures};
 use super::log;
 use super::process::ProcessFigures;
@@ -68,6 +68,16 @@ impl Snapshot {
         page.gauge("vestibule_connections", "Connections open, sessions included", open)?;
         let handshakes = self.sum(|worker| worker.handshakes_open.get());
         page.gauge("vestibule_handshakes", "TLS handshakes in flight", handshakes)?;
+        let help = "TLS handshakes that were finished, by role and kind";
+        let mut family =
+            page.family("vestibule_handshakes_finished", help, None, MetricType::Counter)?;
+        for role in HandshakeRole::ALL {
+            for (kind, resumed) in [("full", false), ("resumed", true)] {
+                let count = self.sum(|worker| worker.handshakes.of(role, resumed).get());
+                let labels = [("role", role.word()), ("kind", kind)];
+                counter(&mut family.encode_family(&labels)?, count)?;
+            }
+        }
         let help = "Connections that became no session, by close reason";
         let mut family =
             page.family("vestibule_connections_ended", help, None, MetricType::Counter)?;
@@ -209,6 +219,7 @@ mod tests {
         for worker in &workers {
             worker.connections_accepted.add(3);
             worker.bytes_agent_to_server.add(1_500);
+            worker.handshakes.of(HandshakeRole::Agent, true).inc();
         }
         Snapshot {
             role: Role::Gateway,
@@ -230,6 +241,7 @@ mod tests {
             "vestibule_accepts_failed counter",
             "vestibule_connections gauge",
             "vestibule_handshakes gauge",
+            "vestibule_handshakes_finished counter",
             "vestibule_connections_ended counter",
             "vestibule_sessions gauge",
             "vestibule_sessions_ended counter",
@@ -262,6 +274,7 @@ mod tests {
         let page = render(snapshot());
         for line in [
             "vestibule_connections_accepted_total 6",
+            "vestibule_handshakes_finished_total{role=\"agent\",kind=\"resumed\"} 2",
             "vestibule_sessions_ended_total{service=\"web\",reason=\"finished\"} 1",
             "vestibule_relayed_bytes_total{direction=\"agent_to_server\",worker=\"1\"} 1500",
             "vestibule_stage_seconds_count{stage=\"handshake\"} 1",

@@ -1,6 +1,7 @@
 //! Fatal alerts (RFC 8446 §6.2): how a peer hears of its mistake, and how a foreign agent, which knows
 //! nothing of our messages, hears a refusal.
 
+use crate::relay::CloseReason;
 use crate::wire::RefusalReason;
 
 /// What a fatal alert can say.
@@ -13,8 +14,12 @@ pub enum Alert {
     BadRecordMac = 20,
     /// A record or message that is too large.
     RecordOverflow = 22,
+    /// A certificate is expired or not valid yet.
+    CertificateExpired = 45,
     /// A value outside those allowed.
     IllegalParameter = 47,
+    /// A certificate is of a CA that is not trusted here.
+    UnknownCa = 48,
     /// The device may not reach that service.
     AccessDenied = 49,
     /// A message that can't be read.
@@ -23,6 +28,8 @@ pub enum Alert {
     InternalError = 80,
     /// No service of that name.
     UnrecognizedName = 112,
+    /// A certificate is needed, and none was shown.
+    CertificateRequired = 116,
 }
 
 impl From<RefusalReason> for Alert {
@@ -31,6 +38,17 @@ impl From<RefusalReason> for Alert {
             RefusalReason::DeviceNotAllowed => Self::AccessDenied,
             RefusalReason::ServiceUnknown => Self::UnrecognizedName,
             _ => Self::InternalError,
+        }
+    }
+}
+
+impl From<CloseReason> for Alert {
+    fn from(reason: CloseReason) -> Self {
+        match reason {
+            CloseReason::CertificateMissing => Self::CertificateRequired,
+            CloseReason::CertificateExpired => Self::CertificateExpired,
+            CloseReason::CertificateUntrusted => Self::UnknownCa,
+            other => other.refusal().into(),
         }
     }
 }

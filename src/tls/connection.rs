@@ -219,14 +219,14 @@ impl TlsConnection {
     }
 
     /// The peer's certificate and the intermediate ones that it showed.
-    pub fn peer_chain(&self) -> &[CertificateDer<'static>] {
+    fn peer_chain(&self) -> &[CertificateDer<'static>] {
         self.agreed.as_ref().map_or(&[], |agreed| &agreed.peer)
     }
 
-    /// Whether the handshake resumed an earlier connection.
-    pub fn is_resumed(&self) -> bool {
-        let kind = self.agreed.as_ref().and_then(|agreed| agreed.kind);
-        kind == Some(HandshakeKind::Resumed)
+    /// The peer's chain where it resumed, which rustls did not verify again; empty where it has none.
+    pub fn resumed_chain(&self) -> Option<&[CertificateDer<'static>]> {
+        let kind = self.agreed.as_ref()?.kind;
+        (kind == Some(HandshakeKind::Resumed)).then(|| self.peer_chain())
     }
 
     /// Forgets what the handshake agreed on, once nobody will ask: a session at rest is small.

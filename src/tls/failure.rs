@@ -3,9 +3,18 @@ use rustls::{CertificateError, Error};
 use super::TlsError;
 use crate::relay::CloseReason;
 
-/// The close reason of a handshake that was refused.
-pub fn handshake_failure(error: &TlsError) -> CloseReason {
-    let TlsError::Rustls(error) = error else { return CloseReason::HandshakeFailed };
+impl TlsError {
+    /// The close reason of a handshake that came to this.
+    pub fn handshake_failure(&self) -> CloseReason {
+        match self {
+            Self::Rustls(error) => handshake_failure(error),
+            Self::Record(_) => CloseReason::HandshakeFailed,
+        }
+    }
+}
+
+/// The close reason of a handshake that rustls refused.
+pub fn handshake_failure(error: &Error) -> CloseReason {
     match error {
         Error::NoCertificatesPresented => CloseReason::CertificateMissing,
         Error::InvalidCertificate(

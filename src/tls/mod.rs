@@ -8,7 +8,9 @@ mod connection;
 mod credentials;
 mod failure;
 mod identity;
+mod known_chains;
 mod record;
+mod resumption;
 mod roles;
 mod rustls_end;
 #[cfg(test)]
@@ -27,4 +29,5 @@ pub use credentials::{
 pub use failure::handshake_failure;
 pub use identity::{Identity, IdentityError};
 pub use record::{Pieces, RecordError};
+pub use resumption::{RoleConfig, check_dates, gateway_resumption};
 pub use roles::{ListenerRoles, backend_config, client_config, listener_roles, provider};

@@ -2,18 +2,24 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa,
     Issuer, KeyPair, SanType,
 };
+use rustls::{ClientConfig, ClientConnection, Error, ServerConfig, ServerConnection};
 use tempfile::TempDir;
 
+use super::{ListenerRoles, client_config, listener_roles, load_credentials, load_roots};
 use crate::config::{
     Credentials, DeviceCertificates, DevicePolicy, GatewayConfig, GatewayLimits, Listener,
     ListenerKind, ServersPolicy, Service, SessionLimits, Telemetry,
 };
+
+/// Name of the gateway.
+pub(crate) const NAME: &str = "gw.example.com";
 
 /// A folder that holds what the authorities in it make, for as long as the test runs.
 pub(crate) struct Folder(TempDir);
@@ -65,6 +71,79 @@ impl<'a> Authority<'a> {
             key: self.folder.write(&format!("{name}.key"), &key.serialize_pem()),
         }
     }
+}
+
+/// A CA for each role, and a certificate of each.
+pub(crate) struct World {
+    pub(crate) gateways: PathBuf,
+    pub(crate) servers: PathBuf,
+    pub(crate) devices: PathBuf,
+    pub(crate) gateway: Credentials,
+    pub(crate) server: Credentials,
+    pub(crate) device: Credentials,
+    _folder: Folder,
+}
+
+impl World {
+    pub(crate) fn new() -> Self {
+        let folder = Folder::new();
+        let gateways = Authority::new(&folder, "gateways-ca");
+        let servers = Authority::new(&folder, "servers-ca");
+        let devices = Authority::new(&folder, "devices-ca");
+        Self {
+            gateway: gateways.issue(NAME),
+            server: servers.issue("lan.example.com"),
+            device: devices.issue("pc.example.com"),
+            gateways: gateways.file,
+            servers: servers.file,
+            devices: devices.file,
+            _folder: folder,
+        }
+    }
+
+    pub(crate) fn roles(&self, asked: DeviceCertificates) -> ListenerRoles {
+        let config = gateway_config(self.gateway.clone(), asked, &self.servers);
+        listener_roles(&config, 0).expect("good files")
+    }
+
+    /// Roles of a listener where devices must show a certificate.
+    pub(crate) fn strict_roles(&self) -> ListenerRoles {
+        self.roles(DeviceCertificates::Required(self.devices.clone()))
+    }
+
+    pub(crate) fn client(&self, credentials: Option<&Credentials>, alpn: &[&[u8]]) -> ClientConfig {
+        let credentials = credentials.map(|files| load_credentials(files).expect("a pair"));
+        let roots = load_roots(&self.gateways).expect("a CA");
+        let alpn = alpn.iter().map(|name| name.to_vec()).collect();
+        client_config(roots, credentials, alpn).expect("accepted")
+    }
+}
+
+/// Shakes hands in memory, until both have finished or one refuses.
+pub(crate) fn handshake(
+    client: &Arc<ClientConfig>,
+    name: &str,
+    server: &Arc<ServerConfig>,
+) -> Result<(ClientConnection, ServerConnection), Error> {
+    let name = name.to_owned().try_into().expect("a DNS name");
+    let mut client = ClientConnection::new(Arc::clone(client), name)?;
+    let mut server = ServerConnection::new(Arc::clone(server))?;
+    while client.wants_write() || server.wants_write() {
+        let mut flight = Vec::new();
+        while client.wants_write() {
+            client.write_tls(&mut flight).expect("a Vec grows as needed");
+        }
+        server.read_tls(&mut flight.as_slice()).expect("a slice does not fail");
+        server.process_new_packets()?;
+        flight.clear();
+        while server.wants_write() {
+            server.write_tls(&mut flight).expect("a Vec grows as needed");
+        }
+        client.read_tls(&mut flight.as_slice()).expect("a slice does not fail");
+        client.process_new_packets()?;
+    }
+    assert!(!client.is_handshaking() && !server.is_handshaking());
+    Ok((client, server))
 }
 
 /// For a certificate with one DNS name.

@@ -9,6 +9,7 @@ mod commands;
 mod ends;
 mod lifecycle;
 mod openssl;
+mod resumption;
 mod signal;
 mod tickets;
 mod tls_backend;

@@ -9,7 +9,7 @@ use rustls::sign::SingleCertAndKey;
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
 use vestibule::tls::{load_credentials, provider};
 
-use super::harness::{Backend, GatewayFile, ServerFile, Site, World, payload};
+use super::harness::{Backend, Ending, GatewayFile, ServerFile, Site, World, payload};
 
 /// The configuration of a backend with that certificate.
 fn config(world: &World) -> Arc<ServerConfig> {
@@ -56,6 +56,22 @@ fn a_tls_backend_gets_and_gives_each_byte() {
     agent.expect_echo(&payload(1, 1024 * 1024));
     agent.end();
     site.assert_ended("finished", 1);
+}
+
+#[test]
+fn sessions_with_a_tls_backend_resume() {
+    let site = site(World::GATEWAY_NAME);
+    for _ in 0..2 {
+        let mut agent = site.world.foreign_agent(&site.gateway);
+        agent.expect_echo(b"to and fro");
+        agent.end();
+        assert_eq!(agent.ending(), Ending::Clean);
+    }
+    for kind in ["full", "resumed"] {
+        let labels = format!("role=\"backend\",kind=\"{kind}\"");
+        let sample = format!("vestibule_handshakes_finished_total{{{labels}}}");
+        assert_eq!(site.server_telemetry.metric(&sample), 1, "{kind}");
+    }
 }
 
 #[test]

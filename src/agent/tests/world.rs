@@ -209,7 +209,7 @@ pub(super) async fn joined(
     gateway: &FakeGateway,
 ) -> (TcpStream, Relay, FakeSession) {
     let gateways = world.gateways(&[gateway]).await;
-    let dial = gateways.endpoints[0].open(&gateways.connector, "ssh");
+    let dial = gateways.endpoints[0].open("ssh");
     let answer = async {
         let mut session = gateway.accept().await;
         session.opened().await;

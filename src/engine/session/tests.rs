@@ -146,7 +146,7 @@ fn tls() -> (TlsConnection, ClientConnection) {
     let client = client_config(roots, None, vec![alpn::AGENT.to_vec()]).expect("accepted");
     let server_name = name.try_into().expect("a DNS name");
     let client = ClientConnection::new(Arc::new(client), server_name).expect("accepted");
-    (TlsConnection::server(roles.agent).expect("accepted"), client)
+    (TlsConnection::server(roles.agent.config).expect("accepted"), client)
 }
 
 #[test]

@@ -7,8 +7,7 @@ use crate::limits::MAX_RECORD_LEN;
 use crate::relay::CloseReason;
 use crate::tls::testing::{Authority, Folder, gateway_config};
 use crate::tls::{
-    HelloError, HelloReader, client_config, handshake_failure, listener_roles, load_credentials,
-    load_roots,
+    HelloError, HelloReader, client_config, listener_roles, load_credentials, load_roots,
 };
 use crate::wire::{RefusalReason, alpn};
 
@@ -30,7 +29,7 @@ fn configs_of(with_certificate: bool) -> (Arc<ServerConfig>, Arc<ClientConfig>) 
     let roots = load_roots(&gateways.file).expect("a CA");
     let client =
         client_config(roots, with_certificate.then_some(device), vec![alpn::AGENT.to_vec()]);
-    (roles.agent, Arc::new(client.expect("accepted")))
+    (roles.agent.config, Arc::new(client.expect("accepted")))
 }
 
 fn name() -> ServerName<'static> {
@@ -225,7 +224,7 @@ fn a_peer_without_a_certificate_is_refused_with_its_reason() {
     ours.take(&sent(&mut peer)).expect("a hello");
     let flight = give(&mut peer, &std::mem::take(&mut ours.outgoing)).expect("our flight");
     let error = ours.take(&flight).expect_err("no certificate");
-    assert_eq!(handshake_failure(&error), CloseReason::CertificateMissing);
+    assert_eq!(error.handshake_failure(), CloseReason::CertificateMissing);
     let heard = give(&mut peer, &ours.outgoing);
     assert_eq!(heard, Err(Error::AlertReceived(AlertDescription::CertificateRequired)));
 }

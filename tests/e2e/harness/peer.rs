@@ -3,7 +3,7 @@ use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::time::Duration;
 
-use rustls::{AlertDescription, ClientConfig, ClientConnection, Connection};
+use rustls::{AlertDescription, ClientConfig, ClientConnection, Connection, HandshakeKind};
 use socket2::SockRef;
 use vestibule::wire::{FrameDecoder, Message, RefusalReason, ToAgent, encode, to_agent};
 
@@ -74,6 +74,11 @@ impl Peer {
     pub(crate) fn alpn(&self) -> Option<String> {
         let name = self.tls.as_ref()?.alpn_protocol()?;
         Some(String::from_utf8_lossy(name).into_owned())
+    }
+
+    /// Of a TLS connection that stands.
+    pub(crate) fn handshake_kind(&self) -> HandshakeKind {
+        self.tls.as_ref().and_then(|tls| tls.handshake_kind()).expect("a handshake")
     }
 
     pub(crate) fn send(&mut self, bytes: &[u8]) {

@@ -31,6 +31,8 @@ impl Trial {
         let mut witness = (agent, data);
         exchange(&mut witness);
         gateway.telemetry.wait_for("vestibule_sessions", 1);
+        // The control thread hears a little later that nobody waits any more.
+        gateway.telemetry.wait_for("vestibule_waiting_agents", 0);
         let at_rest = Holdings::of(&gateway);
         Self { world, gateway, server, witness, at_rest }
     }
