@@ -16,7 +16,7 @@ mod worker;
 pub use self::core::{Connection, Core, WorkerSettings};
 pub use control_loop::{ControlLoop, Wakeup};
 pub use leg::{HandshakeError, Leg, MessageError, Received, Scratch, connect_result};
-pub use listener::{ListenError, dial, listen};
+pub use listener::{ListenError, dial, listen, watch_closely};
 pub use mailbox::{Post, Wake, queue};
 pub use session::{Moved, Session};
 pub use signal::{

@@ -1,5 +1,6 @@
 //! The gateway's worker: from accept to the role that a handshake chose.
 
+use std::collections::HashMap;
 use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::time::Instant;
@@ -30,6 +31,8 @@ pub(super) struct GatewayWorker {
     /// The listener of each listening socket.
     pub(super) sockets: Vec<usize>,
     pub(super) tickets: Tickets,
+    /// Connections that wait for an agent, by the invitation that asked for them.
+    pub(super) spares: HashMap<u64, Token>,
     /// TLS connections that are not admitted yet.
     pub(super) handshakes: usize,
     pub(super) max_handshakes: usize,
@@ -72,6 +75,8 @@ impl engine::Role for GatewayWorker {
             Some(Stage::Request { .. }) => self.read_request(core, token),
             Some(Stage::Waiting(_) | Stage::Claimed { .. }) => self.watch_waiting(core, token),
             Some(Stage::Claiming { .. }) => self.read_claim(core, token),
+            Some(Stage::Spare { .. }) => drop(self.watch_spare(core, token)),
+            Some(Stage::Offered(_)) => self.read_taken(core, token),
             Some(Stage::Answering { .. }) => self.read_answer(core, token),
             Some(Stage::Transferring { .. } | Stage::Signalling { .. }) | None => {}
         }
@@ -83,6 +88,8 @@ impl engine::Role for GatewayWorker {
                 let reason = CloseReason::Refused(RefusalReason::BackendTimeout);
                 self.answer_failed(core, token, reason);
             }
+            Some(Stage::Spare { .. }) => self.spare_is_old(core, token),
+            Some(Stage::Offered(_)) => self.offer_timed_out(core, token),
             Some(_) => self.fail(core, token, CloseReason::AdmissionTimeout),
             None => {}
         }
@@ -123,6 +130,13 @@ impl engine::Role for GatewayWorker {
             WorkerMail::Expect { agent, invitation, ticket, server } => {
                 self.expect(core, agent, invitation, ticket, &server);
             }
+            WorkerMail::ExpectSpare { invitation, ticket, server, life } => {
+                self.tickets.expect_spare(invitation, ticket, server.to_string(), life);
+            }
+            WorkerMail::UseSpare { agent, invitation } => {
+                self.use_spare(core, Token::from_bits(agent), invitation);
+            }
+            WorkerMail::CloseSpare { invitation } => self.close_spare(core, invitation),
             WorkerMail::Refuse { agent, reason } => {
                 self.refuse_waiting(core, Token::from_bits(agent), reason);
             }
@@ -134,6 +148,7 @@ impl engine::Role for GatewayWorker {
 
     fn turn_ended(&mut self, core: &mut GatewayCore) -> bool {
         core.counters.handshakes_open.set(self.handshakes as u64);
+        core.counters.spares_open.set(self.spares.len() as u64);
         self.control.flush();
         for peer in &mut self.peers {
             peer.flush();
