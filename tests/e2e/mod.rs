@@ -9,6 +9,7 @@ mod commands;
 mod ends;
 mod lifecycle;
 mod signal;
+mod spares;
 mod tickets;
 mod tls_backend;
 mod waiting;
