@@ -225,7 +225,8 @@ pub const MAX_WAITING: Range = range(4_096, 1, 100_000);
 /// a second and worker where a spare is refilled in 80 ms; each holds a descriptor at both ends. 0
 /// turns them off.
 pub const MAX_SPARES: Range = range(16, 0, 256);
-/// `max_spares` of a server, for each gateway: the default fits 16 workers with the gateway's own.
+/// `max_spares` of a server, for each gateway: the default fits 16 workers with the gateway's own. While
+/// some are being used, twice as many may be open.
 pub const MAX_SPARES_OF_SERVER: Range = range(256, 0, 10_000);
 /// `spare_life_ms`: the age at which a spare is replaced. Firewalls and proxies forget or end idle
 /// connections after minutes; a spare that is probed every 3 s and is this young has met none of them.

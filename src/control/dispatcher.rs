@@ -297,6 +297,8 @@ impl Dispatcher {
                 waiting.declined_by.push(number);
                 self.place(position, now, random);
             }
+            // Its spare broke at the server's end: no word about the agent.
+            _ if waiting.spare == Some(decline.id) => self.place(position, now, random),
             said => {
                 let agent = waiting.agent;
                 self.queue.remove(position);

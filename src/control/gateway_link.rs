@@ -238,8 +238,9 @@ impl GatewayLink {
                     return Err(CloseReason::FrameInvalid);
                 }
                 let is_spare = invitation.spare_for_ms > 0;
-                // The bound holds against a gateway that was taken over, too.
-                let full = is_spare && up.spares.len() >= self.hello.spares as usize;
+                // Twice what was told: of those that the gateway has used or ended, some may still count
+                // here. The bound holds against a gateway that was taken over, too.
+                let full = is_spare && up.spares.len() >= self.hello.spares as usize * 2;
                 if up.server_drains {
                     self.decline(invitation.id, RefusalReason::Draining);
                 } else if full {

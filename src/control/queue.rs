@@ -16,8 +16,8 @@ pub(super) struct Waiting {
     pub(super) declined_by: Vec<u32>,
     /// What the last of them said.
     pub(super) last_decline: Option<RefusalReason>,
-    /// It goes over no spare: one has failed it.
-    pub(super) plainly: bool,
+    /// The spare that it was given. It gets no other: where one fails, others may.
+    pub(super) spare: Option<u64>,
     pub(super) place: Place,
 }
 
@@ -65,7 +65,7 @@ impl Queue {
             invitations: 0,
             declined_by: Vec::new(),
             last_decline: None,
-            plainly: false,
+            spare: None,
             place: Place::Queued,
         };
         self.agents.insert(position, waiting);

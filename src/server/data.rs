@@ -189,7 +189,7 @@ impl ServerWorker {
         let (gateway, invitation) = (order.gateway, order.invitation);
         let mail = match order.purpose {
             Purpose::Session { service } => {
-                let record = self.record(core, order, None, Some(service), reason);
+                let record = Box::new(self.record(core, order, None, Some(service), reason));
                 ControlMail::Failed { gateway, invitation, decline, record }
             }
             Purpose::Spare { .. } => {
@@ -198,7 +198,7 @@ impl ServerWorker {
                     CloseReason::SpareUnused => core.counters.spares_unused.inc(),
                     _ => core.counters.spares_lost.inc(),
                 }
-                let record = self.record(core, order, None, None, reason);
+                let record = Box::new(self.record(core, order, None, None, reason));
                 ControlMail::SpareEnded { gateway, invitation, decline, record }
             }
         };
@@ -213,9 +213,9 @@ impl ServerWorker {
         device: Option<&Arc<str>>,
         service: Option<usize>,
         reason: CloseReason,
-    ) -> Box<ConnectionRecord> {
+    ) -> ConnectionRecord {
         let gateway = &self.shared.gateways[order.gateway];
-        Box::new(ConnectionRecord {
+        ConnectionRecord {
             peer: order.address,
             identity: device
                 .map(|device| (Party::Agent, Arc::clone(device)))
@@ -224,6 +224,6 @@ impl ServerWorker {
             service: service.map(|service| Arc::clone(&self.shared.services[service])),
             duration: core.now - order.received,
             reason,
-        })
+        }
     }
 }

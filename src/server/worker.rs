@@ -234,6 +234,7 @@ impl ServerWorker {
     ) {
         let Delivery { order, service, visitor, .. } = delivery;
         let record = self.record(core, order, visitor.device.as_ref(), Some(*service), reason);
+        let record = Box::new(record);
         let (gateway, invitation) = (order.gateway, order.invitation);
         self.control.send(ControlMail::Failed { gateway, invitation, decline: None, record });
     }

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use vestibule::wire::{Accepted, Invitation, RefusalReason, from_data_connection, to_server};
+use vestibule::wire::{
+    Accepted, Decline, Invitation, RefusalReason, from_data_connection, from_server, to_server,
+};
 
 use super::harness::{
     Backend, DataConnection, Gateway, GatewayFile, Kind, Peer, ScriptedServer, ServerFile, Site,
@@ -134,18 +136,23 @@ fn an_agent_is_joined_over_a_spare_without_an_invitation() {
 
 #[test]
 fn a_spare_that_died_costs_the_agent_nothing() {
-    type Death = fn(DataConnection) -> Option<DataConnection>;
-    let deaths: [(&str, Death); 4] = [
-        ("reset", |spare| {
+    type Death = fn(&Scene, DataConnection) -> Option<DataConnection>;
+    let deaths: [(&str, Death); 5] = [
+        ("reset", |_, spare| {
             spare.0.reset();
             None
         }),
-        ("truncated", |spare| {
+        ("truncated", |_, spare| {
             spare.0.truncate();
             Some(spare)
         }),
-        ("silent", Some),
-        ("confused", |mut spare| {
+        ("silent", |_, spare| Some(spare)),
+        ("broken at its other end", |scene, spare| {
+            let reason = RefusalReason::InternalError.into();
+            scene.server.say(from_server::Message::Decline(Decline { id: scene.asked.id, reason }));
+            Some(spare)
+        }),
+        ("confused", |_, mut spare| {
             spare.say(from_data_connection::Message::Accepted(Accepted {}));
             Some(spare)
         }),
@@ -153,10 +160,12 @@ fn a_spare_that_died_costs_the_agent_nothing() {
     for (death, die) in deaths {
         let (scene, mut spare) = Scene::with_spare();
         let mut agent = scene.agent(&mut spare);
-        let _dead = die(spare);
+        let _dead = die(&scene, spare);
         scene.assert_served_plainly(&mut agent);
-        scene.gateway.telemetry.wait_for(LOST, 1);
-        assert_eq!(scene.gateway.telemetry.metric(USED), 0, "{death}");
+        wait_until(&format!("a spare that was {death} counts as no use"), || {
+            let [used, unused, lost] = scene.gateway.telemetry.metrics([USED, UNUSED, LOST]);
+            (used, unused + lost) == (0, 1)
+        });
     }
 }
 

@@ -119,7 +119,7 @@ impl Dispatcher {
         random: &mut dyn FnMut(&mut [u8]),
     ) {
         let Some(waiting) = self.queue.get_mut(position) else { return };
-        let (agent, plainly) = (waiting.agent, waiting.plainly);
+        let (agent, had_spare) = (waiting.agent, waiting.spare.is_some());
         let is_new = waiting.invitations == 0;
         waiting.invitations += 1;
         self.turns += 1;
@@ -129,10 +129,13 @@ impl Dispatcher {
         if is_new {
             greeted.spares.note_agent(agent.worker, now);
         }
-        let spare = if plainly { None } else { greeted.spares.take(agent.worker) };
+        let spare = if had_spare { None } else { greeted.spares.take(agent.worker) };
         let id = match spare {
             Some(spare) => {
                 self.push(Action::UseSpare { agent, invitation: spare });
+                if let Some(waiting) = self.queue.get_mut(position) {
+                    waiting.spare = Some(spare);
+                }
                 spare
             }
             None => match self.send_invitation(position, number, now, random) {

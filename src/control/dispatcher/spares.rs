@@ -25,12 +25,12 @@ impl Dispatcher {
     ) {
         let number = link_of(invitation);
         let Some(greeted) = self.greeted_mut(number) else { return };
+        // Not there: we had it closed, and the server was faster.
+        let Some(worker) = greeted.spares.remove(invitation) else { return };
         if !in_time {
             greeted.spares.pause(now);
         }
-        if let Some(worker) = greeted.spares.remove(invitation) {
-            self.top_up(number, worker, now, random);
-        }
+        self.top_up(number, worker, now, random);
     }
 
     /// The agent goes another way. A spare that was silent condemns those of the same server: what
@@ -46,16 +46,13 @@ impl Dispatcher {
         let number = link_of(invitation);
         let Some(index) = self.links.iter().position(|link| link.number == number) else { return };
         let Some(greeted) = self.links[index].greeted_mut() else { return };
+        greeted.spares.pause(now);
         if failure == SpareFailure::Silent {
-            greeted.spares.pause(now);
             let spares = greeted.spares.take_all();
             self.close_spares(spares);
         }
         // Not there: the agent left, or was moved on meanwhile.
         let Some(position) = self.queue.position_of(agent) else { return };
-        if let Some(waiting) = self.queue.get_mut(position) {
-            waiting.plainly = true;
-        }
         if let SpareFailure::Refused(reason) = failure {
             let decline = Decline { id: invitation, reason: reason.into() };
             return self.decline(index, &decline, now, random);
@@ -161,5 +158,5 @@ impl Dispatcher {
 fn shortened(life: Duration, random: &mut dyn FnMut(&mut [u8])) -> Duration {
     let mut drawn = [0];
     random(&mut drawn);
-    life - life * u32::from(drawn[0]) / 1024
+    life * (1024 - u32::from(drawn[0])) / 1024
 }

@@ -3,6 +3,8 @@ use std::time::Duration;
 use vestibule::control::{AgentRef, Event, GatewayEvent, SpareFailure};
 use vestibule::limits::{SIGNAL_DEAD_AFTER, SPARE_ANSWER_TIMEOUT};
 
+use vestibule::wire::{Decline, RefusalReason};
+
 use super::{Occurrence, World};
 use crate::sim::worker::Deed;
 
@@ -44,10 +46,8 @@ impl World {
     /// The server has the header, if there is one.
     fn offered(&mut self, agent: AgentRef, id: u64) {
         let spare = &self.spares[&id];
-        let answer = match spare.abandoned {
-            true => None,
-            false => self.servers[spare.server].take(&mut self.random),
-        };
+        let present = (!spare.abandoned).then_some(spare.server);
+        let answer = present.and_then(|server| self.servers[server].take(&mut self.random));
         if let Some(answer) = answer {
             let prompt = if self.calm { 100 } else { 2_500 };
             self.after(Duration::ZERO, prompt, Occurrence::SpareAnswer(agent, id, answer));
@@ -82,7 +82,12 @@ impl World {
 
     pub(super) fn spare_dies(&mut self, id: u64) {
         let Some(spare) = self.spares.get(&id) else { return };
-        let worker = spare.worker;
+        let (worker, server) = (spare.worker, spare.server);
+        if self.random.percent(50) {
+            // The server's end noticed as well, and may be faster.
+            let decline = Decline { id, reason: RefusalReason::InternalError.into() };
+            self.after(Duration::ZERO, 100, Occurrence::LocalDecline(server, decline));
+        }
         if self.workers[worker as usize].end_spare(id) {
             self.mail_control(worker, Event::SpareEnded { invitation: id, in_time: false });
             self.tell_server(id);
@@ -103,7 +108,8 @@ impl World {
 
     /// Nobody is at that server's end of its spares any more. The gateway hears so, or finds out.
     pub(super) fn abandon_spares(&mut self, server: usize, silently: bool) {
-        let within_ms = if silently { SIGNAL_DEAD_AFTER.as_millis() as u64 } else { 100 };
+        let within = if silently { SIGNAL_DEAD_AFTER } else { Duration::from_millis(100) };
+        let within_ms = u64::try_from(within.as_millis()).expect("seconds");
         let mut ids = Vec::new();
         for (id, spare) in &mut self.spares {
             if spare.server == server && !spare.abandoned {

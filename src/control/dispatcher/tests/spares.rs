@@ -104,6 +104,16 @@ fn a_spare_that_was_gone_costs_its_agent_one_hop_and_is_not_tried_again() {
 }
 
 #[test]
+fn a_server_that_says_its_spare_is_broken_does_not_speak_of_the_agent() {
+    let (mut bench, spares) = Bench::ready(10);
+    bench.admit(1);
+    let seen = bench.decline(1, spares[0], RefusalReason::InternalError);
+    let Some(Seen::Invited(1, 1, id)) = seen.first() else { panic!("{seen:?}") };
+    let seen = bench.decline(1, *id, RefusalReason::InternalError);
+    assert_eq!(seen, [Seen::Refused(1, RefusalReason::InternalError)], "here it does");
+}
+
+#[test]
 fn a_silent_spare_condemns_its_siblings_and_none_are_asked_for_meanwhile() {
     let (mut bench, spares) = Bench::ready(10);
     bench.admit(1);
