@@ -7,8 +7,8 @@ use vestibule::wire::{
 };
 
 use super::harness::{
-    Backend, DataConnection, Gateway, GatewayFile, Kind, Peer, ScriptedServer, ServerFile, Site,
-    World, wait_until,
+    Backend, DataConnection, Ending, Gateway, GatewayFile, Kind, Peer, ScriptedServer, ServerFile,
+    Site, World, wait_until,
 };
 
 const HELD: &str = "vestibule_spares";
@@ -225,6 +225,19 @@ fn an_agent_that_leaves_before_it_is_taken_takes_the_spare_with_it() {
     spare.0.rest();
     scene.gateway.telemetry.wait_for(UNUSED, 1);
     scene.gateway.telemetry.wait_for("vestibule_waiting_agents", 0);
+}
+
+#[test]
+fn an_agent_whose_server_is_lost_before_it_is_taken_goes_to_another() {
+    let (scene, mut spare) = Scene::with_spare();
+    let mut agent = scene.agent(&mut spare);
+    let Scene { world, gateway, server, _sessions, .. } = scene;
+    let other = ScriptedServer::new(&world, "server-2.test", gateway.tls, &["echo"]);
+    drop(server);
+    let mut data = other.join();
+    // Too late.
+    assert_ne!(spare.0.rest().1, Ending::Clean);
+    talk(&mut agent, &mut data);
 }
 
 #[test]
