@@ -123,6 +123,7 @@ fn an_agent_is_joined_over_a_spare_without_an_invitation() {
         let (mut agent, mut service) = site.session(Kind::Tls, &backend);
         talk(&mut agent, &mut service);
         sessions.push((agent, service));
+        assert!(sessions.len() < 1000, "agents come, and a spare takes none");
         let [sent_then, used_then] = telemetry.metrics([SENT, USED]);
         // News of the first spare may have crossed with the agent.
         if used_then > used {
@@ -238,6 +239,7 @@ fn an_agent_whose_server_is_lost_before_it_is_taken_goes_to_another() {
     // Too late.
     assert_ne!(spare.0.rest().1, Ending::Clean);
     talk(&mut agent, &mut data);
+    assert_eq!(gateway.telemetry.metrics([UNUSED, LOST]), [1, 0], "it was called back");
 }
 
 #[test]

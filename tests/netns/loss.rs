@@ -208,7 +208,7 @@ fn on_sigterm_both_end_well_and_what_lives_may_finish() {
 fn spares_that_a_firewall_forgot_are_known_to_be_dead_at_both_ends() {
     Scene::test(|scene| {
         scene.site.restart_gateway(Duration::from_secs(600));
-        for mut session in scene.open_sessions() {
+        for session in scene.open_sessions() {
             scene.on_the_internet(|| session.finish()).expect("a clean end");
         }
         let spares = |site: &Site| {
