@@ -149,6 +149,33 @@ pub const RECONNECT_MAX: Duration = Duration::from_secs(10);
 /// Time for a TCP connection and TLS handshake with a gateway.
 pub const DIAL_TIMEOUT: Duration = Duration::from_secs(8);
 
+// ---- spares ----
+
+/// Time from the request for a spare until it is claimed: [`DIAL_TIMEOUT`], and the way of the
+/// request and the claim. Its ticket is void then.
+pub const SPARE_ASK_TIMEOUT: Duration = Duration::from_secs(10);
+/// Time for a server to answer the session header on a spare with `Taken`, before the agent is
+/// brought another way: a round trip, with room for a lost packet, and a fifth of what an agent waits
+/// by default.
+pub const SPARE_ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long a server is not asked for spares after it lost, declined or did not bring one: each costs
+/// two handshakes' CPU, and where they die early they must not be replaced as fast as they die.
+pub const SPARE_PAUSE: Duration = Duration::from_secs(10);
+/// Time over which the rate of arriving agents is averaged: a few times the refill of a far server,
+/// so that the number follows a rush while it lasts.
+pub const SPARE_RATE_WINDOW: Duration = Duration::from_secs(10);
+/// Time to refill a spare before one was measured: three round trips of a far server.
+pub const SPARE_FIRST_REFILL: Duration = Duration::from_millis(500);
+/// How much longer than the gateway a server keeps a spare, so that it ends none which the gateway is
+/// giving out at that moment.
+pub const SPARE_LIFE_SLACK: Duration = Duration::from_secs(10);
+/// Longest that a server keeps a spare, whatever the gateway says: the largest [`SPARE_LIFE_MS`] and
+/// [`SPARE_LIFE_SLACK`].
+pub const MAX_SPARE_LIFE: Duration = Duration::from_secs(3_610);
+/// The part of a worker's connections that may be spares: agents need the rest, whatever
+/// `max_spares` says.
+pub const SPARES_DIVISOR: usize = 8;
+
 // ---- agent ----
 
 /// Bytes that an agent reads at once in each direction of a session: the content of one TLS record.
@@ -244,6 +271,16 @@ pub const MAX_CONNECTIONS: Range = range(20_000, 16, 1_000_000);
 pub const MAX_HANDSHAKES: Range = range(4_096, 4, 100_000);
 /// `max_waiting`: agents that wait for a server, over all workers.
 pub const MAX_WAITING: Range = range(4_096, 1, 100_000);
+/// `max_spares` of a gateway: connections opened ahead of need, for each worker. Enough for 100 agents
+/// a second and worker where a spare is refilled in 80 ms; each holds a descriptor at both ends. 0
+/// turns them off.
+pub const MAX_SPARES: Range = range(16, 0, 256);
+/// `max_spares` of a server, for each gateway: the default fits 16 workers with the gateway's own. While
+/// some are being used, twice as many may be open.
+pub const MAX_SPARES_OF_SERVER: Range = range(256, 0, 10_000);
+/// `spare_life_ms`: the age at which a spare is replaced. Firewalls and proxies forget or end idle
+/// connections after minutes; a spare that is probed every 3 s and is this young has met none of them.
+pub const SPARE_LIFE_MS: Range = range(120_000, 1_000, 3_600_000);
 /// `admission_timeout_ms`: from accept to admitted.
 pub const ADMISSION_TIMEOUT_MS: Range = range(10_000, 100, 120_000);
 /// `invitation_timeout_ms`: from admitted to joined.

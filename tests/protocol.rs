@@ -9,8 +9,8 @@ use prost_reflect::{
 use vestibule::wire::{
     Accepted, Claim, Decline, FrameDecoder, FromAgent, FromDataConnection, FromServer,
     GatewayHello, Goodbye, Invitation, Message, Open, Opened, Ping, Pong, RefusalReason, Refused,
-    ServerHello, SessionHeader, ToAgent, ToDataConnection, ToServer, Withdraw, encode, from_agent,
-    from_data_connection, from_server, to_agent, to_data_connection, to_server,
+    ServerHello, SessionHeader, Taken, ToAgent, ToDataConnection, ToServer, Withdraw, encode,
+    from_agent, from_data_connection, from_server, to_agent, to_data_connection, to_server,
 };
 
 const PACKAGE: &str = "vestibule.v1";
@@ -90,8 +90,9 @@ fn signal(comparison: &mut Comparison) {
             services: vec!["web".to_owned(), "ssh".to_owned()],
             capacity: 7,
             software: "x".to_owned(),
+            spares: 8,
         }),
-        r#"hello: {services: ["web", "ssh"], capacity: 7, software: "x"}"#,
+        r#"hello: {services: ["web", "ssh"], capacity: 7, software: "x", spares: 8}"#,
     );
     from(
         from_server::Message::Decline(Decline { id: 1, reason: RefusalReason::ServerFull.into() }),
@@ -122,8 +123,12 @@ fn signal(comparison: &mut Comparison) {
             service: "web".to_owned(),
             worker: 4,
             expires_in_ms: 5,
+            spare_for_ms: 6,
         }),
-        r#"invitation: {id: 1, ticket: [2, 3], service: "web", worker: 4, expires_in_ms: 5}"#,
+        concat!(
+            r#"invitation: {id: 1, ticket: [2, 3], service: "web", "#,
+            "worker: 4, expires_in_ms: 5, spare_for_ms: 6}",
+        ),
     );
     to(to_server::Message::Withdraw(Withdraw { id: 1 }), "withdraw: {id: 1}");
     to(to_server::Message::Ping(Ping { nonce: 1 }), "ping: {nonce: 1}");
@@ -147,6 +152,7 @@ fn data_connection(comparison: &mut Comparison) {
     );
     from(from_data_connection::Message::Accepted(Accepted {}), "accepted: {}");
     from(from_data_connection::Message::Refused(refused()), REFUSED);
+    from(from_data_connection::Message::Taken(Taken {}), "taken: {}");
 
     let mut to = |message, expected: &str| {
         comparison.compare(&ToDataConnection { message: Some(message) }, expected);
@@ -238,6 +244,7 @@ fn the_frames_on_the_protocol_page_are_those_of_its_words() {
         service: "web".to_owned(),
         worker: 2,
         expires_in_ms: 10_000,
+        spare_for_ms: 0,
     };
     let message = Some(to_server::Message::Invitation(invited));
     assert_is_frame(invitation, &ToServer { message });

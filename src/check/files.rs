@@ -326,6 +326,7 @@ mod tests {
             gateways: vec![],
             services: vec![],
             max_sessions: 1,
+            max_spares: 0,
             session: SessionLimits {
                 idle_timeout: None,
                 half_closed_timeout: second,

@@ -9,8 +9,8 @@ use super::section::{self, count, duration};
 use super::table::{Field, Table};
 use super::{Credentials, DeviceCertificates, DevicePolicy, GatewayConfig, GatewayLimits, value};
 use crate::limits::{
-    ADMISSION_TIMEOUT_MS, INVITATION_TIMEOUT_MS, MAX_CONNECTIONS, MAX_HANDSHAKES, MAX_WAITING,
-    Range,
+    ADMISSION_TIMEOUT_MS, INVITATION_TIMEOUT_MS, MAX_CONNECTIONS, MAX_HANDSHAKES, MAX_SPARES,
+    MAX_WAITING, Range, SPARE_LIFE_MS,
 };
 
 const TELEMETRY_PORT: u16 = 9113;
@@ -227,6 +227,8 @@ fn limits(table: &Table<'_>) -> GatewayLimits {
         max_connections: count(max_connections),
         max_handshakes: part_of(max_connections, table, "max_handshakes", MAX_HANDSHAKES),
         max_waiting: part_of(max_connections, table, "max_waiting", MAX_WAITING),
+        max_spares: count(table.number("max_spares", MAX_SPARES)),
+        spare_life: duration(table, "spare_life_ms", SPARE_LIFE_MS),
         admission_timeout: duration(table, "admission_timeout_ms", ADMISSION_TIMEOUT_MS),
         invitation_timeout: duration(table, "invitation_timeout_ms", INVITATION_TIMEOUT_MS),
         session: section::session_limits(table),

@@ -151,6 +151,10 @@ pub struct GatewayLimits {
     pub max_handshakes: usize,
     /// Agents that wait for a server.
     pub max_waiting: usize,
+    /// Connections opened ahead of need, for each worker; 0: none.
+    pub max_spares: usize,
+    /// Age at which one of them is replaced.
+    pub spare_life: Duration,
     /// From accept to admitted.
     pub admission_timeout: Duration,
     /// From admitted to joined.
@@ -196,6 +200,8 @@ pub struct ServerConfig {
     pub services: Vec<ServedService>,
     /// Sessions at once; told to the gateways.
     pub max_sessions: usize,
+    /// Connections opened ahead of need, for each gateway; told to the gateways.
+    pub max_spares: usize,
     /// Bounds of the relay.
     pub session: SessionLimits,
     /// How long SIGTERM lets live sessions finish.

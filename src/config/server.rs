@@ -7,7 +7,7 @@ use super::problem::Written;
 use super::section::{self, count};
 use super::table::Table;
 use super::{Backend, BackendTls, HostPort, ServedService, ServerConfig, value};
-use crate::limits::{CONNECT_TIMEOUT_MS, MAX_CONNECTIONS, MAX_SERVICES};
+use crate::limits::{CONNECT_TIMEOUT_MS, MAX_CONNECTIONS, MAX_SERVICES, MAX_SPARES_OF_SERVER};
 
 const TELEMETRY_PORT: u16 = 9114;
 
@@ -18,10 +18,13 @@ pub(super) fn read(table: &Table<'_>) -> Option<ServerConfig> {
     let gateway_ca = section::gateway_ca(table);
     let gateways = section::gateways(table);
     let services = services(table);
-    let (max_sessions, session, drain_timeout) = table.table_or_empty("limits", |table| {
+    let (bounds, session, drain_timeout) = table.table_or_empty("limits", |table| {
         let max_sessions = count(table.number("max_sessions", MAX_CONNECTIONS));
-        (max_sessions, section::session_limits(table), section::drain_timeout(table))
+        let max_spares = count(table.number("max_spares", MAX_SPARES_OF_SERVER));
+        let bounds = (max_sessions, max_spares);
+        (bounds, section::session_limits(table), section::drain_timeout(table))
     });
+    let (max_sessions, max_spares) = bounds;
     let telemetry =
         section::telemetry(table, SocketAddr::from((Ipv4Addr::LOCALHOST, TELEMETRY_PORT)));
     Some(ServerConfig {
@@ -31,6 +34,7 @@ pub(super) fn read(table: &Table<'_>) -> Option<ServerConfig> {
         gateways: gateways?,
         services: services?,
         max_sessions,
+        max_spares,
         session,
         drain_timeout,
         telemetry,

@@ -1,19 +1,19 @@
 use std::collections::VecDeque;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use super::choice::{Choice, choose};
-use super::link::{Greeted, Link, Stage, link_of};
-use super::queue::{Place, Queue, Waiting};
+use super::link::{Greeted, Link, Stage};
+use super::queue::{Place, Queue};
 use super::{
-    Action, AgentRef, DispatcherLimits, Event, LinkId, ServiceId, ServiceStatus, Snapshot, Ticket,
-    Vital,
+    Action, AgentRef, DispatcherLimits, Event, LinkId, ServiceId, ServiceStatus, Snapshot, Vital,
 };
 use crate::relay::CloseReason;
 use crate::wire::{
-    Decline, GatewayHello, Goodbye, Invitation, Ping, Pong, RefusalReason, ServerHello, ToServer,
-    Withdraw, from_server, to_server,
+    Decline, GatewayHello, Goodbye, Ping, Pong, RefusalReason, ServerHello, ToServer, from_server,
+    to_server,
 };
 
+mod agents;
+mod spares;
 #[cfg(test)]
 mod tests;
 
@@ -75,6 +75,13 @@ impl Dispatcher {
             Event::Leave { agent } => self.leave(agent, now, random),
             Event::Claimed { agent, invitation } => self.claimed(agent, invitation, now, random),
             Event::Released { invitation } => self.released(invitation, now, random),
+            Event::SpareReady { invitation } => self.spare_ready(invitation, now),
+            Event::SpareEnded { invitation, in_time } => {
+                self.spare_ended(invitation, in_time, now, random);
+            }
+            Event::SpareFailed { agent, invitation, failure } => {
+                self.spare_failed(agent, invitation, failure, now, random);
+            }
             Event::Drain => self.drain(now, random),
         }
     }
@@ -91,6 +98,7 @@ impl Dispatcher {
             self.refuse(waiting.agent, reason);
             self.withdraw(&waiting, now, random);
         }
+        self.forget_late_spares(now);
         let mut dead = Vec::new();
         for link in &mut self.links {
             match &mut link.stage {
@@ -228,7 +236,10 @@ impl Dispatcher {
         for service in &greeted.services {
             self.lost[*service] = Some(now);
         }
-        for position in greeted.drain() {
+        let positions = greeted.drain();
+        let spares = greeted.spares.take_all();
+        self.close_spares(spares);
+        for position in positions {
             self.place(position, now, random);
         }
     }
@@ -251,6 +262,7 @@ impl Dispatcher {
         for service in &greeted.services {
             self.lost[*service] = Some(now);
         }
+        self.close_spares(greeted.spares.take_all());
         for position in greeted.drain() {
             self.place(position, now, random);
         }
@@ -266,7 +278,9 @@ impl Dispatcher {
         let number = self.links[index].number;
         let Some(greeted) = self.links[index].greeted_mut() else { return };
         // A decline may cross with our withdrawing, or with the server's own late claim.
-        let Some(position) = greeted.invitations.remove(&decline.id) else { return };
+        let Some(position) = greeted.invitations.remove(&decline.id) else {
+            return self.spare_declined(index, decline, now, random);
+        };
         let Some(waiting) = self.queue.get_mut(position) else { return };
         match decline.reason() {
             RefusalReason::Draining => {
@@ -283,6 +297,8 @@ impl Dispatcher {
                 waiting.declined_by.push(number);
                 self.place(position, now, random);
             }
+            // Its spare broke at the server's end: no word about the agent.
+            _ if waiting.spare == Some(decline.id) => self.place(position, now, random),
             said => {
                 let agent = waiting.agent;
                 self.queue.remove(position);
@@ -293,151 +309,9 @@ impl Dispatcher {
     }
 }
 
-// ---- agents ----
+// ---- small steps ----
 
 impl Dispatcher {
-    fn admit(
-        &mut self,
-        agent: AgentRef,
-        service: ServiceId,
-        now: Instant,
-        random: &mut dyn FnMut(&mut [u8]),
-    ) {
-        if service >= self.services.len() {
-            return self.refuse(agent, RefusalReason::ServiceUnknown);
-        }
-        if self.draining {
-            return self.refuse(agent, RefusalReason::Draining);
-        }
-        if self.queue.len() >= self.limits.max_waiting {
-            return self.refuse(agent, RefusalReason::QueueFull);
-        }
-        debug_assert!(self.queue.position_of(agent).is_none(), "an agent is admitted once");
-        let position = self.queue.push(agent, service, now + self.limits.invitation_timeout);
-        self.place(position, now, random);
-    }
-
-    fn leave(&mut self, agent: AgentRef, now: Instant, random: &mut dyn FnMut(&mut [u8])) {
-        let position = self.queue.position_of(agent);
-        if let Some(waiting) = position.and_then(|position| self.queue.remove(position)) {
-            self.withdraw(&waiting, now, random);
-        }
-    }
-
-    fn claimed(
-        &mut self,
-        agent: AgentRef,
-        invitation: u64,
-        now: Instant,
-        random: &mut dyn FnMut(&mut [u8]),
-    ) {
-        if let Some(greeted) = self.greeted_mut(link_of(invitation)) {
-            greeted.invitations.remove(&invitation);
-            greeted.sessions += 1;
-        }
-        // Not there: refused while the claim was on its way here, and the claim was first.
-        let position = self.queue.position_of(agent);
-        if let Some(waiting) = position.and_then(|position| self.queue.remove(position)) {
-            // Nothing to withdraw, unless the agent was moved while the claim was on its way here.
-            self.withdraw(&waiting, now, random);
-        }
-    }
-
-    fn released(&mut self, invitation: u64, now: Instant, random: &mut dyn FnMut(&mut [u8])) {
-        let number = link_of(invitation);
-        // Not there: the session outlived its server's signal connection.
-        if let Some(greeted) = self.greeted_mut(number) {
-            greeted.sessions = greeted.sessions.saturating_sub(1);
-            self.refill(number, now, random);
-        }
-    }
-
-    fn drain(&mut self, now: Instant, random: &mut dyn FnMut(&mut [u8])) {
-        if std::mem::replace(&mut self.draining, true) {
-            return;
-        }
-        for waiting in self.queue.take_all() {
-            self.refuse(waiting.agent, RefusalReason::Draining);
-            self.withdraw(&waiting, now, random);
-        }
-        for link in &self.links {
-            if link.greeted().is_some() {
-                self.actions.push_back(send(link.id, to_server::Message::Goodbye(Goodbye {})));
-            }
-        }
-    }
-
-    /// Finds a place for an agent whose invitation, if it had one, is void.
-    fn place(&mut self, position: u64, now: Instant, random: &mut dyn FnMut(&mut [u8])) {
-        let Some(waiting) = self.queue.get_mut(position) else { return };
-        waiting.place = Place::Queued;
-        let (agent, service) = (waiting.agent, waiting.service);
-        match choose(waiting, &self.links, self.lost[service], now) {
-            Choice::Invite(number) => self.invite(position, number, now, random),
-            Choice::Wait => self.queue.put(position, Place::Queued),
-            Choice::Refuse(reason) => {
-                self.queue.remove(position);
-                self.refuse(agent, reason);
-            }
-        }
-    }
-
-    fn invite(
-        &mut self,
-        position: u64,
-        number: u32,
-        now: Instant,
-        random: &mut dyn FnMut(&mut [u8]),
-    ) {
-        let Some(link) = self.links.iter_mut().find(|link| link.number == number) else { return };
-        let Some(waiting) = self.queue.get_mut(position) else { return };
-        self.turns += 1;
-        let Some(id) = link.next_invitation(self.turns) else { return };
-        let ticket = Ticket::draw(random);
-        let left = waiting.deadline.saturating_duration_since(now).as_millis();
-        let invitation = Invitation {
-            id,
-            ticket: ticket.as_bytes().to_vec(),
-            service: self.services[waiting.service].clone(),
-            worker: waiting.agent.worker,
-            expires_in_ms: u32::try_from(left).unwrap_or(u32::MAX),
-        };
-        waiting.invitations += 1;
-        let (agent, server) = (waiting.agent, link.server.clone());
-        self.actions.push_back(Action::Expect { agent, invitation: id, ticket, server });
-        self.actions.push_back(send(link.id, to_server::Message::Invitation(invitation)));
-        self.queue.put(position, Place::Invited { invitation: id });
-        if let Some(greeted) = link.greeted_mut() {
-            greeted.invitations.insert(id, position);
-        }
-    }
-
-    /// Takes back the invitation, if there is one, of an agent that is out of the queue already. The
-    /// server then has room for another.
-    fn withdraw(&mut self, waiting: &Waiting, now: Instant, random: &mut dyn FnMut(&mut [u8])) {
-        let Place::Invited { invitation: id } = waiting.place else { return };
-        let number = link_of(id);
-        let Some(link) = self.links.iter_mut().find(|link| link.number == number) else { return };
-        let Some(greeted) = link.greeted_mut() else { return };
-        if greeted.invitations.remove(&id).is_some() {
-            self.actions.push_back(send(link.id, to_server::Message::Withdraw(Withdraw { id })));
-            self.refill(number, now, random);
-        }
-    }
-
-    /// Gives a server that may have got room the oldest agents that it can serve.
-    fn refill(&mut self, number: u32, now: Instant, random: &mut dyn FnMut(&mut [u8])) {
-        while let Some(oldest) = self.oldest_for(number) {
-            self.invite(oldest, number, now, random);
-        }
-    }
-
-    fn oldest_for(&self, number: u32) -> Option<u64> {
-        let link = self.links.iter().find(|link| link.number == number)?;
-        let services = &link.greeted().filter(|greeted| greeted.has_room())?.services;
-        services.iter().filter_map(|service| self.queue.first_for(*service, number)).min()
-    }
-
     fn is_served(&self, service: ServiceId) -> bool {
         self.links.iter().any(|link| link.serves(service))
     }
@@ -465,6 +339,10 @@ fn final_reason(said: RefusalReason) -> RefusalReason {
         | RefusalReason::BackendTlsFailed => said,
         _ => RefusalReason::InternalError,
     }
+}
+
+fn milliseconds(duration: Duration) -> u32 {
+    u32::try_from(duration.as_millis()).unwrap_or(u32::MAX)
 }
 
 fn send(link: LinkId, message: to_server::Message) -> Action {

@@ -13,6 +13,10 @@ pub struct DispatcherLimits {
     pub invitation_timeout: Duration,
     /// Signal connections at once.
     pub max_links: usize,
+    /// Spares of all servers at one worker.
+    pub max_spares: usize,
+    /// How long a spare may wait for an agent.
+    pub spare_life: Duration,
 }
 
 /// What happened.
@@ -51,6 +55,27 @@ pub enum Event {
         /// Which.
         agent: AgentRef,
     },
+    /// A spare that was asked for was claimed.
+    SpareReady {
+        /// The invitation that asked for it.
+        invitation: u64,
+    },
+    /// A spare ended before it was given out.
+    SpareEnded {
+        /// Which.
+        invitation: u64,
+        /// Whether it had lived as long as it may; otherwise it broke.
+        in_time: bool,
+    },
+    /// A spare that was given out did not take its agent, which waits again.
+    SpareFailed {
+        /// Who waits.
+        agent: AgentRef,
+        /// Which spare.
+        invitation: u64,
+        /// Why.
+        failure: SpareFailure,
+    },
     /// A worker gave an agent to the data connection that claimed it.
     Claimed {
         /// The agent; it waits no more, and is its worker's affair.
@@ -65,6 +90,17 @@ pub enum Event {
     },
     /// The gateway takes part in no new sessions from now on.
     Drain,
+}
+
+/// Why a spare did not take its agent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SpareFailure {
+    /// It had ended, or broke.
+    Gone,
+    /// No answer came in time.
+    Silent,
+    /// The server said so.
+    Refused(RefusalReason),
 }
 
 /// What is to be done, in this order.
@@ -95,6 +131,35 @@ pub enum Action {
         ticket: Ticket,
         /// By whom: a name on the allow-list.
         server: String,
+    },
+    /// Mail a worker, before the invitation is sent: see
+    /// [`Tickets::expect_spare`](super::Tickets::expect_spare).
+    ExpectSpare {
+        /// Where the spare is to wait.
+        worker: u32,
+        /// By which invitation.
+        invitation: u64,
+        /// With which secret.
+        ticket: Ticket,
+        /// By whom: a name on the allow-list.
+        server: String,
+        /// How long it may wait.
+        life: Duration,
+    },
+    /// Mail the agent's worker to give it a spare. From then on all is as if a server was invited with
+    /// [`Expect`](Self::Expect), and a spare that takes the agent is a claim.
+    UseSpare {
+        /// Who.
+        agent: AgentRef,
+        /// Which spare of that worker.
+        invitation: u64,
+    },
+    /// Mail a worker that a spare is not wanted, whether it is there or not.
+    CloseSpare {
+        /// Where.
+        worker: u32,
+        /// Which.
+        invitation: u64,
     },
     /// Mail the agent's worker that there is no session. Where a claim crosses with this mail, the
     /// claim was first: the worker ignores a refusal of an agent that no longer waits.

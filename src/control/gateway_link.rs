@@ -1,4 +1,4 @@
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
 
 use super::{Liveness, Vital};
@@ -10,7 +10,7 @@ use crate::relay::CloseReason;
 use crate::wire::alpn::Hint;
 use crate::wire::{
     Decline, FromServer, GatewayHello, Goodbye, Invitation, Ping, Pong, RefusalReason, ServerHello,
-    ToServer, from_server, to_server,
+    ToServer, Withdraw, from_server, to_server,
 };
 
 #[cfg(test)]
@@ -35,6 +35,11 @@ pub enum GatewayEvent {
         /// Why.
         reason: RefusalReason,
     },
+    /// A spare ended, or became a session: there is room for another.
+    SpareEnded {
+        /// The invitation that asked for it.
+        id: u64,
+    },
     /// This server takes part in no new sessions from now on.
     Drain,
 }
@@ -48,9 +53,9 @@ pub enum GatewayAction {
     Send(FromServer),
     /// End the connection, or the attempt to dial.
     Close(CloseReason),
-    /// Open a data connection, claim the ticket and deliver the session.
+    /// Open a data connection, claim the ticket and deliver the session, or keep the spare.
     Invited {
-        /// Well-formed, for a service that this server serves.
+        /// Well-formed; for a spare, or for a service that this server serves.
         invitation: Invitation,
         /// Of the gateway's process, for the ALPN hint.
         instance: String,
@@ -58,6 +63,12 @@ pub enum GatewayAction {
     /// The invitation is void. The session may have been claimed already: then it lives on.
     Withdrawn {
         /// Which.
+        id: u64,
+    },
+    /// End a spare, or the attempt to open one. [`GatewayEvent::SpareEnded`] is awaited, except when
+    /// its connection is lost.
+    CloseSpare {
+        /// The invitation that asked for it.
         id: u64,
     },
 }
@@ -91,6 +102,8 @@ struct Up {
     since: Instant,
     failures: u32,
     liveness: Liveness,
+    /// Invitations for spares that were followed and have not ended.
+    spares: BTreeSet<u64>,
     /// The gateway said goodbye. The connection is kept: a gateway that was restarted is behind a
     /// new one, and this one ends when its last session has.
     gateway_drains: bool,
@@ -99,11 +112,12 @@ struct Up {
 }
 
 impl GatewayLink {
-    /// Dials at once. `services` and `capacity` (0: no bound) are told to the gateway.
-    pub fn new(services: Vec<String>, capacity: u32, now: Instant) -> Self {
+    /// Dials at once. `services`, `capacity` (0: no bound) and `spares` (how many of them at once) are
+    /// told to the gateway.
+    pub fn new(services: Vec<String>, capacity: u32, spares: u32, now: Instant) -> Self {
         let software = concat!("vestibule ", env!("CARGO_PKG_VERSION")).to_owned();
         Self {
-            hello: ServerHello { services, capacity, software },
+            hello: ServerHello { services, capacity, software, spares },
             state: State::Waiting { until: now, failures: 0 },
             actions: VecDeque::new(),
         }
@@ -123,6 +137,11 @@ impl GatewayLink {
                 // Without the connection of its invitation, a decline has nowhere to go.
                 if matches!(self.state, State::Up(_)) {
                     self.decline(id, reason);
+                }
+            }
+            GatewayEvent::SpareEnded { id } => {
+                if let State::Up(up) = &mut self.state {
+                    up.spares.remove(&id);
                 }
             }
             GatewayEvent::Drain => self.drain(),
@@ -218,17 +237,30 @@ impl GatewayLink {
                 if invitation.ticket.len() != TICKET_LEN {
                     return Err(CloseReason::FrameInvalid);
                 }
+                let is_spare = invitation.spare_for_ms > 0;
+                // Twice what was told: of those that the gateway has used or ended, some may still count
+                // here. The bound holds against a gateway that was taken over, too.
+                let full = is_spare && up.spares.len() >= self.hello.spares as usize * 2;
                 if up.server_drains {
                     self.decline(invitation.id, RefusalReason::Draining);
-                } else if self.hello.services.contains(&invitation.service) {
+                } else if full {
+                    self.decline(invitation.id, RefusalReason::ServerFull);
+                } else if is_spare || self.hello.services.contains(&invitation.service) {
+                    // Else one id would stand for any number of them.
+                    if is_spare && !up.spares.insert(invitation.id) {
+                        return Err(CloseReason::MessageUnexpected);
+                    }
                     let instance = up.instance.clone();
                     self.actions.push_back(GatewayAction::Invited { invitation, instance });
                 } else {
                     self.decline(invitation.id, RefusalReason::ServiceUnknown);
                 }
             }
-            to_server::Message::Withdraw(withdraw) => {
-                self.actions.push_back(GatewayAction::Withdrawn { id: withdraw.id });
+            to_server::Message::Withdraw(Withdraw { id }) if up.spares.contains(&id) => {
+                self.actions.push_back(GatewayAction::CloseSpare { id });
+            }
+            to_server::Message::Withdraw(Withdraw { id }) => {
+                self.actions.push_back(GatewayAction::Withdrawn { id });
             }
             to_server::Message::Ping(Ping { nonce }) => {
                 self.send(from_server::Message::Pong(Pong { nonce }));
@@ -246,6 +278,10 @@ impl GatewayLink {
 
     /// The connection, or the attempt, is over.
     fn lose(&mut self, now: Instant, random: &mut dyn FnMut(&mut [u8])) {
+        if let State::Up(up) = &mut self.state {
+            let spares = std::mem::take(&mut up.spares).into_iter();
+            self.actions.extend(spares.map(|id| GatewayAction::CloseSpare { id }));
+        }
         let failures = match &self.state {
             State::Dialing { failures, .. } | State::Greeting { failures, .. } => *failures,
             State::Up(up) if up.server_drains => {
@@ -297,6 +333,7 @@ impl Up {
             since: now,
             failures,
             liveness: Liveness::new(now),
+            spares: BTreeSet::new(),
             gateway_drains: false,
             server_drains: false,
         })

@@ -2,6 +2,7 @@ use std::collections::BTreeMap;
 use std::num::NonZeroU32;
 use std::time::Instant;
 
+use super::spares::Spares;
 use super::{LinkId, LinkStatus, Liveness, ServiceId};
 use crate::limits::{MAX_CONNECTIONS, MAX_NAME_LEN, SIGNAL_HELLO_TIMEOUT};
 use crate::wire::ServerHello;
@@ -40,14 +41,16 @@ pub(super) struct Greeted {
     software: String,
     since: Instant,
     pub(super) liveness: Liveness,
-    /// Unanswered invitations, with the position of the agent in the queue.
+    /// Those at this server.
+    pub(super) spares: Spares,
+    /// Unanswered invitations and spares given out, with the position of the agent in the queue.
     pub(super) invitations: BTreeMap<u64, u64>,
     /// Claimed and not released. Those of an earlier connection of the same server are not known
     /// here; it declines what is too much for it.
     pub(super) sessions: usize,
     next_serial: u32,
     /// Number of the dispatcher's invitation that this link had last, to rotate among equals.
-    last_turn: u64,
+    pub(super) last_turn: u64,
     draining: bool,
 }
 
@@ -90,20 +93,22 @@ impl Link {
         self.greeted().is_some_and(Greeted::has_room)
     }
 
-    /// The id of the next invitation to this server, which is the dispatcher's `turn`-th.
-    pub(super) fn next_invitation(&mut self, turn: u64) -> Option<u64> {
+    /// The id of the next invitation to this server.
+    pub(super) fn next_invitation(&mut self) -> Option<u64> {
         let number = u64::from(self.number);
         let greeted = self.greeted_mut()?;
         let serial = greeted.next_serial;
         greeted.next_serial = serial.wrapping_add(1);
-        greeted.last_turn = turn;
         Some(number << SERIAL_BITS | u64::from(serial))
     }
 
     pub(super) fn next_timeout(&self) -> Instant {
         match &self.stage {
             Stage::Greeting { deadline, .. } => *deadline,
-            Stage::Greeted(greeted) => greeted.liveness.next_timeout(),
+            Stage::Greeted(greeted) => {
+                let silence = greeted.liveness.next_timeout();
+                greeted.spares.next_timeout().map_or(silence, |late| late.min(silence))
+            }
         }
     }
 
@@ -115,6 +120,7 @@ impl Link {
             services: greeted.services.iter().map(|service| names[*service].clone()).collect(),
             waiting: greeted.invitations.len(),
             sessions: greeted.sessions,
+            spares: greeted.spares.ready_len(),
             capacity: greeted.capacity.map(NonZeroU32::get),
             software: greeted.software.clone(),
             since: greeted.since,
@@ -133,6 +139,7 @@ impl Greeted {
             software: hello.software.chars().filter(is_printable).take(MAX_NAME_LEN).collect(),
             since: now,
             liveness: Liveness::new(now),
+            spares: Spares::new(hello.spares),
             invitations: BTreeMap::new(),
             sessions: 0,
             next_serial: 0,

@@ -2,7 +2,8 @@
 //!
 //! - [`Dispatcher`]: the gateway's control thread. Signal connections, the queue of waiting agents,
 //!   the choice of a server, deadlines.
-//! - [`Tickets`]: a worker of the gateway. Which claim may have which of its waiting agents.
+//! - [`Tickets`]: a worker of the gateway. Which claim may have which of its waiting agents, and which
+//!   may bring a spare.
 //! - [`GatewayLink`]: the server. Keeps the signal connection to one gateway.
 //! - [`Liveness`]: either end of a signal connection.
 //!
@@ -17,14 +18,15 @@ mod link;
 mod liveness;
 mod queue;
 mod snapshot;
+mod spares;
 mod tickets;
 
 pub use dispatcher::Dispatcher;
-pub use event::{Action, DispatcherLimits, Event};
+pub use event::{Action, DispatcherLimits, Event, SpareFailure};
 pub use gateway_link::{GatewayAction, GatewayEvent, GatewayLink};
 pub use liveness::{Liveness, Vital};
 pub use snapshot::{LinkStatus, ServiceStatus, Snapshot};
-pub use tickets::{Ticket, TicketError, Tickets};
+pub use tickets::{Purpose, Ticket, TicketError, Tickets};
 
 /// One signal connection. The caller numbers them and never uses a number again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]

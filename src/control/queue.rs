@@ -16,6 +16,8 @@ pub(super) struct Waiting {
     pub(super) declined_by: Vec<u32>,
     /// What the last of them said.
     pub(super) last_decline: Option<RefusalReason>,
+    /// The spare that it was given. It gets no other: where one fails, others may.
+    pub(super) spare: Option<u64>,
     pub(super) place: Place,
 }
 
@@ -24,9 +26,9 @@ pub(super) struct Waiting {
 pub(super) enum Place {
     /// In the queue: no server can be invited at this moment.
     Queued,
-    /// A server was invited and has not answered.
+    /// A server was invited and has not answered, or a spare was given out and has not.
     Invited {
-        /// Its last invitation; earlier ones are void.
+        /// Its last invitation, or that of the spare; earlier ones are void.
         invitation: u64,
     },
 }
@@ -63,6 +65,7 @@ impl Queue {
             invitations: 0,
             declined_by: Vec::new(),
             last_decline: None,
+            spare: None,
             place: Place::Queued,
         };
         self.agents.insert(position, waiting);

@@ -30,6 +30,8 @@ pub struct LinkStatus {
     pub waiting: usize,
     /// Sessions that were claimed over this connection's invitations and live.
     pub sessions: usize,
+    /// Spares that wait for an agent.
+    pub spares: usize,
     /// Sessions that it will hold at once; `None`: it states no bound.
     pub capacity: Option<u32>,
     /// What it says that it is: at most [`MAX_NAME_LEN`](crate::limits::MAX_NAME_LEN) printable

@@ -21,6 +21,8 @@ pub(super) struct Figures {
     pub(super) invitations_sent: u64,
     /// Those of them that became a session.
     pub(super) invitations_claimed: u64,
+    /// Sessions that needed none: a connection was there.
+    pub(super) over_spares: u64,
     /// From accept to joined, median; `None` before the first session.
     pub(super) p50_us: Option<u64>,
     /// The same, 99 of 100.
@@ -95,8 +97,9 @@ impl Figures {
         Self {
             live: status.sessions.live,
             sessions: ended + status.sessions.live,
-            invitations_sent: invitations(metrics, "sent"),
-            invitations_claimed: invitations(metrics, "claimed"),
+            invitations_sent: count(metrics, "vestibule_invitations_total", "sent"),
+            invitations_claimed: count(metrics, "vestibule_invitations_total", "claimed"),
+            over_spares: count(metrics, "vestibule_spares_ended_total", "used"),
             p50_us: quantile(|latency| latency.p50_us),
             p99_us: quantile(|latency| latency.p99_us),
             bytes_up: status.totals.bytes_to_server,
@@ -110,8 +113,8 @@ fn per_second(bytes: u64, milliseconds: u128) -> u64 {
     u64::try_from(u128::from(bytes) * 1000 / milliseconds.max(1)).unwrap_or(u64::MAX)
 }
 
-fn invitations(metrics: &str, outcome: &str) -> u64 {
-    let start = format!("vestibule_invitations_total{{outcome=\"{outcome}\"}} ");
+fn count(metrics: &str, name: &str, outcome: &str) -> u64 {
+    let start = format!("{name}{{outcome=\"{outcome}\"}} ");
     let value = metrics.lines().find_map(|line| line.strip_prefix(&start));
     value.and_then(|value| value.parse().ok()).unwrap_or(0)
 }
@@ -121,13 +124,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn invitations_are_read_from_the_metrics() {
+    fn counts_are_read_from_the_metrics() {
         let metrics = "# TYPE vestibule_invitations counter\n\
             vestibule_invitations_total{outcome=\"sent\"} 12\n\
-            vestibule_invitations_total{outcome=\"claimed\"} 11\n";
-        assert_eq!(invitations(metrics, "sent"), 12);
-        assert_eq!(invitations(metrics, "claimed"), 11);
-        assert_eq!(invitations(metrics, "refused"), 0);
+            vestibule_invitations_total{outcome=\"claimed\"} 11\n\
+            vestibule_spares_ended_total{outcome=\"used\"} 10\n";
+        assert_eq!(count(metrics, "vestibule_invitations_total", "sent"), 12);
+        assert_eq!(count(metrics, "vestibule_invitations_total", "claimed"), 11);
+        assert_eq!(count(metrics, "vestibule_invitations_total", "refused"), 0);
+        assert_eq!(count(metrics, "vestibule_spares_ended_total", "used"), 10);
     }
 
     #[test]

@@ -68,7 +68,7 @@ pub(super) fn lines(scene: &Scene) -> String {
     let text = format!(
         "\
 sessions     {} live, {} since the start
-invitations  {} sent, {} claimed
+invitations  {} sent, {} claimed; needed none, by a spare: {}
 new session  {}
 throughput   up {}/s, down {}/s
 verified     up {}, down {}; errors: {}
@@ -77,6 +77,7 @@ verified     up {}, down {}; errors: {}
         grouped(figures.sessions),
         grouped(figures.invitations_sent),
         grouped(figures.invitations_claimed),
+        grouped(figures.over_spares),
         latency(figures),
         bytes(throughput.up),
         bytes(throughput.down),
@@ -99,13 +100,14 @@ pub(super) fn line(scene: &Scene) -> String {
         format!("; opened by the gateway itself: {}", sockets.opened)
     });
     format!(
-        "{:>3} s  sessions {} live, {} in all; invitations {} sent, {} claimed; \
+        "{:>3} s  sessions {} live, {} in all; invitations {} sent, {} claimed; by spares {}; \
          new session {}; up {}/s, down {}/s; errors: {}{opened}\n",
         scene.elapsed.as_secs(),
         figures.live,
         grouped(figures.sessions),
         grouped(figures.invitations_sent),
         grouped(figures.invitations_claimed),
+        grouped(figures.over_spares),
         latency(figures),
         bytes(throughput.up),
         bytes(throughput.down),
@@ -180,6 +182,7 @@ mod tests {
                 sessions: 123_456,
                 invitations_sent: 123_456,
                 invitations_claimed: 123_456,
+                over_spares: 123_456,
                 p50_us: Some(4_200),
                 p99_us: Some(11_000),
                 bytes_up: 5_000_000,

@@ -162,6 +162,21 @@ impl<S, R> Core<S, R> {
         token
     }
 
+    /// Has the kernel find out within 10 s that the peer of an idle connection is gone.
+    pub fn watch_closely(&mut self, token: Token) {
+        if let Some(connection) = self.connections.get_mut(token) {
+            listener::watch_closely(connection.leg.socket());
+        }
+    }
+
+    /// Bounds of a session again, after [`Core::watch_closely`].
+    pub fn watch_gently(&mut self, token: Token) {
+        let WorkerSettings { keepalive, user_timeout, .. } = self.settings;
+        if let Some(connection) = self.connections.get_mut(token) {
+            listener::tune(connection.leg.socket(), keepalive, user_timeout);
+        }
+    }
+
     /// The connection, while it is there.
     pub fn connection(&mut self, token: Token) -> Option<&mut Connection<S>> {
         self.connections.get_mut(token)

@@ -1,13 +1,13 @@
 use std::io;
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
 
 use rustix::net::SocketFlags;
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 use thiserror::Error;
 
-use crate::limits::LISTEN_BACKLOG;
+use crate::limits::{LISTEN_BACKLOG, PING_INTERVAL, SIGNAL_DEAD_AFTER};
 
 /// A listening socket that can't be had. The operator's to mend.
 #[derive(Debug, Error)]
@@ -87,12 +87,20 @@ pub fn dial(address: SocketAddr) -> io::Result<TcpStream> {
     }
 }
 
+/// Has the kernel find out as soon as pings would, within 10 s, that the peer is gone.
+pub fn watch_closely(socket: &impl AsFd) {
+    tune_with(socket.as_fd(), PING_INTERVAL, PING_INTERVAL, SIGNAL_DEAD_AFTER);
+}
+
 /// Options of every session's socket: no delay, and bounds on a peer that is gone. Those of a listener
 /// are inherited by what it accepts (tcp(7)).
 pub(super) fn tune(socket: &impl AsFd, keepalive: Duration, user_timeout: Duration) {
-    let socket = SockRef::from(socket);
-    let probes =
-        TcpKeepalive::new().with_time(keepalive).with_interval(keepalive / 4).with_retries(3);
+    tune_with(socket.as_fd(), keepalive, keepalive / 4, user_timeout);
+}
+
+fn tune_with(socket: BorrowedFd<'_>, idle: Duration, interval: Duration, user_timeout: Duration) {
+    let socket = SockRef::from(&socket);
+    let probes = TcpKeepalive::new().with_time(idle).with_interval(interval).with_retries(3);
     // These fail only on a socket that has been reset already, and the next receive says so.
     let _ = socket.set_tcp_nodelay(true);
     let _ = socket.set_tcp_keepalive(&probes);

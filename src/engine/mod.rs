@@ -19,7 +19,7 @@ mod worker;
 pub use self::core::{Connection, Core, WorkerSettings};
 pub use control_loop::{ControlLoop, Wakeup};
 pub use leg::{Leg, connect_result};
-pub use listener::{ListenError, dial, listen};
+pub use listener::{ListenError, dial, listen, watch_closely};
 pub use mailbox::{Post, Wake, queue};
 pub use received::{HandshakeError, MessageError, Received};
 pub use scratch::Scratch;

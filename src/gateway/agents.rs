@@ -42,7 +42,8 @@ impl GatewayWorker {
             alpn: String::new(),
             stages: Stages::default(),
         };
-        let waiting = Waiting { visitor, service, admitted: core.now, invited: None };
+        let waiting =
+            Waiting { visitor, service, admitted: core.now, invited: None, offered: None };
         let token = core.adopt_accepted(socket, peer, Stage::Waiting(Box::new(waiting)));
         if let Some(connection) = core.connection(token)
             && !self.allows_tls(listener)
@@ -96,7 +97,8 @@ impl GatewayWorker {
     ) {
         self.handshakes -= 1;
         let allowed = admission::admit(&self.shared.config.services[service], identity);
-        let waiting = Waiting { visitor, service, admitted: core.now, invited: None };
+        let waiting =
+            Waiting { visitor, service, admitted: core.now, invited: None, offered: None };
         core.enter(token, Stage::Waiting(Box::new(waiting)));
         match allowed {
             Ok(()) => self.wait(core, token, service),
@@ -122,6 +124,7 @@ impl GatewayWorker {
         server: &str,
     ) {
         let now = core.now;
+        self.recall_offer(core, Token::from_bits(agent));
         if let Some(Stage::Waiting(waiting)) = core.stage(Token::from_bits(agent)) {
             waiting.invited = Some(now);
             self.tickets.expect(invitation, ticket, server.to_owned(), agent);
@@ -137,6 +140,7 @@ impl GatewayWorker {
     ) {
         // An agent that was claimed meanwhile is not refused: the claim was first.
         if matches!(core.stage(token), Some(Stage::Waiting(_))) {
+            self.recall_offer(core, token);
             self.tickets.forget(token.to_bits());
             self.turn_down(core, token, CloseReason::Refused(reason));
         }
@@ -183,6 +187,7 @@ impl GatewayWorker {
             self.abort(core, claim.data, CloseReason::AgentLeft);
             self.control.send(ControlMail::Released { invitation: claim.invitation });
         } else {
+            self.recall_offer(core, token);
             let agent = self.agent_ref(token);
             self.control.send(ControlMail::Leave { agent });
         }
@@ -225,7 +230,7 @@ impl GatewayWorker {
         reason: CloseReason,
     ) {
         let Record { waiting, claim, joined } = session.record;
-        let Waiting { visitor, service, admitted, invited } = *waiting;
+        let Waiting { visitor, service, admitted, invited, .. } = *waiting;
         let mut stages = visitor.stages;
         let invited = invited.unwrap_or(admitted);
         stages.set(Stretch::AdmissionToInvitation, invited - admitted);

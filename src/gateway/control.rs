@@ -11,15 +11,18 @@ use std::time::Instant;
 use tokio::sync::{Notify, mpsc};
 use tracing::{info, warn};
 
-use super::Shared;
 use super::mail::{ControlMail, Signal, WorkerMail};
 use super::pages::GatewayPages;
+use super::{Shared, share};
+use crate::config::GatewayConfig;
 use crate::control::{Action, Dispatcher, DispatcherLimits, Event, LinkId};
 use crate::engine::{
     ControlLoop, Post, SignalEvent, SignalParts, SignalSender, StartError, Wakeup, WorkerThread,
     end_all_signals, end_signal, fill_random, start_signal,
 };
-use crate::limits::{KEPT_MAIL_RETRY, MAILS_PER_TURN, MAX_SIGNAL_CONNECTIONS, SIGNAL_EVENTS};
+use crate::limits::{
+    KEPT_MAIL_RETRY, MAILS_PER_TURN, MAX_SIGNAL_CONNECTIONS, SIGNAL_EVENTS, SPARES_DIVISOR,
+};
 use crate::relay::{CloseReason, Party};
 use crate::telemetry::counters::WorkerCounters;
 use crate::telemetry::ledger::Ledger;
@@ -78,6 +81,8 @@ impl Control {
             max_waiting: shared.config.limits.max_waiting,
             invitation_timeout: shared.config.limits.invitation_timeout,
             max_links: MAX_SIGNAL_CONNECTIONS,
+            max_spares: max_spares(&shared.config),
+            spare_life: shared.config.limits.spare_life,
         };
         let services = shared.config.services.iter().map(|service| service.name.clone()).collect();
         Self {
@@ -190,6 +195,18 @@ impl Control {
             ControlMail::Claimed { agent, invitation } => {
                 self.outcomes.claimed += 1;
                 self.handle(Event::Claimed { agent, invitation }, now);
+            }
+            ControlMail::Taken { agent, invitation } => {
+                self.handle(Event::Claimed { agent, invitation }, now);
+            }
+            ControlMail::SpareFailed { agent, invitation, failure } => {
+                self.handle(Event::SpareFailed { agent, invitation, failure }, now);
+            }
+            ControlMail::SpareReady { invitation } => {
+                self.handle(Event::SpareReady { invitation }, now);
+            }
+            ControlMail::SpareEnded { invitation, in_time } => {
+                self.handle(Event::SpareEnded { invitation, in_time }, now);
             }
             ControlMail::Joined { session, live } => self.ledger.session_joined(session, live),
             ControlMail::SessionEnded { invitation, record } => {
@@ -334,6 +351,18 @@ impl Control {
                 };
                 self.workers[agent.worker as usize].send(mail);
             }
+            Action::ExpectSpare { worker, invitation, ticket, server, life } => {
+                let server = server.into();
+                let mail = WorkerMail::ExpectSpare { invitation, ticket, server, life };
+                self.workers[worker as usize].send(mail);
+            }
+            Action::UseSpare { agent, invitation } => {
+                let mail = WorkerMail::UseSpare { agent: agent.connection, invitation };
+                self.workers[agent.worker as usize].send(mail);
+            }
+            Action::CloseSpare { worker, invitation } => {
+                self.workers[worker as usize].send(WorkerMail::CloseSpare { invitation });
+            }
             Action::Refuse { agent, reason } => {
                 self.outcomes.refused += 1;
                 let mail = WorkerMail::Refuse { agent: agent.connection, reason };
@@ -344,7 +373,9 @@ impl Control {
 
     fn send(&mut self, link: LinkId, message: &ToServer) {
         match &message.message {
-            Some(to_server::Message::Invitation(_)) => self.outcomes.sent += 1,
+            Some(to_server::Message::Invitation(invitation)) if invitation.spare_for_ms == 0 => {
+                self.outcomes.sent += 1;
+            }
             Some(to_server::Message::Withdraw(_)) => self.outcomes.withdrawn += 1,
             _ => {}
         }
@@ -354,4 +385,10 @@ impl Control {
             self.handle(Event::LinkClosed { link }, Instant::now());
         }
     }
+}
+
+/// As configured, and no more than the part of a worker's connections that may be spares.
+fn max_spares(config: &GatewayConfig) -> usize {
+    let connections = share(config.limits.max_connections, config.workers);
+    config.limits.max_spares.min(connections / SPARES_DIVISOR)
 }

@@ -4,13 +4,14 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Instant;
 
 use super::mail::ControlMail;
-use super::stage::{Claim, Record, Speech, Stage, Waiting};
+use super::stage::{Claim, Offered, Record, Speech, Stage, Waiting};
 use super::worker::{GatewayCore, GatewayWorker};
+use crate::control::Purpose;
 use crate::relay::{CloseReason, Party};
 use crate::telemetry::ledger::LiveSession;
 use crate::uring::Token;
 use crate::wire::{
-    self, FromDataConnection, Opened, RefusalReason, Refused, SessionHeader, ToAgent,
+    self, FrameDecoder, FromDataConnection, Opened, RefusalReason, Refused, SessionHeader, ToAgent,
     ToDataConnection, from_data_connection, to_agent, to_data_connection,
 };
 
@@ -28,7 +29,7 @@ impl GatewayWorker {
             Ok(Some(FromDataConnection {
                 message: Some(from_data_connection::Message::Claim(claim)),
             })) => {
-                self.judge(core, token, listener, server, &claim);
+                self.judge(core, token, server, &claim);
             }
             Ok(Some(FromDataConnection { message: None })) => {
                 self.refuse_data(core, token, CloseReason::MessageUnknown);
@@ -38,34 +39,26 @@ impl GatewayWorker {
         }
     }
 
-    fn judge(
-        &mut self,
-        core: &mut GatewayCore,
-        token: Token,
-        listener: usize,
-        server: usize,
-        claim: &wire::Claim,
-    ) {
-        let claimed = self.tickets.claim(claim, &self.shared.servers[server]);
-        let Ok(agent) = claimed.map(Token::from_bits) else {
-            return self.refuse_data(core, token, CloseReason::TicketInvalid);
-        };
+    fn judge(&mut self, core: &mut GatewayCore, token: Token, server: usize, claim: &wire::Claim) {
+        match self.tickets.claim(claim, &self.shared.servers[server]) {
+            Ok(Purpose::Agent(agent)) => self.give(core, token, Token::from_bits(agent), claim.id),
+            Ok(Purpose::Spare { life }) => self.keep_spare(core, token, claim.id, life),
+            Err(_) => self.refuse_data(core, token, CloseReason::TicketInvalid),
+        }
+    }
+
+    /// Gives the claimed agent to its data connection.
+    fn give(&mut self, core: &mut GatewayCore, token: Token, agent: Token, invitation: u64) {
         let Some(Stage::Waiting(waiting)) = core.take_stage(agent) else {
             return self.refuse_data(core, token, CloseReason::TicketInvalid);
         };
-        // The agent's own deadline goes on until the session is joined.
-        let deadline = waiting.admitted + self.shared.config.limits.invitation_timeout;
-        let header = self.header(core, agent, &waiting, claim.id);
-        let message =
-            ToDataConnection { message: Some(to_data_connection::Message::SessionHeader(header)) };
-        let claim = Claim { data: token, invitation: claim.id, server, at: core.now };
-        core.enter(agent, Stage::Claimed { waiting, claim });
+        let Some(Stage::Claiming { listener, server, .. }) = core.take_stage(token) else { return };
+        let message = self.header(core, agent, &waiting, invitation);
         self.handshakes -= 1;
-        let decoder = crate::wire::FrameDecoder::default();
-        core.enter(token, Stage::Answering { listener, server, agent, decoder });
-        core.set_deadline(token, Some(deadline));
+        let decoder = FrameDecoder::default();
+        let offered = Offered { listener, server, invitation, agent, decoder };
+        self.bind(core, token, offered, waiting);
         let reference = self.agent_ref(agent);
-        let invitation = claim.invitation;
         self.control.send_quietly(ControlMail::Claimed { agent: reference, invitation }, core.now);
         let Some((connection, scratch)) = core.with_scratch(token) else { return };
         match connection.leg.send_message(&message, scratch) {
@@ -74,18 +67,36 @@ impl GatewayWorker {
         }
     }
 
-    fn header(
+    /// From now on agent and data connection share their fate.
+    pub(super) fn bind(
+        &mut self,
+        core: &mut GatewayCore,
+        token: Token,
+        offered: Offered,
+        waiting: Box<Waiting>,
+    ) {
+        let Offered { listener, server, invitation, agent, decoder } = offered;
+        // The agent's own deadline goes on until the session is joined.
+        let deadline = waiting.admitted + self.shared.config.limits.invitation_timeout;
+        let claim = Claim { data: token, invitation, server, at: core.now };
+        core.enter(agent, Stage::Claimed { waiting, claim });
+        core.enter(token, Stage::Answering { listener, server, agent, decoder });
+        core.set_deadline(token, Some(deadline));
+    }
+
+    /// Who the agent is, for its server.
+    pub(super) fn header(
         &self,
         core: &mut GatewayCore,
         agent: Token,
         waiting: &Waiting,
         id: u64,
-    ) -> SessionHeader {
+    ) -> ToDataConnection {
         let visitor = &waiting.visitor;
         let local = core.connection(agent).and_then(|c| c.leg.socket().local_addr().ok());
         let (listener_ip, listener_port) = local.map(address_bytes).unwrap_or_default();
         let (agent_ip, agent_port) = address_bytes(visitor.address);
-        SessionHeader {
+        let header = SessionHeader {
             session: self.session_name(id),
             service: self.shared.services[waiting.service].to_string(),
             device: visitor.device.as_deref().unwrap_or_default().to_owned(),
@@ -95,7 +106,8 @@ impl GatewayWorker {
             listener_port,
             sni: visitor.sni.clone(),
             alpn: visitor.alpn.clone(),
-        }
+        };
+        ToDataConnection { message: Some(to_data_connection::Message::SessionHeader(header)) }
     }
 
     /// Reads whether the server reached the backend.
@@ -117,7 +129,8 @@ impl GatewayWorker {
                         RefusalReason::try_from(reason).unwrap_or(RefusalReason::Unspecified);
                     self.answer_failed(core, token, CloseReason::Refused(reason));
                 }
-                from_data_connection::Message::Claim(_) => {
+                from_data_connection::Message::Claim(_)
+                | from_data_connection::Message::Taken(_) => {
                     self.answer_failed(core, token, CloseReason::MessageUnexpected);
                 }
             },

@@ -2,9 +2,9 @@
 
 use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use crate::control::{AgentRef, ServiceId, Ticket};
+use crate::control::{AgentRef, ServiceId, SpareFailure, Ticket};
 use crate::telemetry::ledger::LiveSession;
 use crate::telemetry::record::{ConnectionRecord, SessionRecord};
 use crate::tls::TlsConnection;
@@ -14,6 +14,12 @@ use crate::wire::RefusalReason;
 pub(super) enum WorkerMail {
     /// A data connection of this server may claim this agent with this ticket.
     Expect { agent: u64, invitation: u64, ticket: Ticket, server: Arc<str> },
+    /// A data connection of this server may become a spare with this ticket.
+    ExpectSpare { invitation: u64, ticket: Ticket, server: Arc<str>, life: Duration },
+    /// This agent goes over this spare.
+    UseSpare { agent: u64, invitation: u64 },
+    /// This spare is not wanted any more.
+    CloseSpare { invitation: u64 },
     /// There is no session for this agent.
     Refuse { agent: u64, reason: RefusalReason },
     /// A data connection that another worker accepted for an agent of this one.
@@ -41,6 +47,14 @@ pub(super) enum ControlMail {
     Leave { agent: AgentRef },
     /// It was claimed.
     Claimed { agent: AgentRef, invitation: u64 },
+    /// A spare took it.
+    Taken { agent: AgentRef, invitation: u64 },
+    /// A spare did not take it.
+    SpareFailed { agent: AgentRef, invitation: u64, failure: SpareFailure },
+    /// A spare waits for an agent.
+    SpareReady { invitation: u64 },
+    /// It waits no more, and no agent was given to it.
+    SpareEnded { invitation: u64, in_time: bool },
     /// Its session began.
     Joined { session: String, live: LiveSession },
     /// Its session ended.

@@ -6,9 +6,11 @@ mod control;
 mod data;
 mod mail;
 mod pages;
+mod spares;
 mod stage;
 mod worker;
 
+use std::collections::HashMap;
 use std::net::TcpListener;
 use std::sync::Arc;
 
@@ -113,6 +115,7 @@ pub fn run(config: GatewayConfig) -> Result<(), RunError> {
             peers,
             sockets: listeners,
             tickets: Tickets::default(),
+            spares: HashMap::new(),
             handshakes: 0,
             max_handshakes: share(shared.config.limits.max_handshakes, workers),
             draining: false,

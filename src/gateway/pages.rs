@@ -74,6 +74,7 @@ impl Pages for GatewayPages {
             services: link.services.clone(),
             sessions: link.sessions as u64,
             waiting: link.waiting as u64,
+            spares: link.spares as u64,
         };
         Status {
             role: Role::Gateway,

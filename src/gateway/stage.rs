@@ -24,6 +24,10 @@ pub(super) enum Stage {
     Claimed { waiting: Box<Waiting>, claim: Claim },
     /// A data connection that has not shown its ticket.
     Claiming { listener: usize, server: usize, decoder: FrameDecoder },
+    /// A data connection that waits for an agent.
+    Spare { listener: usize, server: usize, invitation: u64, decoder: FrameDecoder },
+    /// A spare that an agent was given to; its server has not taken it.
+    Offered(Offered),
     /// A data connection whose server is connecting the backend.
     Answering { listener: usize, server: usize, agent: Token, decoder: FrameDecoder },
     /// On its way to the worker that holds its agent.
@@ -50,6 +54,8 @@ impl Stage {
             Self::Hello { listener, .. }
             | Self::Handshake { listener, .. }
             | Self::Claiming { listener, .. }
+            | Self::Spare { listener, .. }
+            | Self::Offered(Offered { listener, .. })
             | Self::Answering { listener, .. } => Some(*listener),
             Self::Request { visitor, .. } => Some(visitor.listener),
             Self::Waiting(waiting) | Self::Claimed { waiting, .. } => {
@@ -73,7 +79,10 @@ impl Stage {
     /// The server that a data connection has proved to be, as an index into the allow-list.
     pub(super) fn server(&self) -> Option<usize> {
         match self {
-            Self::Claiming { server, .. } | Self::Answering { server, .. } => Some(*server),
+            Self::Claiming { server, .. }
+            | Self::Spare { server, .. }
+            | Self::Offered(Offered { server, .. })
+            | Self::Answering { server, .. } => Some(*server),
             _ => None,
         }
     }
@@ -147,8 +156,19 @@ pub(super) struct Waiting {
     pub(super) visitor: Visitor,
     pub(super) service: ServiceId,
     pub(super) admitted: Instant,
-    /// When a server was invited last.
+    /// When a server was invited last, or a spare was there.
     pub(super) invited: Option<Instant>,
+    /// The spare that it was given to and that has not taken it.
+    pub(super) offered: Option<Token>,
+}
+
+/// A spare on which the session header was sent.
+pub(super) struct Offered {
+    pub(super) listener: usize,
+    pub(super) server: usize,
+    pub(super) invitation: u64,
+    pub(super) agent: Token,
+    pub(super) decoder: FrameDecoder,
 }
 
 /// The data connection that claimed an agent.

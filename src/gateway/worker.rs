@@ -1,5 +1,6 @@
 //! The gateway's worker: from accept to the role that a handshake chose.
 
+use std::collections::HashMap;
 use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::time::Instant;
@@ -32,6 +33,8 @@ pub(super) struct GatewayWorker {
     /// The listener of each listening socket.
     pub(super) sockets: Vec<usize>,
     pub(super) tickets: Tickets,
+    /// Connections that wait for an agent, by the invitation that asked for them.
+    pub(super) spares: HashMap<u64, Token>,
     /// TLS connections that are not admitted yet.
     pub(super) handshakes: usize,
     pub(super) max_handshakes: usize,
@@ -74,6 +77,8 @@ impl engine::Role for GatewayWorker {
             Some(Stage::Request { .. }) => self.read_request(core, token),
             Some(Stage::Waiting(_) | Stage::Claimed { .. }) => self.watch_waiting(core, token),
             Some(Stage::Claiming { .. }) => self.read_claim(core, token),
+            Some(Stage::Spare { .. }) => drop(self.watch_spare(core, token)),
+            Some(Stage::Offered(_)) => self.read_taken(core, token),
             Some(Stage::Answering { .. }) => self.read_answer(core, token),
             Some(Stage::Transferring { .. } | Stage::Signalling { .. }) | None => {}
         }
@@ -85,6 +90,8 @@ impl engine::Role for GatewayWorker {
                 let reason = CloseReason::Refused(RefusalReason::BackendTimeout);
                 self.answer_failed(core, token, reason);
             }
+            Some(Stage::Spare { .. }) => self.spare_is_old(core, token),
+            Some(Stage::Offered(_)) => self.offer_timed_out(core, token),
             Some(_) => self.fail(core, token, CloseReason::AdmissionTimeout),
             None => {}
         }
@@ -125,6 +132,13 @@ impl engine::Role for GatewayWorker {
             WorkerMail::Expect { agent, invitation, ticket, server } => {
                 self.expect(core, agent, invitation, ticket, &server);
             }
+            WorkerMail::ExpectSpare { invitation, ticket, server, life } => {
+                self.tickets.expect_spare(invitation, ticket, server.to_string(), life);
+            }
+            WorkerMail::UseSpare { agent, invitation } => {
+                self.use_spare(core, Token::from_bits(agent), invitation);
+            }
+            WorkerMail::CloseSpare { invitation } => self.close_spare(core, invitation),
             WorkerMail::Refuse { agent, reason } => {
                 self.refuse_waiting(core, Token::from_bits(agent), reason);
             }
@@ -136,6 +150,7 @@ impl engine::Role for GatewayWorker {
 
     fn turn_ended(&mut self, core: &mut GatewayCore) -> bool {
         core.counters.handshakes_open.set(self.handshakes as u64);
+        core.counters.spares_open.set(self.spares.len() as u64);
         self.control.look_after(core.now);
         for peer in &mut self.peers {
             peer.flush();

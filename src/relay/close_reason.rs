@@ -73,6 +73,8 @@ pub enum CloseReason {
     MessageUnexpected,
     /// The ticket is wrong, was used, is too old, or was given to another server.
     TicketInvalid,
+    /// A spare ended before an agent came for it: it was too old, or not wanted any more.
+    SpareUnused,
     /// A signal connection fell silent.
     SignalSilent,
     /// A signal connection could not take what was to be written to it.
@@ -128,6 +130,7 @@ impl CloseReason {
             Self::MessageUnknown => "message_unknown",
             Self::MessageUnexpected => "message_unexpected",
             Self::TicketInvalid => "ticket_invalid",
+            Self::SpareUnused => "spare_unused",
             Self::SignalSilent => "signal_silent",
             Self::SignalStalled => "signal_stalled",
             Self::Refused(reason) => reason.word(),
@@ -162,7 +165,7 @@ impl fmt::Display for CloseReason {
 }
 
 /// The reasons that hold nothing more.
-const ALONE: [CloseReason; 22] = [
+const ALONE: [CloseReason; 23] = [
     CloseReason::Finished,
     CloseReason::IdleTimeout,
     CloseReason::HalfClosedTimeout,
@@ -183,6 +186,7 @@ const ALONE: [CloseReason; 22] = [
     CloseReason::MessageUnknown,
     CloseReason::MessageUnexpected,
     CloseReason::TicketInvalid,
+    CloseReason::SpareUnused,
     CloseReason::SignalSilent,
     CloseReason::SignalStalled,
 ];

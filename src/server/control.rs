@@ -16,7 +16,7 @@ use tracing::{info, warn};
 
 use super::Shared;
 use super::backends::{self, Addresses};
-use super::mail::{ControlMail, Order, WorkerMail};
+use super::mail::{ControlMail, Order, Purpose, WorkerMail};
 use super::pages::ServerPages;
 use super::signal::{self, Dialled};
 use crate::control::{GatewayAction, GatewayEvent, GatewayLink};
@@ -25,7 +25,7 @@ use crate::engine::{
     end_all_signals, end_signal, fill_random, instance_name, start_signal,
 };
 use crate::limits::{
-    DIAL_TIMEOUT, MAILS_PER_TURN, MAX_CACHED_HINTS, RESOLVE_INTERVAL, SIGNAL_EVENTS,
+    DIAL_TIMEOUT, MAILS_PER_TURN, MAX_CACHED_HINTS, MAX_SPARE_LIFE, RESOLVE_INTERVAL, SIGNAL_EVENTS,
 };
 use crate::relay::CloseReason;
 use crate::telemetry::counters::WorkerCounters;
@@ -70,6 +70,8 @@ pub(super) struct Link {
     pub(super) open: Option<Open>,
     /// Orders that have not ended.
     pub(super) sessions: usize,
+    /// The worker of each spare.
+    pub(super) spares: HashMap<u64, usize>,
     /// TLS of data connections by worker of the gateway, for one instance of it.
     hints: HashMap<u32, Arc<ClientConfig>>,
     /// Shared by all of those.
@@ -111,12 +113,14 @@ impl Control {
     ) -> Self {
         let services: Vec<String> = shared.config.services.iter().map(|s| s.name.clone()).collect();
         let capacity = u32::try_from(shared.config.max_sessions).unwrap_or(u32::MAX);
+        let spares = u32::try_from(shared.config.max_spares).unwrap_or(u32::MAX);
         let now = Instant::now();
         let link = |name: &ServerName<'static>| Link {
-            machine: GatewayLink::new(services.clone(), capacity, now),
+            machine: GatewayLink::new(services.clone(), capacity, spares, now),
             attempt: 0,
             open: None,
             sessions: 0,
+            spares: HashMap::new(),
             hints: HashMap::new(),
             resumption: gateway_resumption(name.clone()),
         };
@@ -148,7 +152,8 @@ impl Control {
         let drain_timeout = shared.config.drain_timeout;
         // Signals are taken before anybody is told that there is something to signal.
         let mut wakeups = ControlLoop::new(threads, Arc::clone(&mail_came), drain_timeout)?;
-        self.backends = backends::look_up(&shared.config, &Addresses::new()).await;
+        let backends = backends::look_up(&shared.config, &Addresses::new()).await;
+        self.set_backends(backends);
         let control = Rc::new(RefCell::new(self));
         if let Some(listener) = telemetry {
             let listener =
@@ -231,16 +236,43 @@ impl Control {
                 self.ledger.session_joined(session, live);
             }
             ControlMail::SessionEnded { gateway, record } => {
-                self.links[gateway].sessions -= 1;
+                self.session_over(gateway);
                 self.ledger.session_ended(&record);
             }
             ControlMail::Failed { gateway, invitation, decline, record } => {
-                self.links[gateway].sessions -= 1;
+                self.session_over(gateway);
                 self.outcomes.failed += 1;
                 self.ledger.connection_ended(&record, Instant::now());
                 if let Some(reason) = decline {
                     self.decline(gateway, invitation, reason);
                 }
+            }
+            ControlMail::SpareUsed { gateway, invitation } => {
+                self.links[gateway].sessions += 1;
+                self.links[gateway].spares.remove(&invitation);
+                self.handle(gateway, GatewayEvent::SpareEnded { id: invitation });
+            }
+            ControlMail::SpareEnded { gateway, invitation, decline, record } => {
+                self.links[gateway].spares.remove(&invitation);
+                self.handle(gateway, GatewayEvent::SpareEnded { id: invitation });
+                self.ledger.connection_ended(&record, Instant::now());
+                if let Some(reason) = decline {
+                    self.handle(gateway, GatewayEvent::Decline { id: invitation, reason });
+                }
+            }
+        }
+    }
+
+    fn session_over(&mut self, gateway: usize) {
+        self.links[gateway].sessions -= 1;
+        self.shared.seats.give_back();
+    }
+
+    fn set_backends(&mut self, backends: Arc<Addresses>) {
+        if backends != self.backends {
+            self.backends = backends;
+            for worker in &mut self.workers {
+                worker.send(WorkerMail::Backends(Arc::clone(&self.backends)));
             }
         }
     }
@@ -321,6 +353,12 @@ impl Control {
                     }
                     // A claim that is on its way is refused by the gateway, or was in time.
                     GatewayAction::Withdrawn { .. } => {}
+                    GatewayAction::CloseSpare { id: invitation } => {
+                        if let Some(&worker) = self.links[gateway].spares.get(&invitation) {
+                            let mail = WorkerMail::CloseSpare { gateway, invitation };
+                            self.workers[worker].send(mail);
+                        }
+                    }
                 }
             }
         }
@@ -361,17 +399,42 @@ impl Control {
     }
 
     fn follow(&mut self, gateway: usize, invitation: Invitation, instance: &str) {
+        // Lost since the invitation came: whom it was for is invited elsewhere.
+        let Some(address) = self.links[gateway].open.as_ref().map(|open| open.address) else {
+            return;
+        };
+        let spare_for = Duration::from_millis(invitation.spare_for_ms.into());
+        if !spare_for.is_zero() {
+            let purpose = Purpose::Spare { life: spare_for.min(MAX_SPARE_LIFE) };
+            return self.order(gateway, address, invitation, instance, purpose);
+        }
         self.outcomes.received += 1;
-        let full = self.links.iter().map(|link| link.sessions).sum::<usize>()
-            >= self.shared.config.max_sessions;
         let services = &self.shared.config.services;
         let service = services.iter().position(|service| service.name == invitation.service);
-        let address = self.links[gateway].open.as_ref().map(|open| open.address);
-        let (Some(service), Some(address), false) = (service, address, full) else {
-            let reason =
-                if full { RefusalReason::ServerFull } else { RefusalReason::ServiceUnknown };
-            return self.decline(gateway, invitation.id, reason);
+        let Some(service) = service else {
+            return self.decline(gateway, invitation.id, RefusalReason::ServiceUnknown);
         };
+        if !self.shared.seats.take() {
+            return self.decline(gateway, invitation.id, RefusalReason::ServerFull);
+        }
+        self.links[gateway].sessions += 1;
+        self.order(gateway, address, invitation, instance, Purpose::Session { service });
+    }
+
+    /// Has the next worker open a data connection.
+    fn order(
+        &mut self,
+        gateway: usize,
+        address: SocketAddr,
+        invitation: Invitation,
+        instance: &str,
+        purpose: Purpose,
+    ) {
+        let worker = self.next_worker % self.workers.len();
+        self.next_worker = worker + 1;
+        if let Purpose::Spare { .. } = purpose {
+            self.links[gateway].spares.insert(invitation.id, worker);
+        }
         let now = Instant::now();
         let order = Order {
             gateway,
@@ -379,14 +442,10 @@ impl Control {
             tls: self.data_tls(gateway, instance, invitation.worker),
             invitation: invitation.id,
             ticket: invitation.ticket,
-            service,
+            purpose,
             expires: now + Duration::from_millis(u64::from(invitation.expires_in_ms)),
             received: now,
-            backends: Arc::clone(&self.backends),
         };
-        self.links[gateway].sessions += 1;
-        let worker = self.next_worker % self.workers.len();
-        self.next_worker = worker + 1;
         self.workers[worker].send(WorkerMail::Deliver(Box::new(order)));
     }
 
@@ -436,6 +495,6 @@ async fn keep_backends_fresh(control: Rc<RefCell<Control>>) {
         tokio::time::sleep(RESOLVE_INTERVAL).await;
         let before = Arc::clone(&control.borrow().backends);
         let fresh = backends::look_up(&shared.config, &before).await;
-        control.borrow_mut().backends = fresh;
+        control.borrow_mut().set_backends(fresh);
     }
 }

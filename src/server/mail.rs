@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use rustls::ClientConfig;
 
@@ -16,6 +16,10 @@ use super::backends::Addresses;
 pub(super) enum WorkerMail {
     /// Claim an agent and deliver its session.
     Deliver(Box<Order>),
+    /// What the backends' names lead to from now on.
+    Backends(Arc<Addresses>),
+    /// This spare is not wanted any more.
+    CloseSpare { gateway: usize, invitation: u64 },
     /// Stop once the last session is over.
     Drain,
     /// End what still lives, and stop.
@@ -33,11 +37,19 @@ pub(super) struct Order {
     pub(super) tls: Arc<ClientConfig>,
     pub(super) invitation: u64,
     pub(super) ticket: Vec<u8>,
-    /// Index of the service.
-    pub(super) service: usize,
+    pub(super) purpose: Purpose,
     pub(super) expires: Instant,
+    /// When the invitation came, or the agent over a spare.
     pub(super) received: Instant,
-    pub(super) backends: Arc<Addresses>,
+}
+
+/// What a data connection is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Purpose {
+    /// An agent waits for this service, an index.
+    Session { service: usize },
+    /// None waits yet: it is kept so long.
+    Spare { life: Duration },
 }
 
 /// To the control thread.
@@ -49,6 +61,15 @@ pub(super) enum ControlMail {
     /// An order led to no session. The gateway hears of it only where the data connection could not
     /// tell it.
     Failed {
+        gateway: usize,
+        invitation: u64,
+        decline: Option<RefusalReason>,
+        record: Box<ConnectionRecord>,
+    },
+    /// An agent came over a spare: it is a session to be from now on, and holds a seat.
+    SpareUsed { gateway: usize, invitation: u64 },
+    /// A spare ended without an agent. The gateway hears of it where it may not know.
+    SpareEnded {
         gateway: usize,
         invitation: u64,
         decline: Option<RefusalReason>,

@@ -3,10 +3,13 @@
 
 mod backends;
 mod control;
+mod data;
 mod mail;
 mod pages;
 mod proxy_protocol;
+mod seats;
 mod signal;
+mod spares;
 mod stage;
 mod visitor;
 mod worker;
@@ -30,6 +33,7 @@ use crate::tls::{
 use crate::uring::Waker;
 use crate::wire::alpn;
 use control::Control;
+use seats::Seats;
 use worker::ServerWorker;
 
 /// Why a server does not run.
@@ -43,7 +47,7 @@ pub enum RunError {
     Start(#[from] StartError),
 }
 
-/// What all threads of a server know and none changes.
+/// What all threads of a server know, and none changes but for the seats.
 struct Shared {
     config: ServerConfig,
     /// Addresses of the gateways as configured, for logs.
@@ -55,6 +59,7 @@ struct Shared {
     gateway_tls: Arc<ClientConfig>,
     backend_tls: HashMap<TlsKey, (Arc<ClientConfig>, ServerName<'static>)>,
     certificates: Vec<(String, i64)>,
+    seats: Seats,
 }
 
 /// Index of the service, and the ALPN of the agents.
@@ -86,6 +91,7 @@ impl Shared {
             gateway_tls: Arc::new(gateway_tls),
             backend_tls,
             certificates: file_expiry(&config.credentials.certificate).into_iter().collect(),
+            seats: Seats::new(config.max_sessions),
             config,
         })
     }
@@ -114,8 +120,7 @@ fn prepare(
 
 /// Runs a server until a signal ends it. The calling thread becomes the control thread.
 pub fn run(config: ServerConfig) -> Result<(), RunError> {
-    // A session is a data connection and a connection to its backend.
-    engine::raise_descriptor_limit(config.max_sessions * 2);
+    engine::raise_descriptor_limit(max_connections(&config));
     warn_of_key_file(&config.credentials.key);
     let shared = Arc::new(Shared::new(config)?);
     let workers = shared.config.workers;
@@ -132,6 +137,8 @@ pub fn run(config: ServerConfig) -> Result<(), RunError> {
             index: u32::try_from(index).expect("workers are few"),
             shared: Arc::clone(&shared),
             control: Post::new(to_control.clone(), Arc::clone(&notify)),
+            backends: Arc::default(),
+            spares: HashMap::new(),
             draining: false,
         };
         let settings = settings(&shared.config);
@@ -146,8 +153,8 @@ pub fn run(config: ServerConfig) -> Result<(), RunError> {
 fn settings(config: &ServerConfig) -> WorkerSettings {
     let session = &config.session;
     WorkerSettings {
-        // Two for each session. The control thread keeps to the bound on all workers.
-        max_connections: config.max_sessions * 2,
+        // The seats keep to the bound on all workers.
+        max_connections: max_connections(config),
         keepalive: session.keepalive,
         user_timeout: session.user_timeout,
         relay: RelayLimits {
@@ -155,4 +162,9 @@ fn settings(config: &ServerConfig) -> WorkerSettings {
             half_closed_timeout: session.half_closed_timeout,
         },
     }
+}
+
+/// A session is a data connection and a connection to its backend.
+fn max_connections(config: &ServerConfig) -> usize {
+    config.max_sessions * 2 + config.max_spares * config.gateways.len()
 }

@@ -67,6 +67,7 @@ impl Pages for ServerPages {
             services: services.clone(),
             sessions: link.sessions as u64,
             waiting: 0,
+            spares: link.spares.len() as u64,
         });
         Status {
             role: Role::Server,

@@ -6,14 +6,13 @@ use std::sync::Arc;
 
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
-use socket2::{SockRef, TcpKeepalive};
 use thiserror::Error;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use crate::config::HostPort;
-use crate::engine::SignalParts;
-use crate::limits::{MAX_RECORD_LEN, PING_INTERVAL, SIGNAL_DEAD_AFTER};
+use crate::engine::{self, SignalParts};
+use crate::limits::MAX_RECORD_LEN;
 use crate::relay::Party;
 use crate::tls::{TlsConnection, TlsError};
 use crate::wire::alpn;
@@ -65,7 +64,8 @@ async fn greet(
     name: ServerName<'static>,
     config: Arc<ClientConfig>,
 ) -> Result<SignalParts, DialError> {
-    tune(&stream);
+    // The kernel notices a dead peer as soon as our own pings do.
+    engine::watch_closely(&stream);
     let mut tls = TlsConnection::client(config, name).map_err(TlsError::from)?;
     let mut outgoing = Vec::new();
     let mut incoming = vec![0; MAX_RECORD_LEN];
@@ -87,14 +87,4 @@ async fn greet(
     }
     let socket = stream.into_std().map_err(|_| DialError::Ended)?;
     Ok(SignalParts { socket, tls, pending, party: Party::Gateway })
-}
-
-/// The kernel notices a dead peer as soon as our own pings do.
-fn tune(stream: &TcpStream) {
-    let socket = SockRef::from(stream);
-    let probes = TcpKeepalive::new().with_time(PING_INTERVAL).with_interval(PING_INTERVAL);
-    // These fail only on a socket that has been reset already, and the next read says so.
-    let _ = socket.set_tcp_nodelay(true);
-    let _ = socket.set_tcp_keepalive(&probes);
-    let _ = socket.set_tcp_user_timeout(Some(SIGNAL_DEAD_AFTER));
 }

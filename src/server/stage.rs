@@ -12,7 +12,7 @@ pub(super) enum Stage {
     Dialing(Box<Order>),
     /// Its TLS handshake.
     Greeting(Box<Order>),
-    /// The claim is made; the session header is awaited.
+    /// The claim is made; the session header is awaited. On a spare that may take long.
     Claiming { order: Box<Order>, decoder: FrameDecoder },
     /// The header came; the backend is being connected.
     Delivering { backend: Token },
@@ -25,6 +25,8 @@ pub(super) enum Stage {
 /// A claimed agent on its way to the backend.
 pub(super) struct Delivery {
     pub(super) order: Box<Order>,
+    /// Index of the service.
+    pub(super) service: usize,
     pub(super) visitor: Visitor,
     /// The data connection.
     pub(super) data: Token,
@@ -36,6 +38,8 @@ pub(super) struct Delivery {
 /// What is remembered of a session.
 pub(super) struct Record {
     pub(super) order: Box<Order>,
+    /// Index of the service.
+    pub(super) service: usize,
     pub(super) visitor: Visitor,
     pub(super) claimed: Instant,
     pub(super) joined: Instant,

@@ -1,5 +1,6 @@
-//! The server's worker: a data connection for each order, the backend behind it, the relay.
+//! The server's worker: from an order to the backend behind its data connection, and the relay.
 
+use std::collections::HashMap;
 use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::time::Instant;
@@ -8,32 +9,31 @@ use rustls::pki_types::UnixTime;
 use tokio::sync::Notify;
 
 use super::Shared;
-use super::backends;
+use super::backends::{self, Addresses};
 use super::mail::{ControlMail, Order, WorkerMail};
 use super::proxy_protocol;
 use super::stage::{Delivery, Record, Stage};
 use super::visitor::Visitor;
-use crate::engine::{self, Connection, Core, Post, Session, connect_result};
-use crate::limits::DIAL_TIMEOUT;
+use crate::engine::{self, Connection, Core, Post, Session};
 use crate::relay::{CloseReason, Party};
 use crate::telemetry::counters::HandshakeRole;
 use crate::telemetry::ledger::LiveSession;
-use crate::telemetry::record::{ConnectionRecord, SessionRecord, Stage as Stretch, Stages, Way};
+use crate::telemetry::record::{SessionRecord, Stage as Stretch, Stages, Way};
 use crate::tls::{TlsConnection, check_dates, handshake_failure};
 use crate::uring::Token;
-use crate::wire::{
-    Accepted, Claim, FrameDecoder, FromDataConnection, RefusalReason, Refused, ToDataConnection,
-    from_data_connection, to_data_connection,
-};
+use crate::wire::{Accepted, FromDataConnection, RefusalReason, Refused, from_data_connection};
 
 /// The core of a server's worker.
-type ServerCore = Core<Stage, Record>;
+pub(super) type ServerCore = Core<Stage, Record>;
 
 /// What one worker of a server knows beside its connections.
 pub(super) struct ServerWorker {
     pub(super) index: u32,
     pub(super) shared: Arc<Shared>,
     pub(super) control: Post<ControlMail, Notify>,
+    pub(super) backends: Arc<Addresses>,
+    /// Spares, those under way included, by gateway and invitation.
+    pub(super) spares: HashMap<(usize, u64), Token>,
     pub(super) draining: bool,
 }
 
@@ -63,6 +63,9 @@ impl engine::Role for ServerWorker {
                 self.backend_failed(core, token, RefusalReason::BackendTimeout);
             }
             Some(Stage::Delivering { .. }) | None => {}
+            Some(Stage::Claiming { order, .. }) if order.is_spare() => {
+                self.data_failed(core, token, CloseReason::SpareUnused);
+            }
             Some(_) => self.data_failed(core, token, CloseReason::GatewayUnreachable),
         }
     }
@@ -79,12 +82,17 @@ impl engine::Role for ServerWorker {
         core.counters.mails.inc();
         match mail {
             WorkerMail::Deliver(order) => self.follow(core, order),
-            WorkerMail::Drain => self.draining = true,
+            WorkerMail::Backends(backends) => self.backends = backends,
+            WorkerMail::CloseSpare { gateway, invitation } => {
+                self.close_spare(core, gateway, invitation);
+            }
+            WorkerMail::Drain => self.drain(core),
             WorkerMail::Stop => self.stop(core),
         }
     }
 
     fn turn_ended(&mut self, core: &mut ServerCore) -> bool {
+        core.counters.spares_open.set(self.spares.len() as u64);
         self.control.look_after(core.now);
         !(self.draining && core.connections_len() == 0 && !self.control.has_kept())
     }
@@ -94,182 +102,24 @@ impl engine::Role for ServerWorker {
     }
 }
 
-// ---- the data connection ----
-
-impl ServerWorker {
-    fn follow(&mut self, core: &mut ServerCore, order: Box<Order>) {
-        let (address, expires) = (order.address, order.expires);
-        if core.connections_len() >= core.settings.max_connections {
-            return self.fail_order(core, &order, CloseReason::ConnectionsFull);
-        }
-        match engine::dial(address) {
-            Ok(socket) => {
-                let token = core.adopt(socket, address, Stage::Dialing(order));
-                core.set_deadline(token, Some(expires.min(core.now + DIAL_TIMEOUT)));
-            }
-            Err(_) => self.fail_order(core, &order, CloseReason::GatewayUnreachable),
-        }
-    }
-
-    /// Goes on with a socket that was dialled, once it is connected.
-    fn check_dialled(&mut self, core: &mut ServerCore, token: Token) {
-        let Some(connection) = core.connection(token) else { return };
-        if !connection.leg.readiness().writable {
-            return;
-        }
-        let result = connect_result(connection.leg.socket());
-        match core.take_stage(token) {
-            Some(Stage::Dialing(order)) => {
-                core.enter(token, Stage::Greeting(order));
-                match result {
-                    Ok(()) => self.begin_greeting(core, token),
-                    Err(_) => self.data_failed(core, token, CloseReason::GatewayUnreachable),
-                }
-            }
-            Some(Stage::Connecting(delivery)) => match result {
-                Ok(()) => self.backend_connected(core, token, delivery),
-                Err(error) => self.try_next_address(core, token, delivery, refusal_of(&error)),
-            },
-            _ => {}
-        }
-    }
-
-    fn begin_greeting(&mut self, core: &mut ServerCore, token: Token) {
-        let Some(Stage::Greeting(order)) = core.stage(token) else { return };
-        let name = self.shared.gateway_names[order.gateway].clone();
-        let tls = TlsConnection::client(Arc::clone(&order.tls), name);
-        match (tls, core.connection(token)) {
-            (Ok(tls), Some(connection)) => {
-                connection.leg.begin_tls(tls);
-                self.greet(core, token);
-            }
-            _ => self.data_failed(core, token, CloseReason::HandshakeFailed),
-        }
-    }
-
-    fn greet(&mut self, core: &mut ServerCore, token: Token) {
-        let Some((connection, scratch)) = core.with_scratch(token) else { return };
-        match connection.leg.handshake(scratch, &[]) {
-            Ok(false) => {}
-            Ok(true) => match check_resumed(core, token, HandshakeRole::Data) {
-                Ok(()) => self.claim(core, token),
-                Err(error) => self.data_failed(core, token, handshake_failure(&error)),
-            },
-            Err(error) => self.data_failed(core, token, error.reason),
-        }
-    }
-
-    fn claim(&mut self, core: &mut ServerCore, token: Token) {
-        let Some(Stage::Greeting(order)) = core.take_stage(token) else { return };
-        let claim = Claim { id: order.invitation, ticket: order.ticket.clone() };
-        let message =
-            FromDataConnection { message: Some(from_data_connection::Message::Claim(claim)) };
-        core.enter(token, Stage::Claiming { order, decoder: FrameDecoder::default() });
-        let Some((connection, scratch)) = core.with_scratch(token) else { return };
-        match connection.leg.send_message(&message, scratch) {
-            Ok(()) => self.read_header(core, token),
-            Err(_) => self.data_failed(core, token, CloseReason::Reset(Party::Gateway)),
-        }
-    }
-
-    fn read_header(&mut self, core: &mut ServerCore, token: Token) {
-        let Some(Stage::Claiming { order, mut decoder }) = core.take_stage(token) else { return };
-        let Some((connection, scratch)) = core.with_scratch(token) else { return };
-        let message = connection.leg.receive_message::<ToDataConnection>(&mut decoder, scratch);
-        let service = &self.shared.config.services[order.service].name;
-        let failure = match message {
-            Ok(None) => return core.enter(token, Stage::Claiming { order, decoder }),
-            Ok(Some(ToDataConnection { message: Some(message) })) => match message {
-                to_data_connection::Message::SessionHeader(header) => {
-                    match Visitor::of(header, service) {
-                        Ok(visitor) => return self.deliver(core, token, order, visitor),
-                        Err(reason) => reason,
-                    }
-                }
-                to_data_connection::Message::Refused(refused) => {
-                    CloseReason::Refused(refused.reason())
-                }
-            },
-            Ok(Some(ToDataConnection { message: None })) => CloseReason::MessageUnknown,
-            Err(error) => error.close_reason(Party::Gateway),
-        };
-        core.enter(token, Stage::Claiming { order, decoder });
-        self.data_failed(core, token, failure);
-    }
-
-    /// A gateway whose agent has left resets the data connection: the backend is not needed then.
-    fn watch_data(&mut self, core: &mut ServerCore, token: Token) {
-        let Some(connection) = core.connection(token) else { return };
-        if !connection.leg.readiness().hung_up {
-            return;
-        }
-        let Some(Stage::Delivering { backend }) = core.stage(token) else { return };
-        let backend = *backend;
-        if let Some(Stage::Connecting(delivery) | Stage::Securing(delivery)) =
-            core.take_stage(backend)
-        {
-            self.fail_delivery(core, &delivery, CloseReason::Reset(Party::Gateway));
-        }
-        core.reset(backend);
-        core.reset(token);
-    }
-
-    /// Ends a data connection that has no agent yet.
-    fn data_failed(&mut self, core: &mut ServerCore, token: Token, reason: CloseReason) {
-        match core.take_stage(token) {
-            Some(
-                Stage::Dialing(order) | Stage::Greeting(order) | Stage::Claiming { order, .. },
-            ) => {
-                self.fail_order(core, &order, reason);
-                core.linger(token);
-            }
-            _ => core.reset(token),
-        }
-    }
-
-    fn fail_order(&mut self, core: &ServerCore, order: &Order, reason: CloseReason) {
-        // A gateway that refused the claim itself needs no decline.
-        let decline = match reason {
-            CloseReason::Refused(_) => None,
-            CloseReason::ConnectionsFull => Some(RefusalReason::ServerFull),
-            _ => Some(RefusalReason::InternalError),
-        };
-        self.mail_failure(core, order, None, decline, reason);
-    }
-
-    fn mail_failure(
-        &mut self,
-        core: &ServerCore,
-        order: &Order,
-        device: Option<&Arc<str>>,
-        decline: Option<RefusalReason>,
-        reason: CloseReason,
-    ) {
-        let record = Box::new(ConnectionRecord {
-            peer: order.address,
-            identity: device.map(|device| (Party::Agent, Arc::clone(device))).or_else(|| {
-                Some((Party::Gateway, Arc::clone(&self.shared.gateways[order.gateway])))
-            }),
-            place: Arc::clone(&self.shared.gateways[order.gateway]),
-            service: Some(Arc::clone(&self.shared.services[order.service])),
-            duration: core.now - order.received,
-            reason,
-        });
-        let (gateway, invitation) = (order.gateway, order.invitation);
-        self.control.send(ControlMail::Failed { gateway, invitation, decline, record });
-    }
-}
-
 // ---- the backend ----
 
 impl ServerWorker {
-    fn deliver(&mut self, core: &mut ServerCore, data: Token, order: Box<Order>, visitor: Visitor) {
-        let backend = backends::choose(&self.shared.config.services[order.service], &visitor.alpn);
-        let mut untried = order.backends.get(&backend.address).cloned().unwrap_or_default();
+    pub(super) fn deliver(
+        &mut self,
+        core: &mut ServerCore,
+        data: Token,
+        order: Box<Order>,
+        service: usize,
+        visitor: Visitor,
+    ) {
+        let backend = backends::choose(&self.shared.config.services[service], &visitor.alpn);
+        let mut untried = self.backends.get(&backend.address).cloned().unwrap_or_default();
         // The first in the list is tried first, and `pop` takes the last.
         untried.reverse();
         core.set_deadline(data, None);
-        let delivery = Box::new(Delivery { order, visitor, data, untried, claimed: core.now });
+        let claimed = core.now;
+        let delivery = Box::new(Delivery { order, service, visitor, data, untried, claimed });
         self.connect_backend(core, delivery, RefusalReason::BackendUnreachable);
     }
 
@@ -297,7 +147,7 @@ impl ServerWorker {
         self.refuse(core, &delivery, failure);
     }
 
-    fn try_next_address(
+    pub(super) fn try_next_address(
         &mut self,
         core: &mut ServerCore,
         token: Token,
@@ -308,7 +158,12 @@ impl ServerWorker {
         self.connect_backend(core, delivery, failure);
     }
 
-    fn backend_connected(&mut self, core: &mut ServerCore, token: Token, delivery: Box<Delivery>) {
+    pub(super) fn backend_connected(
+        &mut self,
+        core: &mut ServerCore,
+        token: Token,
+        delivery: Box<Delivery>,
+    ) {
         let backend = self.backend_of(&delivery);
         let tls = backend.tls.is_some();
         let sends_header = backend.proxy_protocol;
@@ -324,7 +179,7 @@ impl ServerWorker {
         if !tls {
             return self.join(core, token, delivery);
         }
-        let config = self.shared.backend_tls(delivery.order.service, &delivery.visitor.alpn);
+        let config = self.shared.backend_tls(delivery.service, &delivery.visitor.alpn);
         let connection = config.and_then(|(config, name)| TlsConnection::client(config, name).ok());
         match (connection, core.connection(token)) {
             (Some(tls), Some(connection)) => {
@@ -379,9 +234,17 @@ impl ServerWorker {
         self.fail_delivery(core, delivery, CloseReason::Refused(reason));
     }
 
-    fn fail_delivery(&mut self, core: &ServerCore, delivery: &Delivery, reason: CloseReason) {
-        let device = delivery.visitor.device.as_ref();
-        self.mail_failure(core, &delivery.order, device, None, reason);
+    pub(super) fn fail_delivery(
+        &mut self,
+        core: &ServerCore,
+        delivery: &Delivery,
+        reason: CloseReason,
+    ) {
+        let Delivery { order, service, visitor, .. } = delivery;
+        let record = self.record(core, order, visitor.device.as_ref(), Some(*service), reason);
+        let record = Box::new(record);
+        let (gateway, invitation) = (order.gateway, order.invitation);
+        self.control.send(ControlMail::Failed { gateway, invitation, decline: None, record });
     }
 
     fn join(&mut self, core: &mut ServerCore, backend: Token, delivery: Box<Delivery>) {
@@ -397,32 +260,32 @@ impl ServerWorker {
         }
         let address = &self.backend_of(&delivery).address;
         let name: Arc<str> = address.to_string().into();
-        let Delivery { order, visitor, data, claimed, .. } = *delivery;
+        let Delivery { order, service, visitor, data, claimed, .. } = *delivery;
         let live = LiveSession {
             who: visitor.device.as_deref().map_or_else(|| visitor.agent.to_string(), str::to_owned),
-            service: Arc::clone(&self.shared.services[order.service]),
+            service: Arc::clone(&self.shared.services[service]),
             since: core.now,
         };
         let session = visitor.session.clone();
-        let record = Record { order, visitor, claimed, joined: core.now, backend: name };
+        let record = Record { order, service, visitor, claimed, joined: core.now, backend: name };
         core.join((data, Party::Gateway), (backend, Party::Backend), record);
         self.control.send_quietly(ControlMail::Joined { session, live }, core.now);
     }
 
     fn backend_of(&self, delivery: &Delivery) -> &crate::config::Backend {
-        let service = &self.shared.config.services[delivery.order.service];
+        let service = &self.shared.config.services[delivery.service];
         backends::choose(service, &delivery.visitor.alpn)
     }
 
     fn record_session(&mut self, core: &ServerCore, session: Session<Record>, reason: CloseReason) {
-        let Record { order, visitor, claimed, joined, backend } = session.record;
+        let Record { order, service, visitor, claimed, joined, backend } = session.record;
         let mut stages = Stages::default();
         stages.set(Stretch::InvitationToClaim, claimed - order.received);
         stages.set(Stretch::ClaimToJoined, joined - claimed);
         stages.set(Stretch::AcceptToJoined, joined - order.received);
         let record = Box::new(SessionRecord {
             session: visitor.session,
-            service: Arc::clone(&self.shared.services[order.service]),
+            service: Arc::clone(&self.shared.services[service]),
             device: visitor.device,
             agent: visitor.agent,
             way: Way::Server { gateway: Arc::clone(&self.shared.gateways[order.gateway]), backend },
@@ -452,7 +315,7 @@ impl ServerWorker {
 }
 
 /// Counts the handshake, and looks again at whoever it resumed with: rustls did not.
-fn check_resumed(
+pub(super) fn check_resumed(
     core: &mut ServerCore,
     token: Token,
     role: HandshakeRole,
@@ -463,7 +326,7 @@ fn check_resumed(
     chain.map_or(Ok(()), |chain| check_dates(chain, UnixTime::now()))
 }
 
-fn refusal_of(error: &std::io::Error) -> RefusalReason {
+pub(super) fn refusal_of(error: &std::io::Error) -> RefusalReason {
     match error.kind() {
         std::io::ErrorKind::ConnectionRefused | std::io::ErrorKind::ConnectionReset => {
             RefusalReason::BackendRefused

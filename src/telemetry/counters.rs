@@ -20,6 +20,14 @@ pub struct WorkerCounters {
     pub handshakes: Handshakes,
     /// Sessions joined and not ended.
     pub sessions_open: Gauge,
+    /// Spares that wait for an agent.
+    pub spares_open: Gauge,
+    /// Spares that took an agent.
+    pub spares_used: Counter,
+    /// Spares that ended because no agent came, or they were not wanted any more.
+    pub spares_unused: Counter,
+    /// Spares that broke, or did not take their agent.
+    pub spares_lost: Counter,
     /// Payload relayed from agents to servers, in bytes.
     pub bytes_agent_to_server: Counter,
     /// Payload relayed from servers to agents, in bytes.

@@ -138,6 +138,18 @@ impl Snapshot {
         for &(outcome, count) in &self.invitations {
             counter(&mut family.encode_family(&[("outcome", outcome)])?, count)?;
         }
+        let help = "Data connections that were opened ahead of need and wait for an agent";
+        let spares = self.sum(|worker| worker.spares_open.get());
+        page.gauge("vestibule_spares", help, spares)?;
+        let help = "Spares by what became of them";
+        let mut family = page.family("vestibule_spares_ended", help, None, MetricType::Counter)?;
+        for (outcome, count) in [
+            ("used", self.sum(|worker| worker.spares_used.get())),
+            ("unused", self.sum(|worker| worker.spares_unused.get())),
+            ("lost", self.sum(|worker| worker.spares_lost.get())),
+        ] {
+            counter(&mut family.encode_family(&[("outcome", outcome)])?, count)?;
+        }
         let peer = self.role.peer().word();
         let help = "Signal connections that are up";
         let mut family =
@@ -251,6 +263,8 @@ mod tests {
             "vestibule_worker_mails counter",
             "vestibule_waiting_agents gauge",
             "vestibule_invitations counter",
+            "vestibule_spares gauge",
+            "vestibule_spares_ended counter",
             "vestibule_signal_connections gauge",
             "vestibule_certificate_expiry_timestamp_seconds gauge",
             "vestibule_log_lines_dropped counter",

@@ -205,6 +205,8 @@ fn limits() -> GatewayLimits {
         max_connections: 1,
         max_handshakes: 1,
         max_waiting: 1,
+        max_spares: 0,
+        spare_life: second,
         admission_timeout: second,
         invitation_timeout: second,
         session: SessionLimits {

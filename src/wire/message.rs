@@ -93,6 +93,9 @@ pub struct ServerHello {
     /// Version of the software, for the log and the status page only.
     #[prost(string, tag = "3")]
     pub software: String,
+    /// Spares that it will hold at once for this gateway; 0: it knows of none.
+    #[prost(uint32, tag = "4")]
+    pub spares: u32,
 }
 
 /// First message of a gateway, in answer to ServerHello.
@@ -109,7 +112,7 @@ pub struct GatewayHello {
     pub software: String,
 }
 
-/// An agent waits: open a data connection and claim the ticket.
+/// An agent waits, or may soon: open a data connection and claim the ticket.
 #[derive(Clone, PartialEq, Eq, prost::Message)]
 pub struct Invitation {
     /// Names the invitation on this signal connection.
@@ -118,7 +121,7 @@ pub struct Invitation {
     /// The one-time secret, 16 bytes.
     #[prost(bytes = "vec", tag = "2")]
     pub ticket: Vec<u8>,
-    /// Name of the service.
+    /// Name of the service; empty for a spare.
     #[prost(string, tag = "3")]
     pub service: String,
     /// Worker that holds the agent; goes into the ALPN hint.
@@ -127,6 +130,9 @@ pub struct Invitation {
     /// Milliseconds that the ticket stays valid, counted from when the gateway wrote this.
     #[prost(uint32, tag = "5")]
     pub expires_in_ms: u32,
+    /// 0: an agent waits. Else none does yet: claim, and keep this spare for so many milliseconds.
+    #[prost(uint32, tag = "6")]
+    pub spare_for_ms: u32,
 }
 
 /// The server will not open a data connection for this invitation.
@@ -172,7 +178,7 @@ pub struct Goodbye {}
 #[derive(Clone, PartialEq, Eq, prost::Message)]
 pub struct FromDataConnection {
     /// `None` where the sender used a message that this release does not know.
-    #[prost(oneof = "from_data_connection::Message", tags = "1, 2, 3")]
+    #[prost(oneof = "from_data_connection::Message", tags = "1, 2, 3, 4")]
     pub message: Option<from_data_connection::Message>,
 }
 
@@ -194,6 +200,9 @@ pub mod from_data_connection {
         /// See [`Refused`](super::Refused).
         #[prost(message, tag = "3")]
         Refused(super::Refused),
+        /// See [`Taken`](super::Taken).
+        #[prost(message, tag = "4")]
+        Taken(super::Taken),
     }
 }
 
@@ -234,7 +243,7 @@ pub struct Claim {
     pub ticket: Vec<u8>,
 }
 
-/// Who is at the other end. Sent once, in answer to a valid claim.
+/// Who is at the other end. Sent once, in answer to a valid claim; on a spare once an agent is there.
 #[derive(Clone, PartialEq, Eq, prost::Message)]
 pub struct SessionHeader {
     /// Names the session in the logs of both sides.
@@ -265,6 +274,10 @@ pub struct SessionHeader {
     #[prost(string, tag = "9")]
     pub alpn: String,
 }
+
+/// The server has the header that came over a spare, and connects the backend.
+#[derive(Clone, Copy, PartialEq, Eq, prost::Message)]
+pub struct Taken {}
 
 /// The backend is connected; the bytes of the session follow.
 #[derive(Clone, Copy, PartialEq, Eq, prost::Message)]

@@ -11,6 +11,7 @@ mod lifecycle;
 mod openssl;
 mod resumption;
 mod signal;
+mod spares;
 mod tickets;
 mod tls_backend;
 mod waiting;

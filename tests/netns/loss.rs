@@ -202,3 +202,34 @@ fn on_sigterm_both_end_well_and_what_lives_may_finish() {
         scene.site.wait_until_ready();
     });
 }
+
+#[test]
+#[ignore = "needs root, network namespaces, nftables, nginx, openssh"]
+fn spares_that_a_firewall_forgot_are_known_to_be_dead_at_both_ends() {
+    Scene::test(|scene| {
+        scene.site.restart_gateway(Duration::from_secs(600));
+        for session in scene.open_sessions() {
+            scene.on_the_internet(|| session.finish()).expect("a clean end");
+        }
+        let spares = |site: &Site| {
+            [site.gateway_status(), site.server_status()].map(|status| {
+                status.signal_connections.iter().map(|signal| signal.spares).sum::<u64>()
+            })
+        };
+        wait_for("both ends hold spares", PATIENCE, || {
+            spares(scene.site).iter().all(|count| *count > 0).then_some(())
+        });
+        let signal = scene.site.signal_connection().expect("it is up").port();
+        let start = Instant::now();
+        let rule = format!("iifname \"lan\" tcp dport 13000 tcp sport != {signal}");
+        let silence = scene.site.network.swallow(&rule);
+        wait_for("both ends know that their spares are dead", KNOWN_AFTER, || {
+            (spares(scene.site) == [0, 0]).then_some(())
+        });
+        println!("dead spares were known after {:.2} s", start.elapsed().as_secs_f64());
+        drop(silence);
+        assert_eq!(scene.site.signal_connection().map(|end| end.port()), Some(signal));
+        scene.wait_until_sessions_flow("the firewall let them pass again", Instant::now());
+        scene.site.restart_gateway(Duration::from_secs(2));
+    });
+}

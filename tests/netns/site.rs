@@ -71,6 +71,9 @@ sni = ["echo.example.com"]
 name = "old"
 listeners = ["old-agents"]
 devices = "any"
+
+[limits]
+spare_life_ms = 2000
 "#;
 
 const SERVER: &str = r#"
@@ -173,6 +176,16 @@ impl Site {
         self.gateway.start(command, self.folder.path());
     }
 
+    /// The gateway anew, with spares that live so long.
+    pub(super) fn restart_gateway(&mut self, spare_life: Duration) {
+        self.gateway.kill();
+        let life = format!("spare_life_ms = {}", spare_life.as_millis());
+        let text = GATEWAY.replace("spare_life_ms = 2000", &life);
+        fs::write(self.path("gateway.toml"), text).expect("room for a configuration");
+        self.start_gateway();
+        self.wait_until_ready();
+    }
+
     pub(super) fn start_server(&mut self) {
         let command = self.network.lan.command(vestibule());
         self.server.start(command, self.folder.path());
@@ -231,7 +244,7 @@ impl Site {
         self.server_status().signal_connections.iter().any(|signal| signal.up_s.is_some())
     }
 
-    /// Waits until nothing but the signal connection is left.
+    /// Waits until nothing but the signal connection is left, no spare either.
     pub(super) fn wait_until_at_rest(&self) {
         try_for("gateway and server have ended every session", PATIENCE, || {
             let gateway = self.gateway_status();

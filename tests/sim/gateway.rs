@@ -3,6 +3,7 @@ use std::time::Instant;
 
 use vestibule::control::{
     Action, AgentRef, Dispatcher, DispatcherLimits, Event, LinkId, LinkStatus, ServiceId, Snapshot,
+    SpareFailure,
 };
 use vestibule::limits::{MAX_INVITATIONS_PER_AGENT, SIGNAL_DEAD_AFTER, TICKET_LEN};
 use vestibule::wire::{Invitation, RefusalReason, ToServer, from_server, to_server};
@@ -22,6 +23,8 @@ pub(super) struct Gateway {
     tickets: HashSet<Vec<u8>>,
     /// The last action, if it was to expect a claim.
     expected: Option<(u64, Vec<u8>, String)>,
+    /// Spares that were asked for and neither given out nor ended: where, and whether it is there.
+    spares: HashMap<u64, Spare>,
     /// Servers invited in this step.
     invited: HashSet<LinkId>,
     pub(super) seen: BTreeSet<Sight>,
@@ -41,12 +44,31 @@ pub(super) enum Sight {
     SessionOutlivedLink,
     /// A link closed by the dispatcher.
     LinkClosed,
+    SpareTookAgent,
+    SpareFailed(FailedSpare),
+}
+
+/// How a spare failed its agent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum FailedSpare {
+    Gone,
+    Silent,
+    Refused,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Spare {
+    link: LinkId,
+    worker: u32,
+    ready: bool,
 }
 
 struct Link {
     server: String,
     allowed: Vec<ServiceId>,
     offered: Option<Vec<String>>,
+    /// How many spares it will hold.
+    spares: usize,
     heard: Instant,
     draining: bool,
     /// Services that it declined as unknown.
@@ -59,9 +81,20 @@ struct Waiting {
     since: Instant,
     invitations: usize,
     last: Option<u64>,
-    /// Whether the last invitation was declined.
+    /// Whether the last invitation was declined, or the spare failed.
     declined: bool,
+    on_spare: bool,
     declined_by: HashSet<LinkId>,
+}
+
+impl Link {
+    fn note_decline(&mut self, id: LinkId, waiting: &mut Waiting, reason: RefusalReason) {
+        match reason {
+            RefusalReason::Draining => self.draining = true,
+            RefusalReason::ServiceUnknown => drop(self.disowned.insert(waiting.service)),
+            _ => drop(waiting.declined_by.insert(id)),
+        }
+    }
 }
 
 impl Gateway {
@@ -77,6 +110,7 @@ impl Gateway {
             invitations: HashMap::new(),
             tickets: HashSet::new(),
             expected: None,
+            spares: HashMap::new(),
             invited: HashSet::new(),
             seen: BTreeSet::new(),
         }
@@ -114,6 +148,7 @@ impl Gateway {
                     server: server.clone(),
                     allowed: allowed.clone(),
                     offered: None,
+                    spares: 0,
                     heard: now,
                     draining: false,
                     disowned: HashSet::new(),
@@ -135,6 +170,7 @@ impl Gateway {
                     invitations: 0,
                     last: None,
                     declined: false,
+                    on_spare: false,
                     declined_by: HashSet::new(),
                 };
                 assert!(self.waiting.insert(*agent, entry).is_none());
@@ -145,6 +181,9 @@ impl Gateway {
                     None => drop(self.seen.insert(Sight::ClaimCrossedWithRefusal)),
                     Some(waiting) if waiting.last != Some(*invitation) => {
                         self.seen.insert(Sight::ClaimCrossedWithMove);
+                    }
+                    Some(waiting) if waiting.on_spare => {
+                        self.seen.insert(Sight::SpareTookAgent);
                     }
                     Some(_) => {}
                 }
@@ -158,7 +197,33 @@ impl Gateway {
                     None => drop(self.seen.insert(Sight::SessionOutlivedLink)),
                 }
             }
+            Event::SpareReady { invitation } => {
+                if let Some(spare) = self.spares.get_mut(invitation) {
+                    spare.ready = true;
+                }
+            }
+            Event::SpareEnded { invitation, .. } => drop(self.spares.remove(invitation)),
+            Event::SpareFailed { agent, invitation, failure } => {
+                self.enter_failure(*agent, *invitation, *failure);
+            }
             Event::Drain => self.draining = true,
+        }
+    }
+
+    fn enter_failure(&mut self, agent: AgentRef, invitation: u64, failure: SpareFailure) {
+        self.seen.insert(Sight::SpareFailed(match failure {
+            SpareFailure::Gone => FailedSpare::Gone,
+            SpareFailure::Silent => FailedSpare::Silent,
+            SpareFailure::Refused(_) => FailedSpare::Refused,
+        }));
+        let id = self.invitations[&invitation];
+        let Some(link) = self.links.get_mut(&id).filter(|link| !link.draining) else { return };
+        let Some(waiting) = self.waiting.get_mut(&agent) else { return };
+        if waiting.last == Some(invitation) && !waiting.declined {
+            waiting.declined = true;
+            if let SpareFailure::Refused(reason) = failure {
+                link.note_decline(id, waiting, reason);
+            }
         }
     }
 
@@ -167,9 +232,14 @@ impl Gateway {
         match message {
             Some(from_server::Message::ServerHello(hello)) if link.offered.is_none() => {
                 link.offered = Some(hello.services.clone());
+                link.spares = hello.spares as usize;
             }
             Some(from_server::Message::Goodbye(_)) => link.draining = true,
             Some(from_server::Message::Decline(decline)) => {
+                let is_spare = self.spares.get(&decline.id).is_some_and(|spare| spare.link == id);
+                if is_spare && decline.reason() == RefusalReason::Draining {
+                    link.draining = true;
+                }
                 let is_meant =
                     |waiting: &&mut Waiting| waiting.last == Some(decline.id) && !waiting.declined;
                 if self.invitations.get(&decline.id) != Some(&id) || link.draining {
@@ -177,11 +247,7 @@ impl Gateway {
                 }
                 let Some(waiting) = self.waiting.values_mut().find(is_meant) else { return };
                 waiting.declined = true;
-                match decline.reason() {
-                    RefusalReason::Draining => link.draining = true,
-                    RefusalReason::ServiceUnknown => drop(link.disowned.insert(waiting.service)),
-                    _ => drop(waiting.declined_by.insert(id)),
-                }
+                link.note_decline(id, waiting, decline.reason());
             }
             _ => {}
         }
@@ -195,6 +261,8 @@ impl Gateway {
                 let ToServer { message: Some(message) } = message else { panic!("sent nothing") };
                 if let to_server::Message::Invitation(invitation) = message {
                     let expected = expected.expect("an invitation without its expectation");
+                    let is_spare = invitation.spare_for_ms > 0;
+                    assert_eq!(is_spare, self.spares.contains_key(&invitation.id));
                     self.check_invitation(*link, invitation, &expected);
                 }
             }
@@ -207,11 +275,25 @@ impl Gateway {
                 waiting.invitations += 1;
                 waiting.last = Some(*invitation);
                 waiting.declined = false;
+                waiting.on_spare = false;
                 if waiting.invitations > 1 {
                     self.seen.insert(Sight::Moved);
                 }
                 assert!(waiting.invitations <= MAX_INVITATIONS_PER_AGENT);
                 self.expected = Some((*invitation, ticket.as_bytes().to_vec(), server.clone()));
+            }
+            Action::ExpectSpare { worker, invitation, ticket, server, life } => {
+                assert!(*life <= self.limits.spare_life);
+                let named = |(_, link): &(&LinkId, &Link)| link.server == *server;
+                let (link, _) = self.links.iter().find(named).expect("asked of a server");
+                let spare = Spare { link: *link, worker: *worker, ready: false };
+                assert!(self.spares.insert(*invitation, spare).is_none());
+                self.expected = Some((*invitation, ticket.as_bytes().to_vec(), server.clone()));
+            }
+            Action::UseSpare { agent, invitation } => self.check_use(*agent, *invitation),
+            Action::CloseSpare { worker, invitation } => {
+                let spare = self.spares.remove(invitation);
+                assert!(spare.is_none_or(|spare| spare.worker == *worker));
             }
             Action::Refuse { agent, reason } => {
                 if *reason == RefusalReason::QueueFull {
@@ -239,10 +321,54 @@ impl Gateway {
         assert!(!entry.draining, "invited a server that drains");
         assert_eq!(&entry.server, server, "the ticket is bound to another server");
         let offered = entry.offered.as_ref().expect("invited before its hello");
+        if let Some(spare) = self.spares.get_mut(id) {
+            // Two of a kind have one name.
+            spare.link = link;
+            assert_eq!(spare.worker, invitation.worker);
+            return;
+        }
         assert!(offered.contains(&invitation.service), "invited for what it does not offer");
         let allowed = |service: &ServiceId| self.services[*service] == invitation.service;
         assert!(entry.allowed.iter().any(allowed), "invited for what it may not serve");
         self.invited.insert(link);
+    }
+
+    fn check_use(&mut self, agent: AgentRef, invitation: u64) {
+        let spare = self.spares.remove(&invitation).expect("given out without being held");
+        assert!(spare.ready, "given out before it was there");
+        assert_eq!(spare.worker, agent.worker, "given out at another worker");
+        let link = &self.links[&spare.link];
+        assert!(!self.draining && !link.draining, "given out while somebody drains");
+        let waiting = self.waiting.get_mut(&agent).expect("who is given a spare waits");
+        let service = &self.services[waiting.service];
+        assert!(link.allowed.contains(&waiting.service));
+        assert!(link.offered.as_ref().is_some_and(|offered| offered.contains(service)));
+        waiting.invitations += 1;
+        waiting.last = Some(invitation);
+        waiting.declined = false;
+        waiting.on_spare = true;
+        assert!(waiting.invitations <= MAX_INVITATIONS_PER_AGENT);
+        self.invited.insert(spare.link);
+    }
+
+    fn check_spares(&self, snapshot: &Snapshot) {
+        let mut by_worker: HashMap<u32, usize> = HashMap::new();
+        let mut by_link: HashMap<LinkId, (usize, usize)> = HashMap::new();
+        for spare in self.spares.values() {
+            let link = self.links.get(&spare.link).expect("a spare outlived its link");
+            assert!(!link.draining && !self.draining, "a spare is held while somebody drains");
+            *by_worker.entry(spare.worker).or_default() += 1;
+            let (held, ready) = by_link.entry(spare.link).or_default();
+            *held += 1;
+            *ready += usize::from(spare.ready);
+        }
+        let most = by_worker.values().max().copied().unwrap_or(0);
+        assert!(most <= self.limits.max_spares, "{most} spares at one worker");
+        for status in &snapshot.links {
+            let (held, ready) = by_link.get(&status.link).copied().unwrap_or_default();
+            assert!(held <= self.links[&status.link].spares, "more spares than it will hold");
+            assert_eq!(status.spares, ready, "spares are miscounted");
+        }
     }
 
     /// After each step, once its actions are carried out.
@@ -266,6 +392,7 @@ impl Gateway {
                 assert!(status.waiting + status.sessions <= capacity as usize, "over its capacity");
             }
         }
+        self.check_spares(&snapshot);
         self.invited.clear();
         let invited: usize = snapshot.links.iter().map(|link| link.waiting).sum();
         assert!(invited <= snapshot.waiting, "an invitation outlived its agent");

@@ -15,7 +15,7 @@ use std::collections::BTreeSet;
 
 use vestibule::wire::RefusalReason;
 
-use gateway::Sight;
+use gateway::{FailedSpare, Sight};
 use world::World;
 
 /// Worlds of an ordinary test run: a few seconds.
@@ -75,6 +75,10 @@ fn the_worlds_are_not_too_tame_to_show_every_race() {
         Sight::ClaimCrossedWithRefusal,
         Sight::SessionOutlivedLink,
         Sight::LinkClosed,
+        Sight::SpareTookAgent,
+        Sight::SpareFailed(FailedSpare::Gone),
+        Sight::SpareFailed(FailedSpare::Silent),
+        Sight::SpareFailed(FailedSpare::Refused),
     ] {
         assert!(seen.contains(&sight), "{sight:?} in none of the worlds");
     }

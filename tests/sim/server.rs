@@ -1,6 +1,6 @@
 use std::time::Instant;
 
-use vestibule::control::{GatewayAction, GatewayEvent, GatewayLink};
+use vestibule::control::{GatewayAction, GatewayEvent, GatewayLink, SpareFailure};
 use vestibule::limits::SIGNAL_DEAD_AFTER;
 use vestibule::wire::{RefusalReason, from_server};
 
@@ -13,6 +13,7 @@ pub(super) struct Server {
     pub(super) allowed: Vec<usize>,
     offered: Vec<String>,
     capacity: u32,
+    spares: u32,
     /// Of a hundred invitations, how many it answers in some other way than the right one.
     pub(super) sickness: usize,
     /// Its connection, if it has or dials one.
@@ -49,6 +50,7 @@ impl Server {
             allowed,
             offered,
             capacity: if random.percent(50) { 0 } else { u32::try_from(bound).expect("small") },
+            spares: *random.pick(&[0, 2, 8]),
             sickness: *random.pick(&[0, 5, 30, 100]),
             wire: None,
             link: None,
@@ -57,7 +59,7 @@ impl Server {
     }
 
     pub(super) fn start(&mut self, now: Instant) {
-        self.link = Some(GatewayLink::new(self.offered.clone(), self.capacity, now));
+        self.link = Some(GatewayLink::new(self.offered.clone(), self.capacity, self.spares, now));
         self.heard = None;
     }
 
@@ -100,14 +102,17 @@ impl Server {
                 self.heard = None;
             }
             GatewayAction::Invited { invitation, .. } => {
-                assert!(self.offered.contains(&invitation.service));
+                let is_spare = invitation.spare_for_ms > 0;
+                assert!(is_spare || self.offered.contains(&invitation.service));
             }
             GatewayAction::Send(message) => {
                 assert!(self.wire.is_some(), "sent without a connection");
                 let hello = matches!(message.message, Some(from_server::Message::ServerHello(_)));
                 assert_eq!(hello, self.heard.is_none(), "the hello is first, and only then");
             }
-            GatewayAction::Close(_) | GatewayAction::Withdrawn { .. } => {}
+            GatewayAction::Close(_)
+            | GatewayAction::Withdrawn { .. }
+            | GatewayAction::CloseSpare { .. } => {}
         }
         Some(action)
     }
@@ -131,6 +136,18 @@ impl Server {
             3 => Answer::ClaimOfAnother,
             4 => Answer::Decline(*random.pick(&RefusalReason::ALL)),
             _ => Answer::Nothing,
+        }
+    }
+
+    /// What becomes of an agent that comes over a spare; `None` where the server says nothing.
+    pub(super) fn take(&self, random: &mut Random) -> Option<Result<(), SpareFailure>> {
+        if !random.percent(self.sickness) {
+            return Some(Ok(()));
+        }
+        match random.below(3) {
+            0 => Some(Err(SpareFailure::Gone)),
+            1 => Some(Err(SpareFailure::Refused(*random.pick(&RefusalReason::ALL)))),
+            _ => None,
         }
     }
 }

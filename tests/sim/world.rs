@@ -1,10 +1,12 @@
 mod faults;
+mod spares;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::{Duration, Instant};
 
 use vestibule::control::{
-    Action, AgentRef, DispatcherLimits, Event, GatewayAction, GatewayEvent, LinkId,
+    Action, AgentRef, DispatcherLimits, Event, GatewayAction, GatewayEvent, LinkId, Purpose,
+    SpareFailure,
 };
 use vestibule::wire::{Claim, Decline, FromServer, Invitation, RefusalReason, ToServer};
 
@@ -12,6 +14,7 @@ use super::gateway::{Gateway, Sight};
 use super::random::Random;
 use super::server::{Answer, Server};
 use super::worker::{Fate, Mail, Worker};
+use spares::Spare;
 
 /// How long things go wrong.
 const CHAOS: Duration = Duration::from_secs(40);
@@ -33,6 +36,8 @@ pub(super) struct World {
     services: usize,
     agents: u64,
     claims_seen: Vec<Claim>,
+    /// Every spare that was claimed.
+    spares: HashMap<u64, Spare>,
     latency_ms: u64,
     epoch: Epoch,
     calm: bool,
@@ -69,6 +74,11 @@ enum Occurrence {
     LocalDecline(usize, Decline),
     Claim(u32, usize, Claim),
     Release(u32, u64, Epoch),
+    /// A spare breaks.
+    SpareDies(u64),
+    SpareIsOld(u64),
+    /// The server's answer to the header of that agent over a spare.
+    SpareAnswer(AgentRef, u64, Result<(), SpareFailure>),
     Arrive(usize),
     Depart(AgentRef, Epoch),
     Fault,
@@ -88,6 +98,8 @@ impl World {
             max_waiting: random.between(1, 24),
             invitation_timeout: Duration::from_millis(random.between(500, 12_000) as u64),
             max_links: random.between(servers.len(), 6),
+            max_spares: *random.pick(&[0, 2, 6]),
+            spare_life: Duration::from_millis(random.between(1_000, 30_000) as u64),
         };
         let workers = (0..random.between(1, 3)).map(|_| Worker::default()).collect();
         Self {
@@ -102,6 +114,7 @@ impl World {
             wires: Vec::new(),
             agents: 0,
             claims_seen: Vec::new(),
+            spares: HashMap::new(),
             latency_ms: *random.pick(&[0, 5, 100, 800]),
             epoch: 0,
             calm: false,
@@ -201,7 +214,7 @@ impl World {
                 if epoch != self.epoch => {}
             Occurrence::Control(event, _) => self.control(event),
             Occurrence::WorkerTurn(worker) => {
-                self.workers[worker as usize].read_mails();
+                self.read_mails(worker);
                 self.workers[worker as usize].check();
             }
             Occurrence::Dialed(wire, through) => self.dialed(wire, through),
@@ -230,6 +243,9 @@ impl World {
             Occurrence::Release(worker, invitation, _) => {
                 self.mail_control(worker, Event::Released { invitation });
             }
+            Occurrence::SpareDies(id) => self.spare_dies(id),
+            Occurrence::SpareIsOld(id) => self.spare_is_old(id),
+            Occurrence::SpareAnswer(agent, id, answer) => self.spare_answers(agent, id, answer),
             Occurrence::Arrive(number) => self.arrive(number),
             Occurrence::Depart(agent, _) => {
                 if self.workers[agent.worker as usize].leave(agent.connection) {
@@ -306,6 +322,19 @@ impl World {
                     let mail = Mail::Expect { agent: agent.connection, invitation, ticket, server };
                     self.mail_worker(agent.worker, mail);
                 }
+                Action::ExpectSpare { worker, invitation, ticket, server, life } => {
+                    self.mail_worker(
+                        worker,
+                        Mail::ExpectSpare { invitation, ticket, server, life },
+                    );
+                }
+                Action::UseSpare { agent, invitation } => {
+                    let mail = Mail::UseSpare { agent: agent.connection, invitation };
+                    self.mail_worker(agent.worker, mail);
+                }
+                Action::CloseSpare { worker, invitation } => {
+                    self.mail_worker(worker, Mail::CloseSpare { invitation });
+                }
                 Action::Refuse { agent, reason } => {
                     let mail = Mail::Refuse { agent: agent.connection, reason };
                     self.mail_worker(agent.worker, mail);
@@ -334,17 +363,22 @@ impl World {
     }
 
     fn claim(&mut self, worker: u32, server: usize, claim: &Claim) {
+        self.read_mails(worker);
         let held = &mut self.workers[worker as usize];
-        if let Some(connection) = held.claim(claim, &self.servers[server].name) {
-            let agent = AgentRef { worker, connection };
-            self.mail_control(worker, Event::Claimed { agent, invitation: claim.id });
-            let length_ms = if self.calm { 50 } else { 5_000 };
-            self.after(
-                Duration::ZERO,
-                length_ms,
-                Occurrence::Release(worker, claim.id, self.epoch),
-            );
+        match held.claim(claim, &self.servers[server].name) {
+            Some(Purpose::Agent(connection)) => {
+                self.begin_session(AgentRef { worker, connection }, claim.id);
+            }
+            Some(Purpose::Spare { life }) => self.keep_spare(worker, server, claim.id, life),
+            None => {}
         }
+    }
+
+    fn begin_session(&mut self, agent: AgentRef, invitation: u64) {
+        self.mail_control(agent.worker, Event::Claimed { agent, invitation });
+        let length_ms = if self.calm { 50 } else { 5_000 };
+        let release = Occurrence::Release(agent.worker, invitation, self.epoch);
+        self.after(Duration::ZERO, length_ms, release);
     }
 }
 
@@ -371,6 +405,9 @@ impl World {
                 }
                 GatewayAction::Invited { invitation, .. } => self.invited(server, invitation),
                 GatewayAction::Withdrawn { .. } => {}
+                GatewayAction::CloseSpare { id } => {
+                    self.after(Duration::ZERO, self.latency_ms, Occurrence::SpareDies(id));
+                }
             }
         }
         self.servers[server].check(self.now);

@@ -282,6 +282,8 @@ fn numbers_are_accepted_up_to_the_edges_of_their_ranges() {
         ("max_connections", limits::MAX_CONNECTIONS),
         ("max_handshakes", limits::MAX_HANDSHAKES),
         ("max_waiting", limits::MAX_WAITING),
+        ("max_spares", limits::MAX_SPARES),
+        ("spare_life_ms", limits::SPARE_LIFE_MS),
         ("admission_timeout_ms", limits::ADMISSION_TIMEOUT_MS),
         ("invitation_timeout_ms", limits::INVITATION_TIMEOUT_MS),
         ("idle_timeout_ms", limits::IDLE_TIMEOUT_MS),

@@ -2,10 +2,14 @@ use std::time::Duration;
 
 use super::*;
 use crate::limits::{MAX_INVITATIONS_PER_AGENT, SIGNAL_DEAD_AFTER, SIGNAL_HELLO_TIMEOUT};
-use crate::wire::FromServer;
+use crate::wire::{FromServer, Withdraw};
+
+mod spares;
 
 const TIMEOUT: Duration = Duration::from_secs(10);
 const MAX_WAITING: usize = 5;
+const MAX_SPARES: usize = 4;
+const SPARE_LIFE: Duration = Duration::from_secs(100);
 
 /// A dispatcher of two services, `web` (0) and `ssh` (1), with a clock.
 struct Bench {
@@ -23,6 +27,11 @@ enum Seen {
     Refused(u64, RefusalReason),
     Goodbye(u64),
     Closed(u64, CloseReason),
+    /// Link, spare.
+    Asked(u64, u64),
+    /// Agent, spare.
+    Given(u64, u64),
+    SpareClosed(u64),
 }
 
 fn agent(connection: u64) -> AgentRef {
@@ -35,6 +44,8 @@ impl Bench {
             max_waiting: MAX_WAITING,
             invitation_timeout: TIMEOUT,
             max_links: 3,
+            max_spares: MAX_SPARES,
+            spare_life: SPARE_LIFE,
         };
         let services = vec!["web".to_owned(), "ssh".to_owned()];
         let dispatcher = Dispatcher::new(limits, services, "00112233445566ff".to_owned());
@@ -50,9 +61,13 @@ impl Bench {
     }
 
     fn connect(&mut self, link: u64, capacity: u32) -> Vec<Seen> {
+        self.connect_with_spares(link, capacity, 0)
+    }
+
+    fn connect_with_spares(&mut self, link: u64, capacity: u32, spares: u32) -> Vec<Seen> {
         self.open(link);
         let services = vec!["web".to_owned(), "mail".to_owned()];
-        let hello = ServerHello { services, capacity, software: String::new() };
+        let hello = ServerHello { services, capacity, software: String::new(), spares };
         self.hear(link, from_server::Message::ServerHello(hello))
     }
 
@@ -103,15 +118,29 @@ impl Bench {
         let actions: Vec<Action> = std::iter::from_fn(|| self.dispatcher.poll_action()).collect();
         let shorten = |action| match action {
             Action::Expect { agent, invitation, ticket, server } => {
-                expected = Some((agent, invitation, ticket, server));
+                expected = Some((Some(agent.connection), invitation, ticket, server));
                 None
             }
+            Action::ExpectSpare { worker: 3, invitation, ticket, server, life } => {
+                assert!(life <= SPARE_LIFE && life >= SPARE_LIFE * 3 / 4, "{life:?}");
+                expected = Some((None, invitation, ticket, server));
+                None
+            }
+            Action::UseSpare { agent, invitation } => {
+                Some(Seen::Given(agent.connection, invitation))
+            }
+            Action::CloseSpare { worker: 3, invitation } => Some(Seen::SpareClosed(invitation)),
+            Action::ExpectSpare { .. } | Action::CloseSpare { .. } => panic!("{action:?}"),
             Action::Send { link, message } => match message.message.expect("a message") {
                 to_server::Message::Invitation(sent) => {
                     let (agent, id, ticket, server) = expected.take().expect("before it");
                     assert_eq!((sent.id, &sent.ticket[..]), (id, ticket.as_bytes()));
                     assert_eq!((sent.worker, server), (3, format!("lan-{}", link.0)));
-                    Some(Seen::Invited(link.0, agent.connection, id))
+                    assert_eq!(sent.spare_for_ms == 0, agent.is_some());
+                    Some(match agent {
+                        Some(agent) => Seen::Invited(link.0, agent, id),
+                        None => Seen::Asked(link.0, id),
+                    })
                 }
                 to_server::Message::Withdraw(Withdraw { id }) => Some(Seen::Withdrawn(link.0, id)),
                 to_server::Message::Goodbye(_) => Some(Seen::Goodbye(link.0)),

@@ -40,7 +40,7 @@ fn goodbye() -> GatewayAction {
 impl Bench {
     fn new() -> Self {
         let now = Instant::now();
-        Self { link: GatewayLink::new(vec!["web".to_owned()], 10, now), now }
+        Self { link: GatewayLink::new(vec!["web".to_owned()], 10, 2, now), now }
     }
 
     fn up() -> Self {
@@ -233,4 +233,41 @@ fn a_server_that_drains_while_it_dials_gives_the_dial_up() {
     let reason = CloseReason::Refused(RefusalReason::Draining);
     assert_eq!(bench.happen(GatewayEvent::Drain), [GatewayAction::Close(reason)]);
     assert_eq!(bench.link.next_timeout(), None);
+}
+
+fn spare(id: u64) -> Invitation {
+    Invitation { id, spare_for_ms: 1_000, ..invitation("") }
+}
+
+#[test]
+fn a_gateway_gets_no_more_spares_than_twice_what_it_was_told_however_often_it_asks() {
+    let mut bench = Bench::up();
+    let ask = |bench: &mut Bench, id| {
+        let actions = bench.hear(to_server::Message::Invitation(spare(id)));
+        matches!(&actions[..], [GatewayAction::Invited { invitation, .. }] if invitation.id == id)
+    };
+    assert!((1..=4).all(|id| ask(&mut bench, id)));
+    assert!(!ask(&mut bench, 7));
+    let actions = bench.hear(to_server::Message::Invitation(spare(7)));
+    assert_eq!(actions, [declined(RefusalReason::ServerFull)]);
+    assert_eq!(bench.happen(GatewayEvent::SpareEnded { id: 1 }), []);
+    assert!(ask(&mut bench, 5));
+    assert_eq!(bench.happen(GatewayEvent::SpareEnded { id: 2 }), []);
+    // One id can't stand for many.
+    let actions = bench.hear(to_server::Message::Invitation(spare(5)));
+    assert_eq!(actions[0], GatewayAction::Close(CloseReason::MessageUnexpected));
+}
+
+#[test]
+fn a_withdrawn_spare_is_closed_and_so_is_every_one_of_a_lost_connection() {
+    let mut bench = Bench::up();
+    for id in [1, 2] {
+        bench.hear(to_server::Message::Invitation(spare(id)));
+    }
+    let close = |id| GatewayAction::CloseSpare { id };
+    assert_eq!(bench.hear(to_server::Message::Withdraw(Withdraw { id: 1 })), [close(1)]);
+    bench.happen(GatewayEvent::SpareEnded { id: 1 });
+    let withdrawn = [GatewayAction::Withdrawn { id: 1 }];
+    assert_eq!(bench.hear(to_server::Message::Withdraw(Withdraw { id: 1 })), withdrawn);
+    assert_eq!(bench.happen(GatewayEvent::Closed), [close(2)]);
 }

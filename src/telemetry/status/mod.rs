@@ -113,6 +113,8 @@ pub struct SignalConnection {
     pub sessions: u64,
     /// Invitations that were sent and not answered.
     pub waiting: u64,
+    /// Spares that wait for an agent.
+    pub spares: u64,
 }
 
 /// The queue of agents that wait for a server.
@@ -264,6 +266,7 @@ pub(super) fn sample() -> Status {
             services: vec!["files".to_owned(), "web".to_owned()],
             sessions: 1_310,
             waiting: 2,
+            spares: 4,
         }],
         waiting: Waiting { agents: 2, bound: 4_096 },
         sessions: Sessions {

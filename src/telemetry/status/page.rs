@@ -59,6 +59,7 @@ fn signal_connections(status: &Status) -> Vec<Row> {
             &up,
             &counted(signal.sessions, "session"),
             &format!("{} waiting", grouped(signal.waiting)),
+            &counted(signal.spares, "spare"),
             &signal.services.join(", "),
         ])
     };

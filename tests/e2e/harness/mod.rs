@@ -17,7 +17,7 @@ pub(super) use backend::{Backend, Digest, payload};
 pub(super) use files::{AgentFile, GatewayFile, ServerFile};
 pub(super) use peer::{Ending, Peer};
 pub(super) use process::Process;
-pub(super) use scripted_server::ScriptedServer;
+pub(super) use scripted_server::{DataConnection, ScriptedServer};
 pub(super) use site::{Kind, Site};
 pub(super) use telemetry::Telemetry;
 pub(super) use trial::Trial;

@@ -7,7 +7,7 @@ use rustls::ClientConfig;
 use vestibule::wire::alpn::{self, Hint};
 use vestibule::wire::{
     Accepted, Claim, FrameDecoder, FromDataConnection, FromServer, GatewayHello, Invitation, Ping,
-    Pong, RefusalReason, Refused, ServerHello, SessionHeader, ToDataConnection, ToServer,
+    Pong, RefusalReason, Refused, ServerHello, SessionHeader, Taken, ToDataConnection, ToServer,
     from_data_connection, from_server, to_data_connection, to_server,
 };
 
@@ -27,10 +27,21 @@ pub(crate) struct ScriptedServer {
 impl ScriptedServer {
     /// Opens a signal connection with the certificate of that name, and says hello.
     pub(crate) fn new(world: &World, name: &str, gateway: SocketAddr, services: &[&str]) -> Self {
+        Self::with_spares(world, name, gateway, services, 0)
+    }
+
+    /// One that will hold that many spares.
+    pub(crate) fn with_spares(
+        world: &World,
+        name: &str,
+        gateway: SocketAddr,
+        services: &[&str],
+        spares: u32,
+    ) -> Self {
         let config = world.server_client(name, vec![alpn::SIGNAL.to_vec()]);
         let mut signal = Peer::dial_tls(gateway, World::GATEWAY_NAME, &config);
         let services = services.iter().map(ToString::to_string).collect();
-        let hello = ServerHello { services, capacity: 0, software: "a test".to_owned() };
+        let hello = ServerHello { services, capacity: 0, software: "a test".to_owned(), spares };
         signal.say(&from_server(from_server::Message::ServerHello(hello)));
         let Some(to_server::Message::GatewayHello(hello)) = signal.hear::<ToServer>().message
         else {
@@ -126,6 +137,11 @@ impl DataConnection {
     pub(crate) fn accept(mut self) -> Peer {
         self.say(from_data_connection::Message::Accepted(Accepted {}));
         self.0
+    }
+
+    /// Says that it has the agent which came over a spare.
+    pub(crate) fn take(&mut self) {
+        self.say(from_data_connection::Message::Taken(Taken {}));
     }
 
     pub(crate) fn refuse(mut self, reason: RefusalReason) {

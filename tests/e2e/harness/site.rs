@@ -61,7 +61,11 @@ impl Site {
         assert_eq!(sum, count as u64, "the metric says the same");
         for telemetry in [telemetry, &self.server_telemetry] {
             telemetry.wait_for("vestibule_sessions", 0);
-            telemetry.wait_for("vestibule_connections", 0);
+            wait_until("no connection is left but spares", || {
+                let [connections, spares] =
+                    telemetry.metrics(["vestibule_connections", "vestibule_spares"]);
+                connections == spares
+            });
         }
     }
 }

@@ -12,7 +12,8 @@ impl World {
             return self.restart_gateway();
         }
         let server = self.random.below(self.servers.len());
-        match self.random.below(6) {
+        match self.random.below(7) {
+            6 => self.abandon_spares(server, true),
             0 => {
                 if let Some(wire) = self.servers[server].wire {
                     self.wires[wire].cut = true;
@@ -32,6 +33,7 @@ impl World {
     }
 
     pub(super) fn kill(&mut self, server: usize, silently: bool) {
+        self.abandon_spares(server, silently);
         if let Some(wire) = self.servers[server].stop() {
             self.wires[wire].cut |= silently;
             self.hang_up(wire);
@@ -47,6 +49,7 @@ impl World {
                 self.send(Way::ToServer(wire), self.latency_ms, Occurrence::AtServer(wire, None));
             }
         }
+        self.spares.clear();
         self.epoch += 1;
         self.drained = false;
         self.gateway.restart();
