@@ -3,7 +3,7 @@
 use std::net::TcpListener;
 use std::process::Output;
 
-use super::harness::{Backend, GatewayFile, Process, Site, World};
+use super::harness::{Backend, GatewayFile, Process, Site, World, wait_until};
 
 impl World {
     /// Starts a gateway that ends by itself, and returns its exit code and last words.
@@ -82,9 +82,11 @@ fn status_shows_a_running_gateway_to_people_and_to_programs() {
         let address = site.gateway.telemetry.0.to_string();
         said(Process::command().args(["status", "--address", &address]).args(more).output())
     };
-    let (code, page) = status(&[]);
-    assert_eq!(code, Some(0), "{page}");
-    assert!(page.contains("laptop-7.test") && page.contains("server-1.test"), "{page}");
+    wait_until("the page names the device and its server", || {
+        let (code, page) = status(&[]);
+        assert_eq!(code, Some(0), "{page}");
+        page.contains("laptop-7.test") && page.contains("server-1.test")
+    });
     let (code, json) = status(&["--json"]);
     assert_eq!(code, Some(0), "{json}");
     let json: serde_json::Value = serde_json::from_str(&json).expect("JSON");

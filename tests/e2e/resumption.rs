@@ -139,8 +139,8 @@ fn a_ticket_of_a_listener_without_certificates_opens_nothing_where_they_are_requ
 #[test]
 fn a_resumed_chain_is_checked_again() {
     let mut trial = Trial::new(&GatewayFile::DEFAULT);
-    // Certificates count in seconds: the last of these is over after 3 to 4 of them.
-    let end = SystemTime::now() + Duration::from_secs(3);
+    // Certificates count in seconds: the last of these is over after 4 to 5 of them.
+    let end = SystemTime::now() + Duration::from_secs(4);
     let short = trial.world.forge("short.test", Authority::Of(Role::Device), |params| {
         params.not_after = end.into();
         params.extended_key_usages = vec![rcgen::ExtendedKeyUsagePurpose::ClientAuth];
@@ -162,7 +162,8 @@ fn a_resumed_chain_is_checked_again() {
 /// A site of several workers, so that hints differ.
 fn site() -> Site {
     let services = [("echo", Backend::echo())];
-    let file = GatewayFile { workers: 3, ..GatewayFile::DEFAULT };
+    // Without spares, so that a session has one data connection.
+    let file = GatewayFile { workers: 3, limits: "max_spares = 0", ..GatewayFile::DEFAULT };
     Site::with(&file, |world| ServerFile { workers: 2, ..ServerFile::new(world, &services) })
 }
 
