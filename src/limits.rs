@@ -78,6 +78,11 @@ pub const MIN_RECEIVE_LEN: usize = MAX_RECORD_CONTENT_LEN;
 pub const MAX_ANSWERS_LEN: usize = 256 * 1024;
 /// Runs of payload in one send. Unpadded records are a single run; plain payload is one for each record.
 pub const RUNS_PER_SEND: usize = 32;
+/// Sessions of a worker whose expanded keys are kept, at 2 KB each: bulk and lively sessions are rarely
+/// more at once, and for the others their keys are expanded again at the next record, in 0.3 µs each.
+pub const HOT_SESSIONS: usize = 512;
+/// Sessions that are looked at, at a turn, to find one that is not hot any more.
+pub const HOT_SESSION_LOOKS: usize = 4;
 /// Buffers without content that a worker keeps for the next session that needs one, so that bytes
 /// move without an allocation. Each has up to [`RECEIVE_LEN`] bytes.
 pub const SHELF_LEN: usize = 8;

@@ -2,31 +2,20 @@ use std::collections::VecDeque;
 use std::net::{SocketAddr, TcpStream};
 use std::os::fd::AsFd;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::leg::Leg;
 use super::listener;
 use super::scratch::Scratch;
-use super::session::{Moved, Session};
+use super::session::Session;
 use super::slots::Slots;
 use super::timers::Timers;
+use super::worker::WorkerSettings;
 use crate::limits::{LINGER, MAX_LINGER_LEN};
-use crate::relay::{Ending, Party, Relay, RelayLimits};
 use crate::telemetry::counters::WorkerCounters;
 use crate::uring::{Event, Ring, Token};
 
-/// Settings of a worker that do not depend on its role.
-#[derive(Debug, Clone)]
-pub struct WorkerSettings {
-    /// Connections that this worker holds at once.
-    pub max_connections: usize,
-    /// TCP keepalive.
-    pub keepalive: Duration,
-    /// `TCP_USER_TIMEOUT`.
-    pub user_timeout: Duration,
-    /// Bounds on quiet sessions.
-    pub relay: RelayLimits,
-}
+mod sessions;
 
 /// What a worker owns, whatever its role: its ring, connections, sessions, timers, buffers.
 /// `S` is the role's stage of a connection, `R` its record of a session.
@@ -45,6 +34,8 @@ pub struct Core<S, R> {
     timers: Timers<Timer>,
     ready_connections: VecDeque<Token>,
     ready_sessions: VecDeque<Token>,
+    /// Sessions that are not cold, those that became hot first at the front.
+    hot: VecDeque<Token>,
     accepting: bool,
 }
 
@@ -104,6 +95,7 @@ impl<S, R> Core<S, R> {
             timers: Timers::default(),
             ready_connections: VecDeque::new(),
             ready_sessions: VecDeque::new(),
+            hot: VecDeque::new(),
             accepting: true,
         }
     }
@@ -111,16 +103,6 @@ impl<S, R> Core<S, R> {
     /// Connections of all stages.
     pub fn connections_len(&self) -> usize {
         self.connections.len()
-    }
-
-    /// Live sessions.
-    pub fn sessions_len(&self) -> usize {
-        self.sessions.len()
-    }
-
-    /// Every live session, for a drain that is over.
-    pub fn session_tokens(&self) -> Vec<Token> {
-        self.sessions.tokens()
     }
 
     /// Every connection of any stage.
@@ -214,11 +196,6 @@ impl<S, R> Core<S, R> {
         }
     }
 
-    /// The session.
-    pub fn session(&mut self, token: Token) -> Option<&mut Session<R>> {
-        self.sessions.get_mut(token)
-    }
-
     /// Calls the role when this time is over, unless the deadline was moved by then.
     pub fn set_deadline(&mut self, token: Token, deadline: Option<Instant>) {
         let Some(connection) = self.connections.get_mut(token) else { return };
@@ -236,52 +213,6 @@ impl<S, R> Core<S, R> {
             connection.queued = true;
             self.ready_connections.push_back(token);
         }
-    }
-
-    /// Joins two connections. From now on they are the session's.
-    pub fn join(
-        &mut self,
-        outer: (Token, Party),
-        inner: (Token, Party),
-        record: R,
-    ) -> Option<Token> {
-        let relay = Relay::new(outer.1, inner.1, self.settings.relay, self.now);
-        let timer = relay.deadline();
-        let (one, two) = self.connections.pair_mut(outer.0, inner.0)?;
-        let session = self.sessions.insert(Session {
-            outer: outer.0,
-            inner: inner.0,
-            bytes: Moved::default(),
-            record,
-            relay,
-            queued: true,
-            timer,
-        });
-        for connection in [one, two] {
-            connection.life = Life::Relaying(session);
-            connection.deadline = None;
-            connection.leg.settle();
-        }
-        if let Some(at) = timer {
-            self.timers.set(at, Timer::Session(session.to_bits()));
-        }
-        self.ready_sessions.push_back(session);
-        self.counters.sessions_open.set(self.sessions.len() as u64);
-        Some(session)
-    }
-
-    /// Takes a session down. Its legs are reset, or linger until their last bytes have gone.
-    pub fn part(&mut self, session: Token, reset: bool) -> Option<Session<R>> {
-        let parted = self.sessions.remove(session)?;
-        self.counters.sessions_open.set(self.sessions.len() as u64);
-        for leg in [parted.outer, parted.inner] {
-            if reset {
-                self.reset(leg);
-            } else {
-                self.finish(leg);
-            }
-        }
-        Some(parted)
     }
 
     /// Closes a connection with a reset.
@@ -358,15 +289,6 @@ impl<S, R> Core<S, R> {
         }
     }
 
-    fn queue_session(&mut self, token: Token) {
-        if let Some(session) = self.sessions.get_mut(token)
-            && !session.queued
-        {
-            session.queued = true;
-            self.ready_sessions.push_back(token);
-        }
-    }
-
     pub(super) fn next_ready_connection(&mut self) -> Option<Token> {
         let token = self.ready_connections.pop_front()?;
         if let Some(connection) = self.connections.get_mut(token) {
@@ -406,46 +328,6 @@ impl<S, R> Core<S, R> {
         }
     }
 
-    pub(super) fn ready_sessions_len(&self) -> usize {
-        self.ready_sessions.len()
-    }
-
-    /// Lets the next session have its turn. Returns it with its ending if that was its last.
-    pub(super) fn serve_session(&mut self) -> Option<(Token, Ending)> {
-        let token = self.ready_sessions.pop_front()?;
-        let session = self.sessions.get_mut(token)?;
-        session.queued = false;
-        let (outer, inner) = self.connections.pair_mut(session.outer, session.inner)?;
-        let before = session.bytes;
-        let turn = super::session::run(
-            &mut session.relay,
-            &mut session.bytes,
-            &mut outer.leg,
-            &mut inner.leg,
-            &mut self.scratch,
-            self.now,
-        );
-        self.counters.bytes_agent_to_server.add(session.bytes.inward - before.inward);
-        self.counters.bytes_server_to_agent.add(session.bytes.outward - before.outward);
-        match turn {
-            super::session::Turn::Over(ending) => return Some((token, ending)),
-            super::session::Turn::Again => self.queue_session(token),
-            super::session::Turn::Waits => self.set_session_timer(token),
-        }
-        None
-    }
-
-    /// A deadline may have come nearer (half-closed); one that moved away is set when it fires.
-    fn set_session_timer(&mut self, token: Token) {
-        let Some(session) = self.sessions.get_mut(token) else { return };
-        if let Some(at) = session.relay.deadline()
-            && session.timer.is_none_or(|set| at < set)
-        {
-            session.timer = Some(at);
-            self.timers.set(at, Timer::Session(token.to_bits()));
-        }
-    }
-
     pub(super) fn next_timer(&self) -> Option<Instant> {
         self.timers.next()
     }
@@ -470,17 +352,6 @@ impl<S, R> Core<S, R> {
             }
             Life::Deciding | Life::Relaying(_) | Life::Releasing(_) => Due::Done,
         }
-    }
-
-    /// The ending of a session whose time is over.
-    pub(super) fn session_due(&mut self, token: Token) -> Option<Ending> {
-        let session = self.sessions.get_mut(token)?;
-        session.timer = None;
-        let ending = session.relay.timed_out(self.now);
-        if ending.is_none() {
-            self.set_session_timer(token);
-        }
-        ending
     }
 
     pub(super) fn has_work(&self) -> bool {

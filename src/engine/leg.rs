@@ -4,6 +4,7 @@ use std::net::{Shutdown, TcpStream};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
 
+use rustix::net::SendFlags;
 use socket2::SockRef;
 
 use super::outbox::Outbox;
@@ -152,6 +153,11 @@ impl Leg {
         let Some(tls) = &mut self.tls else { return Ok(false) };
         outgoing.clear();
         let result = tls.handshake(incoming, outgoing);
+        if matches!(result, Ok(Some(_))) && tls.is_server() {
+            // A ticket, for which no peer waits.
+            self.outbox.hold(outgoing);
+            outgoing.clear();
+        }
         let sent = self.send(&[IoSlice::new(outgoing)]);
         let behind = result.map_err(|error| HandshakeError {
             reason: error.handshake_failure(),
@@ -351,7 +357,12 @@ impl Leg {
 
     /// Sends what waits. `Ok(true)` once nothing waits any more.
     pub fn flush(&mut self) -> Result<bool, Failure> {
-        self.outbox.send(&self.socket, &mut self.readiness)?;
+        // The FIN goes with the last bytes, in one segment.
+        let flags = match self.write_side {
+            WriteSide::Ending => SendFlags::MORE,
+            WriteSide::Open | WriteSide::Ended => SendFlags::empty(),
+        };
+        self.outbox.send(&self.socket, &mut self.readiness, flags)?;
         if self.outbox.is_empty() && self.write_side == WriteSide::Ending {
             self.write_side = WriteSide::Ended;
             // Fails only where the peer is gone, and then there is nobody to tell.
@@ -367,6 +378,13 @@ impl Leg {
         }
         if self.outbox.is_empty() {
             scratch.remainders.take_back(self.outbox.space());
+        }
+    }
+
+    /// Takes less room until bytes move again.
+    pub fn cool(&mut self) {
+        if let Some(tls) = &mut self.tls {
+            tls.cool();
         }
     }
 
@@ -388,7 +406,7 @@ impl Leg {
         {
             let mut record = Vec::new();
             tls.seal_end(&mut record).map_err(|_| Failure::Corrupt)?;
-            self.send_raw(&record)?;
+            self.outbox.hold(&record);
         }
         self.flush().map(|_| ())
     }

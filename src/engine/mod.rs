@@ -16,7 +16,7 @@ mod threads;
 mod timers;
 mod worker;
 
-pub use self::core::{Connection, Core, WorkerSettings};
+pub use self::core::{Connection, Core};
 pub use control_loop::{ControlLoop, Wakeup};
 pub use leg::{Leg, connect_result};
 pub use listener::{ListenError, dial, listen, watch_closely};
@@ -31,4 +31,4 @@ pub use threads::{
     StartError, WorkerThread, bind_telemetry, fill_random, instance_name, raise_descriptor_limit,
     run_control, start_worker,
 };
-pub use worker::{CoreOf, Role, Worker};
+pub use worker::{CoreOf, Role, Worker, WorkerSettings};

@@ -1,6 +1,8 @@
 use std::io::{self, ErrorKind, IoSlice, Write};
 use std::net::TcpStream;
 
+use rustix::net::{SendFlags, send};
+
 use crate::relay::Failure;
 use crate::uring::Readiness;
 
@@ -9,15 +11,24 @@ use crate::uring::Readiness;
 pub(super) struct Outbox {
     bytes: Vec<u8>,
     sent: usize,
+    /// The bytes wait for those that follow them, and not for the socket.
+    held: bool,
 }
 
 impl Outbox {
+    /// Bytes that wait for the socket.
     pub(super) fn len(&self) -> usize {
-        self.bytes.len() - self.sent
+        if self.held { 0 } else { self.bytes.len() - self.sent }
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.len() == 0
+        self.bytes.len() == self.sent
+    }
+
+    /// Keeps bytes that nobody waits for, to send them with the next ones.
+    pub(super) fn hold(&mut self, bytes: &[u8]) {
+        self.held |= self.is_empty() && !bytes.is_empty();
+        self.bytes.extend_from_slice(bytes);
     }
 
     /// The space of an outbox with nothing in it.
@@ -28,11 +39,14 @@ impl Outbox {
     /// Sends what waits, as far as the socket takes it.
     pub(super) fn send(
         &mut self,
-        mut socket: &TcpStream,
+        socket: &TcpStream,
         readiness: &mut Readiness,
+        flags: SendFlags,
     ) -> Result<(), Failure> {
+        self.held = false;
         while self.sent < self.bytes.len() {
-            match taken(socket.write(&self.bytes[self.sent..]), readiness)? {
+            let sent = send(socket, &self.bytes[self.sent..], flags | SendFlags::NOSIGNAL);
+            match taken(sent.map_err(io::Error::from), readiness)? {
                 Some(len) => self.sent += len,
                 None => return Ok(()),
             }
@@ -66,6 +80,9 @@ impl Outbox {
             let skipped = sent.min(slice.len());
             self.bytes.extend_from_slice(&slice[skipped..]);
             sent -= skipped;
+        }
+        if self.held && total > 0 {
+            return self.send(socket, readiness, SendFlags::empty());
         }
         Ok(())
     }

@@ -20,6 +20,18 @@ pub struct Session<R> {
     pub(super) relay: Relay,
     pub(super) queued: bool,
     pub(super) timer: Option<Instant>,
+    pub(super) heat: Heat,
+}
+
+/// Whether a session is ready to move bytes at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Heat {
+    /// It had a turn lately.
+    Hot,
+    /// It had none since it was looked at last.
+    Cooling,
+    /// It takes as little room as it can.
+    Cold,
 }
 
 /// Payload bytes by direction.

@@ -13,8 +13,7 @@ use thiserror::Error;
 use tokio::sync::oneshot;
 use tracing::warn;
 
-use super::core::WorkerSettings;
-use super::worker::{Role, Worker};
+use super::worker::{Role, Worker, WorkerSettings};
 use crate::limits::DESCRIPTOR_RESERVE;
 use crate::telemetry::counters::WorkerCounters;
 use crate::uring::{RingError, Waker};

@@ -5,11 +5,11 @@ use std::sync::Arc;
 use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant};
 
-use super::core::{Connection, Core, Due, Timer, WorkerSettings};
+use super::core::{Connection, Core, Due, Timer};
 use super::listener;
 use super::session::Session;
 use crate::limits::{ACCEPT_RETRY, ACCEPTS_PER_TURN, HANDSHAKES_PER_TURN, MAILS_PER_TURN};
-use crate::relay::CloseReason;
+use crate::relay::{CloseReason, RelayLimits};
 use crate::telemetry::counters::WorkerCounters;
 use crate::uring::{Event, Ring, RingError, Token, Waker};
 
@@ -55,6 +55,19 @@ pub trait Role: Sized {
     fn turn_ended(&mut self, core: &mut CoreOf<Self>) -> bool;
     /// When mail that is kept, or not announced, is to be looked after.
     fn mail_due(&self, now: Instant) -> Option<Instant>;
+}
+
+/// Settings of a worker that do not depend on its role.
+#[derive(Debug, Clone)]
+pub struct WorkerSettings {
+    /// Connections that this worker holds at once.
+    pub max_connections: usize,
+    /// TCP keepalive.
+    pub keepalive: Duration,
+    /// `TCP_USER_TIMEOUT`.
+    pub user_timeout: Duration,
+    /// Bounds on quiet sessions.
+    pub relay: RelayLimits,
 }
 
 /// The core of a role's worker.

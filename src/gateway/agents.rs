@@ -66,7 +66,7 @@ impl GatewayWorker {
                         let tls = core.connection(token).and_then(|c| c.leg.tls());
                         let certificate = tls.and_then(TlsConnection::peer_certificate);
                         let identity = certificate.map(Identity::of).and_then(Result::ok);
-                        self.admit(core, token, visitor, service, identity.as_ref());
+                        self.admit(core, token, *visitor, service, identity.as_ref());
                     }
                     Err(reason) => {
                         core.enter(token, Stage::Request { visitor, decoder });

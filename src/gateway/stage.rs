@@ -17,7 +17,7 @@ pub(super) enum Stage {
     /// The handshake of the role that the ClientHello chose.
     Handshake { listener: usize, kind: Kind, sni: String, hello_at: Instant },
     /// Our own agent; it is to name its service.
-    Request { visitor: Visitor, decoder: FrameDecoder },
+    Request { visitor: Box<Visitor>, decoder: FrameDecoder },
     /// An admitted agent that waits for a server.
     Waiting(Box<Waiting>),
     /// An agent whose server is connecting the backend.

@@ -394,6 +394,7 @@ impl GatewayWorker {
         if let Kind::Foreign(service) = kind {
             self.admit(core, token, visitor, service, identity);
         } else {
+            let visitor = Box::new(visitor);
             core.enter(token, Stage::Request { visitor, decoder: FrameDecoder::default() });
             self.read_request(core, token);
         }

@@ -15,6 +15,7 @@ use super::rustls_end::RustlsEnd;
 ///
 /// Whatever a call appends to `outgoing` must be sent, in order and before anything sealed later.
 pub struct TlsConnection {
+    is_server: bool,
     stage: Stage,
     agreed: Option<Box<Agreed>>,
 }
@@ -52,17 +53,17 @@ impl TlsConnection {
     /// The gateway's end.
     pub fn server(config: Arc<ServerConfig>) -> Result<Self, Error> {
         let connection = UnbufferedServerConnection::new(config)?;
-        Ok(Self::new(RustlsEnd::server(connection)))
+        Ok(Self::new(RustlsEnd::server(connection), true))
     }
 
     /// The end that dials. Its ClientHello comes out of the first [`TlsConnection::handshake`].
     pub fn client(config: Arc<ClientConfig>, name: ServerName<'static>) -> Result<Self, Error> {
         let connection = UnbufferedClientConnection::new(config, name)?;
-        Ok(Self::new(RustlsEnd::client(connection)))
+        Ok(Self::new(RustlsEnd::client(connection), false))
     }
 
-    fn new(end: RustlsEnd) -> Self {
-        Self { stage: Stage::Handshake(Box::new(end)), agreed: None }
+    fn new(end: RustlsEnd, is_server: bool) -> Self {
+        Self { is_server, stage: Stage::Handshake(Box::new(end)), agreed: None }
     }
 
     /// Takes what came, and appends our answer. `Some` once the handshake is over: with the bytes that
@@ -194,6 +195,11 @@ impl TlsConnection {
         outgoing
     }
 
+    /// Whether the peer dialled. A server's last word in a handshake is a ticket.
+    pub fn is_server(&self) -> bool {
+        self.is_server
+    }
+
     /// Until both sides have the keys of the session.
     pub fn is_handshaking(&self) -> bool {
         matches!(self.stage, Stage::Handshake(_))
@@ -232,6 +238,13 @@ impl TlsConnection {
     /// Forgets what the handshake agreed on, once nobody will ask: a session at rest is small.
     pub fn forget_agreement(&mut self) {
         self.agreed = None;
+    }
+
+    /// Takes less room until the next record, which then costs a little more.
+    pub fn cool(&mut self) {
+        if let Stage::Records(records) = &mut self.stage {
+            records.cool();
+        }
     }
 
     fn check(&self) -> Result<(), TlsError> {

@@ -76,11 +76,11 @@ impl Drop for OpenSsl {
 }
 
 /// A device, as OpenSSL.
-fn client(site: &Site, suite: &str) -> OpenSsl {
+fn device(site: &Site, cipher: &str) -> OpenSsl {
     let own = site.world.credentials("laptop-7.test");
     let mut command = Command::new("openssl");
     command.args(["s_client", "-connect", &site.gateway.tls.to_string()]);
-    command.args(["-servername", World::ECHO, "-ciphersuites", suite, "-verify_return_error"]);
+    command.args(["-servername", World::ECHO, "-ciphersuites", cipher, "-verify_return_error"]);
     command.arg("-CAfile").arg(site.world.ca(Role::Gateway));
     command.arg("-cert").arg(own.certificate).arg("-key").arg(own.key);
     OpenSsl::start(&mut command)
@@ -91,7 +91,7 @@ fn client(site: &Site, suite: &str) -> OpenSsl {
 fn openssl_as_an_agent_talks_in_every_suite_and_updates_its_keys() {
     let site = Site::new(Backend::echo());
     for suite in SUITES {
-        let mut agent = client(&site, suite);
+        let mut agent = device(&site, suite);
         agent.hear("Verify return code: 0 (ok)");
         for round in 0..8 {
             let line = format!("{suite} in round {round}");

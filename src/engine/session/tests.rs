@@ -264,7 +264,7 @@ fn a_record_costs_no_allocation_once_a_session_runs() {
     agent.conn.set_buffer_limit(None);
     let mut allocations = 0;
     for _ in 0..ROUNDS {
-        agent.conn.writer().write_all(&[7; LEN]).expect("buffered");
+        agent.conn.writer().write_all(&vec![7; LEN]).expect("buffered");
         let mut sealed = Vec::new();
         while agent.conn.wants_write() {
             agent.conn.write_tls(&mut sealed).expect("a Vec grows as needed");

@@ -109,6 +109,12 @@ impl Records {
         })
     }
 
+    /// Takes less room until the next record.
+    pub(super) fn cool(&mut self) {
+        self.opening.cool();
+        self.sealing.cool();
+    }
+
     /// Whether the peer's close_notify has come.
     pub(super) fn peer_has_closed(&self) -> bool {
         self.peer_closed

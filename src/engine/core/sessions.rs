@@ -1,0 +1,159 @@
+//! The sessions of a core: their join, their turns, their time, their end.
+
+use super::{Core, Life, Timer};
+use crate::engine::session::{self, Heat, Moved, Session};
+use crate::limits::{HOT_SESSION_LOOKS, HOT_SESSIONS};
+use crate::relay::{Ending, Party, Relay};
+use crate::uring::Token;
+
+impl<S, R> Core<S, R> {
+    /// Live sessions.
+    pub fn sessions_len(&self) -> usize {
+        self.sessions.len()
+    }
+
+    /// Every live session, for a drain that is over.
+    pub fn session_tokens(&self) -> Vec<Token> {
+        self.sessions.tokens()
+    }
+
+    /// The session.
+    pub fn session(&mut self, token: Token) -> Option<&mut Session<R>> {
+        self.sessions.get_mut(token)
+    }
+
+    /// Joins two connections. From now on they are the session's.
+    pub fn join(
+        &mut self,
+        outer: (Token, Party),
+        inner: (Token, Party),
+        record: R,
+    ) -> Option<Token> {
+        let relay = Relay::new(outer.1, inner.1, self.settings.relay, self.now);
+        let timer = relay.deadline();
+        let (one, two) = self.connections.pair_mut(outer.0, inner.0)?;
+        let session = self.sessions.insert(Session {
+            outer: outer.0,
+            inner: inner.0,
+            bytes: Moved::default(),
+            record,
+            relay,
+            queued: true,
+            timer,
+            heat: Heat::Cold,
+        });
+        for connection in [one, two] {
+            connection.life = Life::Relaying(session);
+            connection.deadline = None;
+            connection.leg.settle();
+        }
+        if let Some(at) = timer {
+            self.timers.set(at, Timer::Session(session.to_bits()));
+        }
+        self.ready_sessions.push_back(session);
+        self.counters.sessions_open.set(self.sessions.len() as u64);
+        Some(session)
+    }
+
+    /// Takes a session down. Its legs are reset, or linger until their last bytes have gone.
+    pub fn part(&mut self, session: Token, reset: bool) -> Option<Session<R>> {
+        let parted = self.sessions.remove(session)?;
+        self.counters.sessions_open.set(self.sessions.len() as u64);
+        for leg in [parted.outer, parted.inner] {
+            if reset {
+                self.reset(leg);
+            } else {
+                self.finish(leg);
+            }
+        }
+        Some(parted)
+    }
+
+    pub(super) fn queue_session(&mut self, token: Token) {
+        if let Some(session) = self.sessions.get_mut(token)
+            && !session.queued
+        {
+            session.queued = true;
+            self.ready_sessions.push_back(token);
+        }
+    }
+
+    pub(in crate::engine) fn ready_sessions_len(&self) -> usize {
+        self.ready_sessions.len()
+    }
+
+    /// Lets the next session have its turn. Returns it with its ending if that was its last.
+    pub(in crate::engine) fn serve_session(&mut self) -> Option<(Token, Ending)> {
+        let token = self.ready_sessions.pop_front()?;
+        let session = self.sessions.get_mut(token)?;
+        session.queued = false;
+        let (outer, inner) = self.connections.pair_mut(session.outer, session.inner)?;
+        let before = session.bytes;
+        let turn = session::run(
+            &mut session.relay,
+            &mut session.bytes,
+            &mut outer.leg,
+            &mut inner.leg,
+            &mut self.scratch,
+            self.now,
+        );
+        self.counters.bytes_agent_to_server.add(session.bytes.inward - before.inward);
+        self.counters.bytes_server_to_agent.add(session.bytes.outward - before.outward);
+        self.keep_hot(token);
+        match turn {
+            session::Turn::Over(ending) => return Some((token, ending)),
+            session::Turn::Again => self.queue_session(token),
+            session::Turn::Waits => self.set_session_timer(token),
+        }
+        None
+    }
+
+    /// Keeps a bounded number of sessions hot, those that had a turn lately: another one takes less
+    /// room, until its next turn.
+    fn keep_hot(&mut self, token: Token) {
+        let Some(session) = self.sessions.get_mut(token) else { return };
+        if std::mem::replace(&mut session.heat, Heat::Hot) == Heat::Cold {
+            self.hot.push_back(token);
+        }
+        let mut looks = HOT_SESSION_LOOKS;
+        while self.hot.len() > HOT_SESSIONS
+            && let Some(oldest) = self.hot.pop_front()
+            && let Some(session) = self.sessions.get_mut(oldest)
+        {
+            looks -= 1;
+            if session.heat == Heat::Hot && looks > 0 {
+                session.heat = Heat::Cooling;
+                self.hot.push_back(oldest);
+                continue;
+            }
+            session.heat = Heat::Cold;
+            let pair = self.connections.pair_mut(session.outer, session.inner);
+            if let Some((outer, inner)) = pair {
+                outer.leg.cool();
+                inner.leg.cool();
+            }
+        }
+    }
+
+    /// A deadline may have come nearer (half-closed); one that moved away is set when it fires.
+    fn set_session_timer(&mut self, token: Token) {
+        let Some(session) = self.sessions.get_mut(token) else { return };
+        if let Some(at) = session.relay.deadline()
+            && session.timer.is_none_or(|set| at < set)
+        {
+            session.timer = Some(at);
+            self.timers.set(at, Timer::Session(token.to_bits()));
+        }
+    }
+
+    /// The ending of a session whose time is over.
+    pub(in crate::engine) fn session_due(&mut self, token: Token) -> Option<Ending> {
+        let session = self.sessions.get_mut(token)?;
+        session.timer = None;
+        let ending = session.relay.timed_out(self.now);
+        if ending.is_none() {
+            self.set_session_timer(token);
+        }
+        ending
+    }
+}
