@@ -79,7 +79,7 @@ pub const MAX_ANSWERS_LEN: usize = 256 * 1024;
 /// Runs of payload in one send. Unpadded records are a single run; plain payload is one for each record.
 pub const RUNS_PER_SEND: usize = 32;
 /// Sessions of a worker whose expanded keys are kept, at 2 KB each: bulk and lively sessions are rarely
-/// more at once, and for the others their keys are expanded again at the next record, in 0.3 µs each.
+/// more at once, and for the others their keys are expanded again at the next record, in 0.2 µs each.
 pub const HOT_SESSIONS: usize = 512;
 /// Sessions that are looked at, at a turn, to find one that is not hot any more.
 pub const HOT_SESSION_LOOKS: usize = 4;
@@ -95,11 +95,17 @@ pub const TURN_LEN: u64 = RECEIVE_LEN as u64;
 /// Steps each way of one session in its turn, however few bytes they move: enough to find that
 /// nothing more is there.
 pub const STEPS_PER_TURN: usize = 4;
+/// Bytes in a turn above which a session is bulk, and lets those that say little go first.
+pub const BULK_LEN: u64 = TURN_LEN / 4;
+/// Turns of sessions that say little before one of bulk, and before the ring is asked for news: at
+/// some 10 µs each, bulk and new messages wait for less than 1 ms.
+pub const SESSIONS_PER_TURN: usize = 64;
 /// Connections accepted in one turn of a worker's loop: the rest wait in the kernel's backlog.
 pub const ACCEPTS_PER_TURN: usize = 16;
 /// TLS handshake steps in one turn of a worker's loop, at about 0.3 ms of CPU each: a storm of
-/// handshakes may add this much to the delay of those who are connected.
-pub const HANDSHAKES_PER_TURN: usize = 4;
+/// handshakes may add this much to the delay of those who are connected. Beside a full turn of sessions
+/// (1 ms at most) new ones still get a third of the worker.
+pub const HANDSHAKES_PER_TURN: usize = 2;
 /// Mails that a worker reads in one turn of its loop.
 pub const MAILS_PER_TURN: usize = 256;
 /// Capacity of the mailbox of a thread. A sender whose mail does not fit keeps it and tries again in

@@ -34,6 +34,8 @@ pub struct Core<S, R> {
     timers: Timers<Timer>,
     ready_connections: VecDeque<Token>,
     ready_sessions: VecDeque<Token>,
+    /// Ready sessions whose last turn moved much: they wait for those that say little.
+    bulk: VecDeque<Token>,
     /// Sessions that are not cold, those that became hot first at the front.
     hot: VecDeque<Token>,
     accepting: bool,
@@ -95,6 +97,7 @@ impl<S, R> Core<S, R> {
             timers: Timers::default(),
             ready_connections: VecDeque::new(),
             ready_sessions: VecDeque::new(),
+            bulk: VecDeque::new(),
             hot: VecDeque::new(),
             accepting: true,
         }
@@ -355,7 +358,9 @@ impl<S, R> Core<S, R> {
     }
 
     pub(super) fn has_work(&self) -> bool {
-        !self.ready_connections.is_empty() || !self.ready_sessions.is_empty()
+        !self.ready_connections.is_empty()
+            || !self.ready_sessions.is_empty()
+            || !self.bulk.is_empty()
     }
 
     pub(super) fn ring(&mut self) -> &mut Ring {

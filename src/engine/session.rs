@@ -21,6 +21,8 @@ pub struct Session<R> {
     pub(super) queued: bool,
     pub(super) timer: Option<Instant>,
     pub(super) heat: Heat,
+    /// Whether its last turn moved much.
+    pub(super) is_bulk: bool,
 }
 
 /// Whether a session is ready to move bytes at once.

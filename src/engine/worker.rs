@@ -8,7 +8,9 @@ use std::time::{Duration, Instant};
 use super::core::{Connection, Core, Due, Timer};
 use super::listener;
 use super::session::Session;
-use crate::limits::{ACCEPT_RETRY, ACCEPTS_PER_TURN, HANDSHAKES_PER_TURN, MAILS_PER_TURN};
+use crate::limits::{
+    ACCEPT_RETRY, ACCEPTS_PER_TURN, HANDSHAKES_PER_TURN, MAILS_PER_TURN, SESSIONS_PER_TURN,
+};
 use crate::relay::{CloseReason, RelayLimits};
 use crate::telemetry::counters::WorkerCounters;
 use crate::uring::{Event, Ring, RingError, Token, Waker};
@@ -210,12 +212,21 @@ impl<R: Role> Worker<R> {
         }
     }
 
-    /// One turn for each session that is ready now; those that become ready meanwhile wait.
+    /// Sessions that say little, then one that moves much. Those that become ready meanwhile wait until
+    /// the ring has been asked for news.
     fn serve_sessions(&mut self) {
-        for _ in 0..self.core.ready_sessions_len() {
-            if let Some((token, ending)) = self.core.serve_session() {
-                self.end(token, ending.reason, ending.reset);
-            }
+        for _ in 0..self.core.ready_sessions_len().min(SESSIONS_PER_TURN) {
+            let token = self.core.next_ready_session();
+            self.serve_session(token);
+        }
+        let token = self.core.next_bulk_session();
+        self.serve_session(token);
+    }
+
+    fn serve_session(&mut self, token: Option<Token>) {
+        let Some(token) = token else { return };
+        if let Some(ending) = self.core.serve_session(token) {
+            self.end(token, ending.reason, ending.reset);
         }
     }
 

@@ -58,6 +58,10 @@ pub(crate) enum Ends {
     Unanswered,
 }
 
+/// Niceness of the thread that moves bulk beside messages: it makes load, and must not be what delays the
+/// messages that are measured.
+const BULK_NICENESS: i32 = 10;
+
 /// Runs one plan from standard input.
 pub(crate) fn run() -> Result<(), BenchError> {
     let mut line = String::new();
@@ -65,7 +69,7 @@ pub(crate) fn run() -> Result<(), BenchError> {
     let plan: Plan = serde_json::from_str(&line)
         .map_err(|source| BenchError::Conversation { what: "plan", source })?;
     let dialer = Dialer::new(&plan)?;
-    let (runtime, bulk_runtime) = (one_thread()?, one_thread()?);
+    let (runtime, bulk_runtime) = (one_thread(0)?, one_thread(BULK_NICENESS)?);
     let report = runtime.block_on(execute(dialer, plan.work, bulk_runtime.handle()));
     // Sessions that hang are not waited for: they are counted, and end with the process.
     runtime.shutdown_background();
@@ -76,10 +80,14 @@ pub(crate) fn run() -> Result<(), BenchError> {
     Ok(())
 }
 
-fn one_thread() -> Result<Runtime, BenchError> {
+fn one_thread(niceness: i32) -> Result<Runtime, BenchError> {
     tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)
         .enable_all()
+        .on_thread_start(move || {
+            // Of this thread alone (setpriority(2)). Being nicer is never refused.
+            let _ = rustix::process::nice(niceness);
+        })
         .build()
         .map_err(BenchError::io("starting the runtime"))
 }

@@ -2,7 +2,7 @@
 
 use super::{Core, Life, Timer};
 use crate::engine::session::{self, Heat, Moved, Session};
-use crate::limits::{HOT_SESSION_LOOKS, HOT_SESSIONS};
+use crate::limits::{BULK_LEN, HOT_SESSION_LOOKS, HOT_SESSIONS};
 use crate::relay::{Ending, Party, Relay};
 use crate::uring::Token;
 
@@ -41,6 +41,7 @@ impl<S, R> Core<S, R> {
             queued: true,
             timer,
             heat: Heat::Cold,
+            is_bulk: false,
         });
         for connection in [one, two] {
             connection.life = Life::Relaying(session);
@@ -74,17 +75,28 @@ impl<S, R> Core<S, R> {
             && !session.queued
         {
             session.queued = true;
-            self.ready_sessions.push_back(token);
+            let queue = if session.is_bulk { &mut self.bulk } else { &mut self.ready_sessions };
+            queue.push_back(token);
         }
     }
 
+    /// Ready sessions that say little.
     pub(in crate::engine) fn ready_sessions_len(&self) -> usize {
         self.ready_sessions.len()
     }
 
-    /// Lets the next session have its turn. Returns it with its ending if that was its last.
-    pub(in crate::engine) fn serve_session(&mut self) -> Option<(Token, Ending)> {
-        let token = self.ready_sessions.pop_front()?;
+    /// The next of those that say little.
+    pub(in crate::engine) fn next_ready_session(&mut self) -> Option<Token> {
+        self.ready_sessions.pop_front()
+    }
+
+    /// The next of those that move much.
+    pub(in crate::engine) fn next_bulk_session(&mut self) -> Option<Token> {
+        self.bulk.pop_front()
+    }
+
+    /// Lets a session have its turn. Returns its ending if that was its last.
+    pub(in crate::engine) fn serve_session(&mut self, token: Token) -> Option<Ending> {
         let session = self.sessions.get_mut(token)?;
         session.queued = false;
         let (outer, inner) = self.connections.pair_mut(session.outer, session.inner)?;
@@ -97,11 +109,14 @@ impl<S, R> Core<S, R> {
             &mut self.scratch,
             self.now,
         );
-        self.counters.bytes_agent_to_server.add(session.bytes.inward - before.inward);
-        self.counters.bytes_server_to_agent.add(session.bytes.outward - before.outward);
+        let (inward, outward) =
+            (session.bytes.inward - before.inward, session.bytes.outward - before.outward);
+        self.counters.bytes_agent_to_server.add(inward);
+        self.counters.bytes_server_to_agent.add(outward);
+        session.is_bulk = inward + outward >= BULK_LEN;
         self.keep_hot(token);
         match turn {
-            session::Turn::Over(ending) => return Some((token, ending)),
+            session::Turn::Over(ending) => return Some(ending),
             session::Turn::Again => self.queue_session(token),
             session::Turn::Waits => self.set_session_timer(token),
         }
