@@ -170,8 +170,8 @@ impl Leg {
         Ok(true)
     }
 
-    /// Receives once, `budget` bytes of payload at most, if records are full. After [`Received::Payload`] the payload is in the
-    /// scratch buffers.
+    /// Receives once, `budget` bytes of payload at most, if records are full. After
+    /// [`Received::Payload`] the payload is in the scratch buffers.
     pub fn receive(&mut self, scratch: &mut Scratch, budget: usize) -> Received {
         scratch.pieces.clear();
         if !self.unread.is_empty() {
@@ -196,8 +196,7 @@ impl Leg {
             Some(len) => len,
         };
         scratch.pieces.take_places(len);
-        if self.refuses_tls && len > 1 {
-            self.refuses_tls = false;
+        if std::mem::take(&mut self.refuses_tls) && len > 1 {
             let first = scratch.pieces.runs(&scratch.buffer).next().unwrap_or_default();
             if looks_like_tls(first) {
                 return Err(Failure::UnexpectedTls);
