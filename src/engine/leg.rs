@@ -401,7 +401,7 @@ impl Leg {
         }
         self.write_side = WriteSide::Ending;
         if let Some(tls) = &mut self.tls
-            && !tls.is_handshaking()
+            && tls.is_established()
         {
             let mut record = Vec::new();
             tls.seal_end(&mut record).map_err(|_| Failure::Corrupt)?;

@@ -205,6 +205,11 @@ impl TlsConnection {
         matches!(self.stage, Stage::Handshake(_))
     }
 
+    /// Whether the handshake is over, and well.
+    pub fn is_established(&self) -> bool {
+        matches!(self.stage, Stage::Records(_) | Stage::Older(_))
+    }
+
     /// Whether the peer's close_notify has come: what it sent is complete.
     pub fn peer_has_closed(&self) -> bool {
         match &self.stage {

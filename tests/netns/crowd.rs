@@ -124,8 +124,11 @@ fn crowd(
         running
     });
     wait_for_talkers(agents);
-    assert_eq!(site.gateway_status().sessions.live, agents);
-    assert_eq!(site.server_status().sessions.live, agents);
+    // The page learns of a session a few milliseconds after it began.
+    wait_for("both pages show all sessions", PATIENCE, || {
+        let live = [site.gateway_status(), site.server_status()].map(|page| page.sessions.live);
+        (live == [agents; 2]).then_some(())
+    });
     thread::sleep(duration);
     assert_eq!(site.gateway_status().sessions.live, agents, "all live to the end");
     progress.enough.store(true, Ordering::Relaxed);

@@ -285,3 +285,15 @@ fn a_record_costs_no_allocation_once_a_session_runs() {
     reader.join().expect("all has arrived");
     assert!(allocations <= GROWTH, "{allocations} allocations, however many records there are");
 }
+
+#[test]
+fn a_refused_handshake_ends_with_its_alert_and_a_clean_end() {
+    let (mut near, mut far) = leg();
+    near.begin_tls(tls().0);
+    let refused = near.handshake(&mut Scratch::default(), b"GET / HTTP/1.1\r\n\r\n");
+    assert!(refused.is_err());
+    near.end_writing().expect("there is nothing to seal");
+    let mut heard = Vec::new();
+    far.read_to_end(&mut heard).expect("no reset");
+    assert_eq!(heard.first(), Some(&21), "an alert: {heard:?}");
+}
