@@ -170,6 +170,8 @@ impl GatewayWorker {
     }
 
     fn join(&mut self, core: &mut GatewayCore, agent: Token, data: Token) {
+        // The header and its answer may have passed within one turn.
+        core.now = Instant::now();
         let Some(Stage::Claimed { waiting, claim }) = core.take_stage(agent) else { return };
         let session = self.session_name(claim.invitation);
         if waiting.visitor.speaks == Speech::Messages {
