@@ -76,7 +76,10 @@ impl TlsConnection {
         outgoing: &mut Vec<u8>,
     ) -> Result<Option<Vec<u8>>, TlsError> {
         let Stage::Handshake(end) = &mut self.stage else {
-            return self.check().map(|()| Some(incoming.to_vec()));
+            return match &self.stage {
+                failed @ Stage::Failed(_) => Err(failed.refusal()),
+                _ => Ok(Some(incoming.to_vec())),
+            };
         };
         match end.handshake(incoming, outgoing) {
             Ok(true) => {}
@@ -138,8 +141,7 @@ impl TlsConnection {
                 pieces.lay_out(&payload, buffer);
                 Ok(len)
             }
-            Stage::Handshake(_) => Err(Error::HandshakeNotComplete.into()),
-            Stage::Failed(error) => Err((**error).clone().into()),
+            other => Err(other.refusal()),
         }
     }
 
@@ -160,8 +162,7 @@ impl TlsConnection {
                 pieces.clear();
                 Ok(())
             }
-            Stage::Handshake(_) => Err(Error::HandshakeNotComplete.into()),
-            Stage::Failed(error) => Err((**error).clone().into()),
+            other => Err(other.refusal()),
         }
     }
 
@@ -170,8 +171,7 @@ impl TlsConnection {
         match &mut self.stage {
             Stage::Records(records) => Ok(records.seal_copy(payload, outgoing)?),
             Stage::Older(end) => Ok(end.seal(payload, outgoing)?),
-            Stage::Handshake(_) => Err(Error::HandshakeNotComplete.into()),
-            Stage::Failed(error) => Err((**error).clone().into()),
+            other => Err(other.refusal()),
         }
     }
 
@@ -180,8 +180,7 @@ impl TlsConnection {
         match &mut self.stage {
             Stage::Records(records) => Ok(records.seal_end(outgoing)?),
             Stage::Older(end) => Ok(end.seal_end(outgoing)?),
-            Stage::Handshake(_) => Err(Error::HandshakeNotComplete.into()),
-            Stage::Failed(error) => Err((**error).clone().into()),
+            other => Err(other.refusal()),
         }
     }
 
@@ -251,11 +250,14 @@ impl TlsConnection {
             records.cool();
         }
     }
+}
 
-    fn check(&self) -> Result<(), TlsError> {
-        match &self.stage {
-            Stage::Failed(error) => Err((**error).clone().into()),
-            _ => Ok(()),
+impl Stage {
+    /// Why nothing can be opened or sealed before the handshake is over, or after it has failed.
+    fn refusal(&self) -> TlsError {
+        match self {
+            Self::Failed(error) => (**error).clone().into(),
+            _ => Error::HandshakeNotComplete.into(),
         }
     }
 }

@@ -20,11 +20,6 @@ impl Pieces {
         self.ranges.is_empty()
     }
 
-    /// How many.
-    pub fn count(&self) -> usize {
-        self.ranges.len()
-    }
-
     /// Bytes of all of them.
     pub fn total_len(&self) -> usize {
         self.ranges.iter().map(ExactSizeIterator::len).sum()
