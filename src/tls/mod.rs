@@ -7,6 +7,7 @@ mod client_hello;
 mod connection;
 mod credentials;
 mod failure;
+mod hkdf;
 mod identity;
 mod known_chains;
 mod record;

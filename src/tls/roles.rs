@@ -10,6 +10,7 @@ use rustls::version::{TLS12, TLS13};
 use rustls::{ClientConfig, RootCertStore, ServerConfig, SupportedProtocolVersion};
 
 use super::credentials::{CredentialError, load_credentials, load_roots};
+use super::hkdf;
 use super::known_chains::KnownChains;
 use super::resumption::RoleConfig;
 use crate::config::{BackendTls, DeviceCertificates, GatewayConfig, ListenerKind};
@@ -91,8 +92,13 @@ pub fn backend_config(
 /// The cryptography of every connection: aws-lc-rs, with the post-quantum group preferred. Always
 /// given explicitly, so that no process default can change it.
 pub fn provider() -> Arc<CryptoProvider> {
-    static PROVIDER: LazyLock<Arc<CryptoProvider>> =
-        LazyLock::new(|| Arc::new(aws_lc_rs::default_provider()));
+    static PROVIDER: LazyLock<Arc<CryptoProvider>> = LazyLock::new(|| {
+        let mut provider = aws_lc_rs::default_provider();
+        for suite in &mut provider.cipher_suites {
+            *suite = hkdf::with_expanded_keys(*suite);
+        }
+        Arc::new(provider)
+    });
     Arc::clone(&PROVIDER)
 }
 
