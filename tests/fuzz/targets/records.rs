@@ -2,18 +2,22 @@
 //! layer never panics, gives the payload that was sent and no other, and nothing after an error.
 #![no_main]
 
+use std::cell::RefCell;
 use std::sync::{Arc, LazyLock};
 
 use arbitrary::Arbitrary;
 use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
+use aws_lc_rs::hkdf;
 use libfuzzer_sys::fuzz_target;
 use rustls::crypto::aws_lc_rs::{cipher_suite, default_provider, kx_group};
 use rustls::pki_types::{PrivateKeyDer, ServerName};
 use rustls::version::TLS13;
-use rustls::{ClientConfig, ClientConnection, ConnectionTrafficSecrets, RootCertStore, ServerConfig};
+use rustls::{ClientConfig, ClientConnection, KeyLog, RootCertStore, ServerConfig};
 use vestibule::tls::{Pieces, TlsConnection};
 
+const HANDSHAKE: u8 = 22;
 const APPLICATION_DATA: u8 = 23;
+const KEY_UPDATE: u8 = 24;
 const TAG_LEN: usize = 16;
 
 #[derive(Debug, Arbitrary)]
@@ -29,8 +33,26 @@ enum Sending {
     Payload { content: Vec<u8>, padding: u8 },
     /// A record of any type, with any content.
     Record { content_type: u8, content: Vec<u8>, padding: u8 },
+    /// Keys that follow from those before, and whether we are asked to do the same.
+    KeyUpdate { asks: bool },
     /// Bytes that are no record.
     Raw(Vec<u8>),
+}
+
+thread_local! {
+    /// What the peer's keys are derived from, as its last handshake logged it.
+    static TRAFFIC_SECRET: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
+
+#[derive(Debug)]
+struct SecretLog;
+
+impl KeyLog for SecretLog {
+    fn log(&self, label: &str, _client_random: &[u8], secret: &[u8]) {
+        if label == "CLIENT_TRAFFIC_SECRET_0" {
+            TRAFFIC_SECRET.set(secret.to_vec());
+        }
+    }
 }
 
 static CONFIGS: LazyLock<(Arc<ServerConfig>, Arc<ClientConfig>)> = LazyLock::new(|| {
@@ -55,7 +77,7 @@ static CONFIGS: LazyLock<(Arc<ServerConfig>, Arc<ClientConfig>)> = LazyLock::new
         .expect("a version")
         .with_root_certificates(roots)
         .with_no_client_auth();
-    client.enable_secret_extraction = true;
+    client.key_log = Arc::new(SecretLog);
     (Arc::new(server), Arc::new(client))
 });
 
@@ -77,24 +99,48 @@ fn established() -> (TlsConnection, Sealer) {
         peer.read_tls(&mut answer.as_slice()).expect("a slice does not fail");
         peer.process_new_packets().expect("let in");
     }
-    let secrets = peer.dangerous_extract_secrets().expect("allowed").tx;
-    (ours, Sealer::new(secrets))
+    (ours, Sealer::new(TRAFFIC_SECRET.take()))
 }
 
 struct Sealer {
+    secret: Vec<u8>,
     key: LessSafeKey,
     iv: [u8; NONCE_LEN],
     sequence: u64,
 }
 
+/// The length of what is derived.
+struct Len(usize);
+
+impl hkdf::KeyType for Len {
+    fn len(&self) -> usize {
+        self.0
+    }
+}
+
+/// HKDF-Expand-Label without a context (RFC 8446 §7.1).
+fn derive(secret: &[u8], label: &str, len: usize) -> Vec<u8> {
+    let label = format!("tls13 {label}");
+    let numbers = [0, u8::try_from(len).expect("short"), u8::try_from(label.len()).expect("short")];
+    let info = [&numbers[..], label.as_bytes(), &[0]];
+    let mut derived = vec![0; len];
+    let secret = hkdf::Prk::new_less_safe(hkdf::HKDF_SHA384, secret);
+    secret.expand(&info, Len(len)).expect("short").fill(&mut derived).expect("as long");
+    derived
+}
+
 impl Sealer {
-    fn new((sequence, secrets): (u64, ConnectionTrafficSecrets)) -> Self {
-        let ConnectionTrafficSecrets::Aes256Gcm { key, iv } = secrets else {
-            panic!("one suite is offered");
-        };
-        let key = UnboundKey::new(&AES_256_GCM, key.as_ref()).expect("a key");
-        let iv = iv.as_ref().try_into().expect("an IV");
-        Self { key: LessSafeKey::new(key), iv, sequence }
+    fn new(secret: Vec<u8>) -> Self {
+        let key = UnboundKey::new(&AES_256_GCM, &derive(&secret, "key", 32)).expect("a key");
+        let iv = derive(&secret, "iv", NONCE_LEN).try_into().expect("an IV");
+        Self { secret, key: LessSafeKey::new(key), iv, sequence: 0 }
+    }
+
+    fn update(&mut self, asks: bool) -> Vec<u8> {
+        let message = [KEY_UPDATE, 0, 0, 1, u8::from(asks)];
+        let record = self.seal(HANDSHAKE, &message, 0);
+        *self = Self::new(derive(&self.secret, "traffic upd", self.secret.len()));
+        record
     }
 
     fn seal(&mut self, content_type: u8, content: &[u8], padding: u8) -> Vec<u8> {
@@ -129,6 +175,7 @@ fuzz_target!(|input: Input| {
                     payload.extend_from_slice(content);
                 }
             }
+            Sending::KeyUpdate { asks } => bytes.extend(sealer.update(*asks)),
             Sending::Raw(raw) => bytes.extend_from_slice(raw),
         }
     }
@@ -152,17 +199,26 @@ fuzz_target!(|input: Input| {
         }
     }
     // A zero as the last byte of content with type 0 reads as padding: the type is what stands before.
-    assert!(
-        payload.starts_with(&opened) || input.has_hidden_type(),
-        "payload that was not sent"
-    );
+    assert!(payload.starts_with(&opened) || input.has_hidden_type(), "payload that was not sent");
 });
 
 impl Input {
+    /// Whether nothing is there but payload, and updates of keys that stand alone.
+    fn is_honest(&self) -> bool {
+        let is_update = |sending: &Sending| matches!(sending, Sending::KeyUpdate { .. });
+        let says_something = |sending: &Sending| match sending {
+            Sending::Payload { content, .. } => !content.is_empty(),
+            Sending::KeyUpdate { .. } => true,
+            Sending::Record { .. } | Sending::Raw(_) => false,
+        };
+        self.sendings.iter().all(says_something)
+            && self.sendings.windows(2).all(|pair| !pair.iter().all(is_update))
+    }
+
     /// Whether there is a record whose type is 0, so that the last byte of its content is the type.
     fn has_hidden_type(&self) -> bool {
-        self.sendings.iter().any(|sending| {
-            matches!(sending, Sending::Record { content_type: 0, .. })
-        })
+        self.sendings
+            .iter()
+            .any(|sending| matches!(sending, Sending::Record { content_type: 0, .. }))
     }
 }
