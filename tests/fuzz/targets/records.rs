@@ -200,6 +200,7 @@ fuzz_target!(|input: Input| {
     }
     // A zero as the last byte of content with type 0 reads as padding: the type is what stands before.
     assert!(payload.starts_with(&opened) || input.has_hidden_type(), "payload that was not sent");
+    assert!(!input.is_honest() || (!failed && opened == payload), "an honest peer loses something");
 });
 
 impl Input {
