@@ -7,12 +7,14 @@ mod budgets;
 mod compare;
 mod error;
 mod exchange;
+mod far;
 mod figures;
 #[cfg(test)]
 mod fixture;
 mod floor;
 mod load;
 mod machine;
+mod namespaces;
 mod pattern;
 mod picture;
 mod process;
@@ -35,6 +37,7 @@ use clap::{Parser, Subcommand};
 use crate::budgets::BudgetArguments;
 use crate::compare::CompareArguments;
 use crate::error::BenchError;
+use crate::far::FarArguments;
 use crate::relay::RelayArguments;
 use crate::results::Results;
 
@@ -60,6 +63,8 @@ enum Command {
     },
     /// Judge the marks of budgets.toml by results that were kept
     Budgets(BudgetArguments),
+    /// Measure throughput over a long fat link, with Vestibule and without; needs root
+    Far(FarArguments),
     /// The backend: echo, sink and source
     Backend {
         /// Address to listen on
@@ -107,6 +112,7 @@ fn execute(command: Command) -> Result<(), BenchError> {
             }
         }
         Command::Budgets(arguments) => budgets::run(&arguments),
+        Command::Far(arguments) => far::run(&arguments),
         Command::Backend { listen } => backend::run(listen),
         Command::Floor { listen, backend } => floor::run(listen, backend),
         Command::Relay(arguments) => relay::run(arguments),
