@@ -22,6 +22,8 @@ mod relay;
 mod results;
 mod scenario;
 mod setup;
+mod site;
+mod slow;
 mod syscalls;
 mod table;
 mod target;
@@ -40,6 +42,7 @@ use crate::error::BenchError;
 use crate::far::FarArguments;
 use crate::relay::RelayArguments;
 use crate::results::Results;
+use crate::slow::SlowArguments;
 
 /// Measures Vestibule, its floor and its peers, side by side
 #[derive(Debug, Parser)]
@@ -65,6 +68,8 @@ enum Command {
     Budgets(BudgetArguments),
     /// Measure throughput over a long fat link, with Vestibule and without; needs root
     Far(FarArguments),
+    /// Measure what thousands of peers that don't read make gateway, server and kernel hold; needs root
+    SlowReaders(SlowArguments),
     /// The backend: echo, sink and source
     Backend {
         /// Address to listen on
@@ -113,6 +118,7 @@ fn execute(command: Command) -> Result<(), BenchError> {
         }
         Command::Budgets(arguments) => budgets::run(&arguments),
         Command::Far(arguments) => far::run(&arguments),
+        Command::SlowReaders(arguments) => slow::run(&arguments),
         Command::Backend { listen } => backend::run(listen),
         Command::Floor { listen, backend } => floor::run(listen, backend),
         Command::Relay(arguments) => relay::run(arguments),

@@ -3,6 +3,7 @@
 
 use std::fs::{self, File};
 use std::io;
+use std::net::Ipv4Addr;
 use std::os::fd::AsFd as _;
 use std::path::Path;
 use std::process::Command;
@@ -104,17 +105,15 @@ pub(crate) fn remove_leftovers() {
     }
 }
 
-/// Joins two hosts by a cable. Each end has the name of the other host, and one of the addresses.
-pub(crate) fn connect(ends: [(&Namespace, &str, &str); 2]) -> Result<(), BenchError> {
-    let [(one, one_device, one_address), (other, other_device, other_address)] = ends;
+/// Joins two hosts by a cable: each end with its name and address, in a network of 256.
+pub(crate) fn connect(ends: [(&Namespace, &str, Ipv4Addr); 2]) -> Result<(), BenchError> {
+    let [(one, one_device, _), (other, other_device, _)] = ends;
     ip(&format!(
         "link add {one_device} netns {} type veth peer name {other_device} netns {}",
         one.name, other.name
     ))?;
-    for (host, device, address) in
-        [(one, one_device, one_address), (other, other_device, other_address)]
-    {
-        host.ip(&format!("address add {address} dev {device}"))?;
+    for (host, device, address) in ends {
+        host.ip(&format!("address add {address}/24 dev {device}"))?;
         host.ip(&format!("link set {device} up"))?;
     }
     Ok(())

@@ -6,10 +6,9 @@ mod line;
 mod link;
 mod report;
 
-use std::fs;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::Ipv4Addr;
 use std::num::NonZeroUsize;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
@@ -20,10 +19,9 @@ use self::report::{FarResults, FarSample, Figures, Measured};
 use crate::error::BenchError;
 use crate::machine::{self, Machine};
 use crate::namespaces::{self, Namespace};
-use crate::process::{Process, Readiness, wait_for_all};
+use crate::process::Process;
 use crate::scenario::Direction;
-use crate::setup;
-use crate::tls::Pki;
+use crate::site::{Site, TLS_PORT};
 
 /// Both ends of the link.
 const NETWORK: &str = "198.18.7.0/24";
@@ -31,14 +29,7 @@ const NETWORK: &str = "198.18.7.0/24";
 const NEAR: Ipv4Addr = Ipv4Addr::new(198, 18, 7, 1);
 /// The backend's end.
 const FAR: Ipv4Addr = Ipv4Addr::new(198, 18, 7, 2);
-const ANYWHERE: Ipv4Addr = Ipv4Addr::UNSPECIFIED;
-const TLS_PORT: u16 = 13_000;
-const PLAIN_PORT: u16 = 14_000;
 const BACKEND_PORT: u16 = 7_000;
-const GATEWAY_TELEMETRY: SocketAddr =
-    SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 9_113);
-const SERVER_TELEMETRY: SocketAddr =
-    SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 9_114);
 
 /// What to run.
 #[derive(Debug, clap::Args)]
@@ -109,9 +100,7 @@ struct Ground {
     link: Link,
     near: Namespace,
     far: Namespace,
-    pki: Pki,
-    folder: tempfile::TempDir,
-    vestibule: PathBuf,
+    site: Site,
     bytes: u64,
 }
 
@@ -120,7 +109,7 @@ pub(crate) fn run(arguments: &FarArguments) -> Result<(), BenchError> {
     let shape = shape(arguments);
     let ground = Ground::prepare(arguments, shape)?;
     let mut results = FarResults {
-        machine: Machine::here(&ground.vestibule),
+        machine: Machine::here(&ground.site.vestibule),
         link: shape,
         congestion: arguments.congestion.clone(),
         mtu: link::MTU,
@@ -190,12 +179,7 @@ fn plan(arguments: &FarArguments) -> Vec<Case> {
 
 impl Ground {
     fn prepare(arguments: &FarArguments, shape: Shape) -> Result<Self, BenchError> {
-        let bench = std::env::current_exe().map_err(BenchError::io("finding the bench itself"))?;
-        let beside = || bench.with_file_name("vestibule");
-        let vestibule = arguments.vestibule.clone().unwrap_or_else(beside);
-        let folder = tempfile::tempdir().map_err(BenchError::io("making a temporary folder"))?;
-        let pki = Pki::new(folder.path().join("pki"));
-        setup::make_pki(&vestibule, &pki)?;
+        let site = Site::prepare(arguments.vestibule.as_deref())?;
         namespaces::remove_leftovers();
         let (near, far) = (Namespace::new("near")?, Namespace::new("far")?);
         for (setting, value) in settings(arguments) {
@@ -214,7 +198,7 @@ impl Ground {
         }
         let ends = Ends::start(&near, &far, BACKEND_PORT)?;
         let bytes = arguments.megabytes * 1_000_000;
-        Ok(Self { ends, link, near, far, pki, folder, vestibule, bytes })
+        Ok(Self { ends, link, near, far, site, bytes })
     }
 
     fn measure(&self, case: Case) -> Result<Measured, BenchError> {
@@ -222,8 +206,8 @@ impl Ground {
         let mut roles = self.start_roles(way)?;
         let (address, pki) = match way {
             Way::Direct => ((FAR, BACKEND_PORT), None),
-            Way::FarDevice => ((FAR, TLS_PORT), Some(&self.pki)),
-            Way::FarServer => ((Ipv4Addr::LOCALHOST, TLS_PORT), Some(&self.pki)),
+            Way::FarDevice => ((FAR, TLS_PORT), Some(&self.site.pki)),
+            Way::FarServer => ((Ipv4Addr::LOCALHOST, TLS_PORT), Some(&self.site.pki)),
         };
         let dialer = ends::dialer(address.into(), pki)?;
         let usages = |roles: &mut Vec<Process>| -> Result<Vec<u64>, BenchError> {
@@ -249,37 +233,12 @@ impl Ground {
 
     /// Gateway and server, fresh for each sample.
     fn start_roles(&self, way: Way) -> Result<Vec<Process>, BenchError> {
-        let (gateway_host, gateway_address) = match way {
+        let gateway = match way {
             Way::Direct => return Ok(Vec::new()),
-            Way::FarDevice => (&self.far, Ipv4Addr::LOCALHOST),
-            Way::FarServer => (&self.near, NEAR),
+            Way::FarDevice => (&self.far, Ipv4Addr::LOCALHOST.into()),
+            Way::FarServer => (&self.near, NEAR.into()),
         };
-        let (tls, plain) = ((ANYWHERE, TLS_PORT).into(), (ANYWHERE, PLAIN_PORT).into());
-        let gateway = setup::gateway_toml(&self.pki, tls, plain, GATEWAY_TELEMETRY);
-        let gateway_address = (gateway_address, TLS_PORT).into();
-        let backend = (Ipv4Addr::LOCALHOST, BACKEND_PORT).into();
-        let server = setup::server_toml(&self.pki, gateway_address, backend, SERVER_TELEMETRY);
-        let mut gateway = self.start_role(gateway_host, "gateway", &gateway)?;
-        let mut server = self.start_role(&self.far, "server", &server)?;
-        gateway_host
-            .run(|| wait_for_all(&mut [(&mut gateway, Readiness::Answers(GATEWAY_TELEMETRY))]))?;
-        self.far
-            .run(|| wait_for_all(&mut [(&mut server, Readiness::Answers(SERVER_TELEMETRY))]))?;
-        Ok(vec![gateway, server])
-    }
-
-    fn start_role(
-        &self,
-        host: &Namespace,
-        role: &'static str,
-        toml: &str,
-    ) -> Result<Process, BenchError> {
-        let folder: &Path = self.folder.path();
-        let path = folder.join(format!("{role}.toml"));
-        fs::write(&path, toml).map_err(BenchError::io(format!("writing {}", path.display())))?;
-        let mut command = host.command(&self.vestibule);
-        command.arg(role).arg("--config").arg(&path);
-        Process::start(role, &mut command, folder)
+        self.site.start(gateway, (&self.far, (Ipv4Addr::LOCALHOST, BACKEND_PORT).into()))
     }
 }
 
