@@ -86,9 +86,11 @@ pub(crate) fn run(arguments: &SlowArguments) -> Result<(), BenchError> {
         peer_buffer: arguments.peer_buffer,
         settings: hosts
             .gateway
-            .run(|| Ok(["tcp_rmem", "tcp_wmem", "tcp_mem"].map(setting).into_iter().collect()))?,
+            .run(|| Ok(["tcp_rmem", "tcp_wmem"].map(setting).into_iter().collect()))?,
         samples: Vec::new(),
     };
+    // One for all hosts of a machine, and not to be seen in a namespace.
+    results.settings.extend([setting("tcp_mem")]);
     let cases = if arguments.cases.is_empty() { &Case::ALL[..] } else { &arguments.cases };
     for (number, &case) in (1..).zip(cases) {
         eprintln!("{number} of {}: {case:?}", cases.len());
