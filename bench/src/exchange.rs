@@ -98,6 +98,13 @@ pub(crate) async fn download<S: ByteStream>(
     if right == length { Ok(()) } else { Err(invalid("bytes sent down arrived changed")) }
 }
 
+/// Client: asks for `length` bytes, and leaves it at that.
+pub(crate) async fn ask<S: ByteStream>(stream: &mut S, length: u64) -> io::Result<()> {
+    let header = Header { kind: Kind::Source, position: 0, length };
+    stream.write_all(&header.to_bytes()).await?;
+    stream.flush().await
+}
+
 /// Client: sends one short message and receives it again.
 pub(crate) async fn echo<S: ByteStream>(
     stream: &mut S,

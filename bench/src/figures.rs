@@ -200,7 +200,8 @@ pub(crate) fn processes(sample: &Sample) -> &[ProcessUsage] {
 }
 
 impl Figure {
-    fn of(mut values: Vec<f64>) -> Option<Self> {
+    /// Of samples of one kind; `None` where there are none.
+    pub(crate) fn of(mut values: Vec<f64>) -> Option<Self> {
         values.sort_by(f64::total_cmp);
         let (&min, &max) = (values.first()?, values.last()?);
         let middle = values.len() / 2;

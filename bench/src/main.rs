@@ -7,12 +7,14 @@ mod budgets;
 mod compare;
 mod error;
 mod exchange;
+mod far;
 mod figures;
 #[cfg(test)]
 mod fixture;
 mod floor;
 mod load;
 mod machine;
+mod namespaces;
 mod pattern;
 mod picture;
 mod process;
@@ -20,6 +22,8 @@ mod relay;
 mod results;
 mod scenario;
 mod setup;
+mod site;
+mod slow;
 mod syscalls;
 mod table;
 mod target;
@@ -35,8 +39,10 @@ use clap::{Parser, Subcommand};
 use crate::budgets::BudgetArguments;
 use crate::compare::CompareArguments;
 use crate::error::BenchError;
+use crate::far::FarArguments;
 use crate::relay::RelayArguments;
 use crate::results::Results;
+use crate::slow::SlowArguments;
 
 /// Measures Vestibule, its floor and its peers, side by side
 #[derive(Debug, Parser)]
@@ -60,6 +66,10 @@ enum Command {
     },
     /// Judge the marks of budgets.toml by results that were kept
     Budgets(BudgetArguments),
+    /// Measure throughput over a long fat link, with Vestibule and without; needs root
+    Far(FarArguments),
+    /// Measure what thousands of peers that don't read make gateway, server and kernel hold; needs root
+    SlowReaders(SlowArguments),
     /// The backend: echo, sink and source
     Backend {
         /// Address to listen on
@@ -107,6 +117,8 @@ fn execute(command: Command) -> Result<(), BenchError> {
             }
         }
         Command::Budgets(arguments) => budgets::run(&arguments),
+        Command::Far(arguments) => far::run(&arguments),
+        Command::SlowReaders(arguments) => slow::run(&arguments),
         Command::Backend { listen } => backend::run(listen),
         Command::Floor { listen, backend } => floor::run(listen, backend),
         Command::Relay(arguments) => relay::run(arguments),

@@ -29,7 +29,8 @@ pub(crate) fn make_pkcs12(pki: &Pki, file: &Path) -> Result<(), BenchError> {
     run(command.arg("-inkey").arg(key).arg("-out").arg(file))
 }
 
-fn run(command: &mut Command) -> Result<(), BenchError> {
+/// Runs a command to its end, which must be a good one.
+pub(crate) fn run(command: &mut Command) -> Result<(), BenchError> {
     let text = format!("{command:?}");
     let output = command.output().map_err(BenchError::io(format!("running {text}")))?;
     if output.status.success() {

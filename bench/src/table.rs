@@ -85,7 +85,8 @@ fn scenario_table(results: &Results, scenario: Scenario) -> String {
     format!("### {}\n\n{}", scenario.name(), align(&rows))
 }
 
-fn cell(figure: Option<Figure>, decimals: usize) -> String {
+/// A median with its extremes, or a dash.
+pub(crate) fn cell(figure: Option<Figure>, decimals: usize) -> String {
     let Some(Figure { median, min, max }) = figure else { return "-".to_owned() };
     let [median, min, max] = [median, min, max].map(|value| format!("{value:.decimals$}"));
     if min == max { median } else { format!("{median} ({min}-{max})") }

@@ -7,7 +7,10 @@ use rustix::net::SocketFlags;
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 use thiserror::Error;
 
-use crate::limits::{LISTEN_BACKLOG, PING_INTERVAL, SIGNAL_DEAD_AFTER};
+use crate::limits::{
+    LISTEN_BACKLOG, NEAR_RECEIVE_LEN, NEAR_ROUND_TRIP, PING_INTERVAL, SIGNAL_DEAD_AFTER, UNSENT_LEN,
+};
+use crate::uring::shortest_round_trip;
 
 /// A listening socket that can't be had. The operator's to mend.
 #[derive(Debug, Error)]
@@ -92,8 +95,8 @@ pub fn watch_closely(socket: &impl AsFd) {
     tune_with(socket.as_fd(), PING_INTERVAL, PING_INTERVAL, SIGNAL_DEAD_AFTER);
 }
 
-/// Options of every session's socket: no delay, and bounds on a peer that is gone. Those of a listener
-/// are inherited by what it accepts (tcp(7)).
+/// Options of every session's socket: no delay, bounds on a peer that is gone, and on what waits for
+/// one that does not read. Those of a listener are inherited by what it accepts (tcp(7)).
 pub(super) fn tune(socket: &impl AsFd, keepalive: Duration, user_timeout: Duration) {
     tune_with(socket.as_fd(), keepalive, keepalive / 4, user_timeout);
 }
@@ -105,6 +108,16 @@ fn tune_with(socket: BorrowedFd<'_>, idle: Duration, interval: Duration, user_ti
     let _ = socket.set_tcp_nodelay(true);
     let _ = socket.set_tcp_keepalive(&probes);
     let _ = socket.set_tcp_user_timeout(Some(user_timeout));
+    let _ = socket.set_tcp_notsent_lowat(UNSENT_LEN);
+}
+
+/// Bounds what the kernel holds for a session that can't pass it on. Where the peer is far, only the
+/// kernel knows how much is on its way, and the largest `tcp_rmem` is the bound.
+pub(super) fn bound_receive_buffer(socket: &impl AsFd) {
+    if shortest_round_trip(socket).is_some_and(|time| time <= NEAR_ROUND_TRIP) {
+        // Fails only on a socket that has been reset already.
+        let _ = SockRef::from(socket).set_recv_buffer_size(NEAR_RECEIVE_LEN);
+    }
 }
 
 #[cfg(test)]
@@ -136,6 +149,7 @@ mod tests {
         assert_eq!(accepted.tcp_keepalive_interval().expect("a socket"), keepalive / 4);
         assert_eq!(accepted.tcp_keepalive_retries().expect("a socket"), 3);
         assert_eq!(accepted.tcp_user_timeout().expect("a socket"), Some(user_timeout));
+        assert_eq!(accepted.tcp_notsent_lowat().expect("a socket"), UNSENT_LEN);
     }
 
     #[test]

@@ -12,8 +12,8 @@ use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio_rustls::TlsConnector;
 
+use super::Ends;
 use super::tally::Tally;
-use super::{Ends, Plan};
 use crate::error::BenchError;
 use crate::exchange::{self, ByteStream};
 use crate::tls::{GATEWAY_NAME, Pki};
@@ -30,11 +30,11 @@ pub(super) const ROWS: u64 = 16;
 const ANSWER_LEN: u64 = 64;
 
 /// An open session.
-pub(super) type Stream = Box<dyn ByteStream>;
+pub(crate) type Stream = Box<dyn ByteStream>;
 
 /// Opens sessions with one target.
 #[derive(Clone)]
-pub(super) struct Dialer {
+pub(crate) struct Dialer {
     address: SocketAddr,
     connector: Option<TlsConnector>,
     ends: Ends,
@@ -42,14 +42,17 @@ pub(super) struct Dialer {
 
 impl Dialer {
     /// Plain without a PKI.
-    pub(super) fn new(plan: &Plan) -> Result<Self, BenchError> {
-        let config = plan.pki.as_ref().map(Pki::device_config).transpose()?;
-        let (address, ends) = (plan.address, plan.ends);
+    pub(crate) fn new(
+        address: SocketAddr,
+        pki: Option<&Pki>,
+        ends: Ends,
+    ) -> Result<Self, BenchError> {
+        let config = pki.map(Pki::device_config).transpose()?;
         Ok(Self { address, connector: config.map(TlsConnector::from), ends })
     }
 
     /// A new connection with a full handshake.
-    pub(super) async fn dial(&self) -> io::Result<Stream> {
+    pub(crate) async fn dial(&self) -> io::Result<Stream> {
         within(DIAL_DEADLINE, "connect and handshake", self.dial_unbounded()).await
     }
 

@@ -19,10 +19,10 @@ use std::time::{Duration, Instant};
 use serde::{Deserialize, Serialize};
 use tokio::runtime::{Handle, Runtime};
 
+pub(crate) use self::dial::Dialer;
 pub(crate) use self::process::LoadProcess;
 pub(crate) use self::tally::{Distribution, Report};
 
-use self::dial::Dialer;
 use self::tally::Tally;
 use crate::error::BenchError;
 use crate::scenario::Work;
@@ -68,7 +68,7 @@ pub(crate) fn run() -> Result<(), BenchError> {
     std::io::stdin().lock().read_line(&mut line).map_err(BenchError::io("reading the plan"))?;
     let plan: Plan = serde_json::from_str(&line)
         .map_err(|source| BenchError::Conversation { what: "plan", source })?;
-    let dialer = Dialer::new(&plan)?;
+    let dialer = Dialer::new(plan.address, plan.pki.as_ref(), plan.ends)?;
     let (runtime, bulk_runtime) = (one_thread(0)?, one_thread(BULK_NICENESS)?);
     let report = runtime.block_on(execute(dialer, plan.work, bulk_runtime.handle()));
     // Sessions that hang are not waited for: they are counted, and end with the process.

@@ -1,6 +1,6 @@
 //! The sessions of a core: their join, their turns, their time, their end.
 
-use super::{Core, Life, Timer};
+use super::{Core, Life, Timer, listener};
 use crate::engine::session::{self, Heat, Moved, Session};
 use crate::limits::{BULK_LEN, HOT_SESSION_LOOKS, HOT_SESSIONS};
 use crate::relay::{Ending, Party, Relay};
@@ -47,6 +47,7 @@ impl<S, R> Core<S, R> {
             connection.life = Life::Relaying(session);
             connection.deadline = None;
             connection.leg.settle();
+            listener::bound_receive_buffer(connection.leg.socket());
         }
         if let Some(at) = timer {
             self.timers.set(at, Timer::Session(session.to_bits()));
