@@ -13,6 +13,7 @@ mod fixture;
 mod floor;
 mod load;
 mod machine;
+mod measure;
 mod pattern;
 mod picture;
 mod process;
@@ -20,6 +21,8 @@ mod relay;
 mod results;
 mod scenario;
 mod setup;
+mod shape;
+mod shapes;
 mod syscalls;
 mod table;
 mod target;
@@ -37,6 +40,8 @@ use crate::compare::CompareArguments;
 use crate::error::BenchError;
 use crate::relay::RelayArguments;
 use crate::results::Results;
+use crate::shape::ShapeArguments;
+use crate::shapes::ShapesArguments;
 
 /// Measures Vestibule, its floor and its peers, side by side
 #[derive(Debug, Parser)]
@@ -77,6 +82,10 @@ enum Command {
     },
     /// A plain relay on tokio-rustls, as a peer
     Relay(RelayArguments),
+    /// Measure relays that differ in how they receive, and one of them with other settings
+    Shapes(ShapesArguments),
+    /// A relay of one shape, from plain TCP to plain TCP
+    Shape(ShapeArguments),
     /// The load generator; `compare` talks to it
     #[command(hide = true)]
     Load,
@@ -110,6 +119,8 @@ fn execute(command: Command) -> Result<(), BenchError> {
         Command::Backend { listen } => backend::run(listen),
         Command::Floor { listen, backend } => floor::run(listen, backend),
         Command::Relay(arguments) => relay::run(arguments),
+        Command::Shapes(arguments) => shapes::shapes(&arguments),
+        Command::Shape(arguments) => shape::run(arguments),
         Command::Load => load::run(),
     }
 }

@@ -111,11 +111,7 @@ impl Ring {
     /// Waits without a time like [`Ring::wait`], but gives further events `min_wait` to come with the
     /// first.
     #[cfg(feature = "shapes")]
-    pub fn wait_for_more(
-        &mut self,
-        min_wait: Duration,
-        events: &mut Vec<Event>,
-    ) -> io::Result<()> {
+    pub fn wait_for_more(&mut self, min_wait: Duration, events: &mut Vec<Event>) -> io::Result<()> {
         let entered = super::receives::enter(&self.ring, min_wait);
         self.collect(entered, events)
     }
