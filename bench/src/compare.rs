@@ -6,31 +6,23 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
 
 use crate::error::BenchError;
-use crate::load::LoadProcess;
 use crate::machine::{self, Machine};
+use crate::measure;
 use crate::picture;
 use crate::process::{Process, free_addresses};
-use crate::results::{Outcome, ProcessUsage, Results, Sample};
+use crate::results::{Outcome, Results, Sample};
 use crate::scenario::{Scenario, Size, Work};
 use crate::setup;
-use crate::syscalls::Count;
 use crate::table;
-use crate::target::{Ground, Peer, Running, Target, start_backend};
+use crate::target::{Ground, Peer, Target, start_backend};
 use crate::tls::{Group, Pki};
-use crate::usage::{MachineTime, Usage};
 
 /// Samples of each scenario and target unless told otherwise.
 const RUNS: usize = 5;
 /// The same for `--quick`.
 const QUICK_RUNS: usize = 1;
-
-/// Longest wait for the sessions of the warm-up to be gone: above the time that a gateway lingers.
-const SETTLE_DEADLINE: Duration = Duration::from_secs(5);
-/// Between two looks at them.
-const LOOK_INTERVAL: Duration = Duration::from_millis(50);
 
 /// What to run.
 #[derive(Debug, clap::Args)]
@@ -191,55 +183,9 @@ fn measure(
     ground: &Ground,
 ) -> Result<Outcome, BenchError> {
     let listener = target.listener(scenario).ok_or(BenchError::Nothing)?;
-    let mut running = target.start(ground, listener)?;
-    let started = running.usages()?;
-    let warm_up = running.plan(Work::warm_up());
-    let mut warm_up = LoadProcess::prepare(&warm_up)?;
-    warm_up.work()?;
-    let warmed_up = warm_up.finish()?;
-    if !warmed_up.errors.is_empty() {
-        // Its errors are those of the sample: nothing more can be measured.
-        let (processes, machine_cpu_ns, afterwards) = (Vec::new(), None, None);
-        return Ok(Outcome::Measured { load: warmed_up, processes, machine_cpu_ns, afterwards });
-    }
-    let before = settled(&mut running, &started)?;
-    let mut load = LoadProcess::prepare(&running.plan(work))?;
-    let counts = match scenario {
-        Scenario::Syscalls => running.count_syscalls(&ground.folder)?,
-        _ => Vec::new(),
-    };
-    let machine = || MachineTime::now().map_err(BenchError::io("reading /proc/stat"));
-    let (ready, machine_ready) = (running.usages()?, machine()?);
-    load.work()?;
-    let (machine_end, end) = (machine()?, running.usages()?);
-    let counts: Result<Vec<u64>, _> = counts.into_iter().map(Count::finish).collect();
-    let counts = counts?;
-    let load = load.finish()?;
-    let moments = before.into_iter().zip(ready).zip(end);
-    let processes = (0..).zip(running.processes.iter().zip(moments));
-    let processes = processes.map(|(number, (process, ((before, ready), end)))| {
-        let (name, syscalls) = (process.name().to_owned(), counts.get(number).copied());
-        ProcessUsage { name, before, ready, end, syscalls }
-    });
-    let processes = processes.collect();
-    let machine_cpu_ns = Some(machine_end.busy_ns_since(machine_ready));
-    let afterwards = running.stop().err().map(|error| error.to_string());
-    Ok(Outcome::Measured { load, processes, machine_cpu_ns, afterwards })
-}
-
-/// The usages once the sessions of the warm-up are gone from the processes too: those that linger
-/// would be missing in the growth of the sample. What a process opened for good in the warm-up may
-/// stay.
-fn settled(running: &mut Running, started: &[Usage]) -> Result<Vec<Usage>, BenchError> {
-    let start = Instant::now();
-    loop {
-        let now = running.usages()?;
-        let gone = now.iter().zip(started).all(|(now, then)| now.descriptors <= then.descriptors);
-        if gone || start.elapsed() > SETTLE_DEADLINE {
-            return Ok(now);
-        }
-        std::thread::sleep(LOOK_INTERVAL);
-    }
+    let running = target.start(ground, listener)?;
+    let counts = scenario == Scenario::Syscalls;
+    measure::measure(running, work, counts.then_some(&ground.folder))
 }
 
 #[cfg(test)]

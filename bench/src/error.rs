@@ -61,6 +61,14 @@ pub(crate) enum BenchError {
     /// No target has a part in any scenario that the operator asked for.
     #[error("nothing to measure: none of these targets takes part in these scenarios")]
     Nothing,
+    /// The operator chose something that this shape does not have.
+    #[error("the shape {shape} has no {option}")]
+    Unfit {
+        /// Its name.
+        shape: &'static str,
+        /// What it can't be given.
+        option: &'static str,
+    },
     /// The program of a peer has gone since the run began.
     #[error("the program of a peer was not found; install it with `{0}`")]
     Missing(&'static str),

@@ -3,8 +3,8 @@
 use serde::Deserialize;
 
 use crate::load::{Distribution, Report};
-use crate::results::{Outcome, ProcessUsage, Results, Sample};
-use crate::scenario::Scenario;
+use crate::results::{KernelMemory, Outcome, ProcessUsage, Results, Sample};
+use crate::scenario::{Scenario, Work};
 use crate::target::Target;
 use crate::usage::Usage;
 
@@ -13,6 +13,7 @@ struct Reading<'a> {
     load: &'a Report,
     usage: ProcessUsage,
     machine_cpu_ns: Option<u64>,
+    kernel_memory: Option<KernelMemory>,
 }
 
 /// Value of a metric; `None` where the sample has none.
@@ -64,10 +65,11 @@ pub(crate) struct Figure {
     pub(crate) max: f64,
 }
 
-const CPU_PER_GB: Metric = metric("CPU-s/GB", 3, |of| ratio(cpu_seconds(of), gigabytes(of)));
+pub(crate) const CPU_PER_GB: Metric =
+    metric("CPU-s/GB", 3, |of| ratio(cpu_seconds(of), gigabytes(of)));
 const MACHINE_PER_GB: Metric =
     metric("machine CPU-s/GB", 3, |of| ratio(machine_seconds(of)?, gigabytes(of)));
-const THROUGHPUT: Metric = metric("GB/s", 3, |of| ratio(gigabytes(of), of.load.seconds));
+pub(crate) const THROUGHPUT: Metric = metric("GB/s", 3, |of| ratio(gigabytes(of), of.load.seconds));
 const CPU_PER_SESSION: Metric =
     metric("CPU-ms/session", 3, |of| ratio(cpu_seconds(of) * 1e3, number(of.load.sessions)));
 const MACHINE_PER_SESSION: Metric = metric("machine CPU-ms/session", 3, |of| {
@@ -75,14 +77,14 @@ const MACHINE_PER_SESSION: Metric = metric("machine CPU-ms/session", 3, |of| {
 });
 const SESSION_RATE: Metric =
     metric("sessions/s", 0, |of| ratio(number(of.load.sessions), of.load.seconds));
-const CPU_PER_MESSAGE: Metric =
+pub(crate) const CPU_PER_MESSAGE: Metric =
     metric("CPU-µs/message", 1, |of| ratio(cpu_seconds(of) * 1e6, number(of.load.messages)));
 const MACHINE_PER_MESSAGE: Metric = metric("machine CPU-µs/message", 1, |of| {
     ratio(machine_seconds(of)? * 1e6, number(of.load.messages))
 });
-const MESSAGE_RATE: Metric =
+pub(crate) const MESSAGE_RATE: Metric =
     metric("messages/s", 0, |of| ratio(number(of.load.messages), of.load.seconds));
-const SYSCALLS: Metric =
+pub(crate) const SYSCALLS: Metric =
     metric("syscalls/message", 2, |of| ratio(number(of.usage.syscalls?), number(of.load.messages)));
 const CPU_PER_SECOND: Metric = metric("CPU-s/s", 3, |of| ratio(cpu_seconds(of), of.load.seconds));
 const MACHINE_PER_SECOND: Metric =
@@ -94,7 +96,12 @@ const MAX: Metric = metric("max ms", 2, |of| latency_ms(of, |all| all.max_us));
 const LATENESS: Metric = metric("generator late, p99 ms", 2, |of| {
     of.load.lateness.as_ref().map(|lateness| lateness.p99_us / 1e3)
 });
-const RSS: Metric = metric("RSS KB/session", 1, |of| growth_kb(of, |usage| usage.rss_bytes));
+pub(crate) const RSS: Metric =
+    metric("RSS KB/session", 1, |of| growth_kb(of, |usage| usage.rss_bytes));
+pub(crate) const KERNEL_MEMORY: Metric = metric("kernel KB/session", 2, |of| {
+    let KernelMemory { before, ready } = of.kernel_memory?;
+    ratio((number(ready) - number(before)) / 1e3, number(of.load.sessions))
+});
 const PSS: Metric = metric("PSS KB/session", 1, |of| growth_kb(of, |usage| usage.pss_bytes));
 const DESCRIPTORS: Metric = metric("descriptors/session", 2, |of| {
     growth_kb(of, |usage| usage.descriptors).map(|thousands| thousands * 1e3)
@@ -154,13 +161,21 @@ impl Subject {
         Figure::of(values.collect())
     }
 
-    /// `None` unless the sample is valid: a figure from work that went wrong would be a wrong one.
     fn value(self, sample: &Sample) -> Option<f64> {
-        match &sample.outcome {
-            Outcome::Measured { load, processes, machine_cpu_ns, .. } if sample.is_valid() => {
-                let usage = self.part.usage(processes)?;
-                let reading = Reading { load, usage, machine_cpu_ns: *machine_cpu_ns };
-                (self.metric.value)(&reading)
+        self.metric.read(&sample.work, &sample.outcome, self.part)
+    }
+}
+
+impl Metric {
+    /// `None` unless the sample is valid: a figure from work that went wrong would be a wrong one.
+    pub(crate) fn read(self, work: &Work, outcome: &Outcome, part: Part) -> Option<f64> {
+        match outcome {
+            Outcome::Measured { load, processes, machine_cpu_ns, kernel_memory, .. }
+                if outcome.is_valid(work) =>
+            {
+                let usage = part.usage(processes)?;
+                let (machine_cpu_ns, kernel_memory) = (*machine_cpu_ns, *kernel_memory);
+                (self.value)(&Reading { load, usage, machine_cpu_ns, kernel_memory })
             }
             Outcome::Measured { .. } | Outcome::Failed { .. } => None,
         }
@@ -241,7 +256,7 @@ fn growth_kb(of: &Reading, held: fn(&Usage) -> u64) -> Option<f64> {
 }
 
 /// `None` for what can't be divided.
-fn ratio(dividend: f64, divisor: f64) -> Option<f64> {
+pub(crate) fn ratio(dividend: f64, divisor: f64) -> Option<f64> {
     (divisor > 0.0).then(|| dividend / divisor)
 }
 

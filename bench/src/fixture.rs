@@ -36,9 +36,10 @@ pub(crate) fn bulk(target: Target, process: &str, run: usize, cpu_seconds: u64) 
         started: String::new(),
         work: Scenario::BulkUp.work(Size::Full),
         outcome: Outcome::Measured {
-            load,
+            load: Box::new(load),
             processes,
             machine_cpu_ns: Some(8_192_000_000),
+            kernel_memory: None,
             afterwards: None,
         },
     }

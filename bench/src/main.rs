@@ -14,6 +14,7 @@ mod fixture;
 mod floor;
 mod load;
 mod machine;
+mod measure;
 mod namespaces;
 mod pattern;
 mod picture;
@@ -22,6 +23,8 @@ mod relay;
 mod results;
 mod scenario;
 mod setup;
+mod shape;
+mod shapes;
 mod site;
 mod slow;
 mod syscalls;
@@ -42,6 +45,8 @@ use crate::error::BenchError;
 use crate::far::FarArguments;
 use crate::relay::RelayArguments;
 use crate::results::Results;
+use crate::shape::ShapeArguments;
+use crate::shapes::ShapesArguments;
 use crate::slow::SlowArguments;
 
 /// Measures Vestibule, its floor and its peers, side by side
@@ -87,6 +92,10 @@ enum Command {
     },
     /// A plain relay on tokio-rustls, as a peer
     Relay(RelayArguments),
+    /// Measure relays that differ in how they receive, and one of them with other settings
+    Shapes(ShapesArguments),
+    /// A relay of one shape, from plain TCP to plain TCP
+    Shape(ShapeArguments),
     /// The load generator; `compare` talks to it
     #[command(hide = true)]
     Load,
@@ -122,6 +131,8 @@ fn execute(command: Command) -> Result<(), BenchError> {
         Command::Backend { listen } => backend::run(listen),
         Command::Floor { listen, backend } => floor::run(listen, backend),
         Command::Relay(arguments) => relay::run(arguments),
+        Command::Shapes(arguments) => shapes::shapes(&arguments),
+        Command::Shape(arguments) => shape::run(arguments),
         Command::Load => load::run(),
     }
 }

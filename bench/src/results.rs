@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::error::BenchError;
@@ -51,12 +52,15 @@ pub(crate) enum Outcome {
     /// The work came to its end, perhaps with errors.
     Measured {
         /// What the load generator saw.
-        load: Report,
+        load: Box<Report>,
         /// What each process used.
         processes: Vec<ProcessUsage>,
         /// Time for which the cores of the machine were busy during the work, whoever kept them so.
         #[serde(default)]
         machine_cpu_ns: Option<u64>,
+        /// Memory of the kernel, of whatever runs on the machine; `None` where root alone may read it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        kernel_memory: Option<KernelMemory>,
         /// What went wrong after the figures were taken: a process that did not end, for example.
         afterwards: Option<String>,
     },
@@ -65,6 +69,15 @@ pub(crate) enum Outcome {
         /// Why.
         what: String,
     },
+}
+
+/// Bytes of objects in the kernel's slabs that were in use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct KernelMemory {
+    /// After the warm-up, before the load generator connects.
+    pub(crate) before: u64,
+    /// When the load generator is ready; idle sessions are open and at rest.
+    pub(crate) ready: u64,
 }
 
 /// What one process had used at three moments.
@@ -83,23 +96,33 @@ pub(crate) struct ProcessUsage {
     pub(crate) syscalls: Option<u64>,
 }
 
+/// Writes JSON for programs and for the diff of a repository.
+pub(crate) fn write(results: &impl Serialize, path: &Path) -> Result<(), BenchError> {
+    let mut text = serde_json::to_vec_pretty(results)
+        .map_err(|error| BenchError::File { path: path.to_owned(), what: error.to_string() })?;
+    text.push(b'\n');
+    std::fs::write(path, text).map_err(BenchError::io(format!("writing {}", path.display())))
+}
+
+/// Reads what [`write`] has written.
+pub(crate) fn read<T: DeserializeOwned>(path: &Path) -> Result<T, BenchError> {
+    let text =
+        std::fs::read(path).map_err(BenchError::io(format!("reading {}", path.display())))?;
+    serde_json::from_slice(&text).map_err(|error| BenchError::File {
+        path: path.to_owned(),
+        what: format!("not such results of this bench: {error}"),
+    })
+}
+
 impl Results {
     /// Reads a file that [`Results::write`] has written.
     pub(crate) fn read(path: &Path) -> Result<Self, BenchError> {
-        let text =
-            std::fs::read(path).map_err(BenchError::io(format!("reading {}", path.display())))?;
-        serde_json::from_slice(&text).map_err(|error| BenchError::File {
-            path: path.to_owned(),
-            what: format!("not results of this bench: {error}"),
-        })
+        read(path)
     }
 
-    /// Writes JSON for programs and for the diff of a repository.
+    /// See [`write`].
     pub(crate) fn write(&self, path: &Path) -> Result<(), BenchError> {
-        let mut text = serde_json::to_vec_pretty(self)
-            .map_err(|error| BenchError::File { path: path.to_owned(), what: error.to_string() })?;
-        text.push(b'\n');
-        std::fs::write(path, text).map_err(BenchError::io(format!("writing {}", path.display())))
+        write(self, path)
     }
 
     /// Samples that are not clean.
@@ -109,15 +132,6 @@ impl Results {
 }
 
 impl Sample {
-    /// Whether all work was done and nothing went wrong meanwhile. Only then its figures are
-    /// figures.
-    pub(crate) fn is_valid(&self) -> bool {
-        match &self.outcome {
-            Outcome::Measured { load, .. } => load.errors.is_empty() && is_done(&self.work, load),
-            Outcome::Failed { .. } => false,
-        }
-    }
-
     /// Whether nothing went wrong afterwards either.
     pub(crate) fn is_clean(&self) -> bool {
         self.complaints().is_empty()
@@ -125,11 +139,27 @@ impl Sample {
 
     /// What went wrong.
     pub(crate) fn complaints(&self) -> Vec<String> {
-        match &self.outcome {
-            Outcome::Failed { what } => vec![what.clone()],
-            Outcome::Measured { load, afterwards, .. } => {
+        self.outcome.complaints(&self.work)
+    }
+}
+
+impl Outcome {
+    /// Whether all of that work was done and nothing went wrong meanwhile. Only then its figures are
+    /// figures.
+    pub(crate) fn is_valid(&self, work: &Work) -> bool {
+        match self {
+            Self::Measured { load, .. } => load.errors.is_empty() && is_done(work, load),
+            Self::Failed { .. } => false,
+        }
+    }
+
+    /// What went wrong.
+    pub(crate) fn complaints(&self, work: &Work) -> Vec<String> {
+        match self {
+            Self::Failed { what } => vec![what.clone()],
+            Self::Measured { load, afterwards, .. } => {
                 let errors = load.errors.iter().map(|(what, count)| format!("{count} × {what}"));
-                let undone = !is_done(&self.work, load);
+                let undone = !is_done(work, load);
                 let undone = undone.then(|| "not all of the work was done".to_owned());
                 errors.chain(undone).chain(afterwards.clone()).collect()
             }

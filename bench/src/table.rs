@@ -3,13 +3,18 @@
 use std::fmt::Write;
 
 use crate::figures::{Figure, Part, Subject, metrics, of, processes, reference};
+use crate::machine::Machine;
 use crate::results::Results;
 use crate::scenario::{Scenario, Size};
 use crate::target::Target;
 
 /// All scenarios that have samples, and everything that went wrong.
 pub(crate) fn render(results: &Results) -> String {
-    let mut text = heading(results);
+    let mut text = machine_line(&results.machine);
+    for (name, version) in &results.peers {
+        writeln!(text, "{name}: {version}").expect("writing to a string does not fail");
+    }
+    text.push_str(&explanation(results.size));
     for scenario in Scenario::ALL {
         if results.samples.iter().any(|sample| sample.scenario == scenario) {
             text.push('\n');
@@ -20,9 +25,9 @@ pub(crate) fn render(results: &Results) -> String {
     text
 }
 
-fn heading(results: &Results) -> String {
-    let machine = &results.machine;
-    let mut text = format!(
+/// Where and with what.
+pub(crate) fn machine_line(machine: &Machine) -> String {
+    format!(
         "{}, {} cores, Linux {}, load {}; {}\n{} ({}, {}, {} build)\n",
         machine.cpu,
         machine.cores,
@@ -33,12 +38,14 @@ fn heading(results: &Results) -> String {
         machine.revision,
         machine.rustc,
         machine.profile,
-    );
-    for (name, version) in &results.peers {
-        writeln!(text, "{name}: {version}").expect("writing to a string does not fail");
-    }
-    text.push_str("Medians over the runs, with the smallest and largest in parentheses.\n");
-    if results.size == Size::Quick {
+    )
+}
+
+/// What the cells are.
+pub(crate) fn explanation(size: Size) -> String {
+    let mut text =
+        "Medians over the runs, with the smallest and largest in parentheses.\n".to_owned();
+    if size == Size::Quick {
         text.push_str("Taken with --quick: these are no figures, only a sign that all works.\n");
     }
     text

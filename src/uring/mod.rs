@@ -3,13 +3,20 @@
 //!
 //! The worker asks the kernel when a socket is ready, and then calls recv and send itself: bytes are
 //! touched while they are hot, and no buffer is ever lent to the kernel.
+//!
+//! `receives` is the other way, and in no product: with the feature `shapes` the bench measures it
+//! beside the worker's own (`bench/README.md`, "Shapes").
 #![allow(unsafe_code)]
 
+#[cfg(feature = "shapes")]
+mod receives;
 mod ring;
 mod round_trip;
 mod token;
 mod waker;
 
+#[cfg(feature = "shapes")]
+pub use receives::{Arrival, Operation, ReceiveRing};
 pub use ring::{Event, Readiness, Ring, RingError};
 pub use round_trip::shortest_round_trip;
 pub use token::Token;

@@ -104,7 +104,20 @@ impl Ring {
     /// Waits until something happens, somebody wakes us, or the time is over; `None` waits for ever.
     /// Appends to `events`.
     pub fn wait(&mut self, timeout: Option<Duration>, events: &mut Vec<Event>) -> io::Result<()> {
-        match self.enter(timeout) {
+        let entered = self.enter(timeout);
+        self.collect(entered, events)
+    }
+
+    /// Waits without a time like [`Ring::wait`], but gives further events `min_wait` to come with the
+    /// first.
+    #[cfg(feature = "shapes")]
+    pub fn wait_for_more(&mut self, min_wait: Duration, events: &mut Vec<Event>) -> io::Result<()> {
+        let entered = super::receives::enter(&self.ring, min_wait);
+        self.collect(entered, events)
+    }
+
+    fn collect(&mut self, entered: io::Result<()>, events: &mut Vec<Event>) -> io::Result<()> {
+        match entered {
             Ok(()) => {}
             Err(error) => match Errno::from_io_error(&error) {
                 // The time was over, a signal came, or completions must be read first.

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-pub(crate) use self::own::start_backend;
+pub(crate) use self::own::{start_backend, start_own};
 pub(crate) use self::peer::Peer;
 
 use crate::error::BenchError;

@@ -83,7 +83,8 @@ pub(crate) fn start_backend(
     start_own("backend", &mut command, folder, listen)
 }
 
-fn start_own(
+/// Starts a command of this binary, and returns when it listens.
+pub(crate) fn start_own(
     name: &'static str,
     command: &mut Command,
     folder: &Path,
