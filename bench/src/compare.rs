@@ -18,7 +18,7 @@ use crate::scenario::{Scenario, Size, Work};
 use crate::setup;
 use crate::syscalls::Count;
 use crate::table;
-use crate::target::{Ground, Peer, Running, Target, start_backend};
+use crate::target::{Build, Ground, Peer, Running, Target, start_backend};
 use crate::tls::{Group, Pki};
 use crate::usage::{MachineTime, Usage};
 
@@ -41,6 +41,9 @@ pub(crate) struct CompareArguments {
     /// Targets, separated by commas [default: all]
     #[arg(long, value_delimiter = ',')]
     targets: Vec<Target>,
+    /// Another vestibule to compare, NAME=PATH or NAME=PATH,workers=N; may be given several times
+    #[arg(long = "build")]
+    builds: Vec<Build>,
     /// Samples of each scenario and target [default: 5, with --quick 1]
     #[arg(long)]
     runs: Option<NonZeroUsize>,
@@ -68,7 +71,8 @@ pub(crate) struct CompareArguments {
 /// Takes all samples, prints the table, and writes the file. Samples that are not clean are an
 /// error, after everything else has been done.
 pub(crate) fn compare(arguments: &CompareArguments) -> Result<(), BenchError> {
-    let targets = installed(&arguments.targets);
+    let mut targets = installed(&arguments.targets);
+    targets.extend(arguments.builds.iter().map(|build| Target::Build(build.name)));
     let scenarios = match &arguments.scenarios[..] {
         [] => Scenario::ALL.to_vec(),
         chosen => chosen.to_vec(),
@@ -88,7 +92,8 @@ pub(crate) fn compare(arguments: &CompareArguments) -> Result<(), BenchError> {
     let folder = tempfile::tempdir().map_err(BenchError::io("making a temporary folder"))?;
     let (ground, backend) = prepare(folder.path(), &targets, arguments)?;
     let machine = Machine::here(&ground.vestibule);
-    let peers = stand_apart(&targets, arguments.relay_group);
+    let mut peers = stand_apart(&targets, arguments.relay_group);
+    peers.extend(ground.builds.iter().map(|build| (build.name.into(), describe(build))));
     let mut results = Results { machine, peers, size, samples: vec![] };
     for (number, &(run, scenario, target)) in (1..).zip(&plan) {
         let (name, all) = (target.name(), plan.len());
@@ -137,6 +142,13 @@ fn stand_apart(targets: &[Target], relay_group: Group) -> BTreeMap<String, Strin
     targets.iter().filter_map(said).collect()
 }
 
+/// What the results say of a build.
+fn describe(build: &Build) -> String {
+    let Build { program, workers, .. } = build;
+    let version = machine::first_line(program, &["--version"]);
+    format!("{version} ({}), workers of the gateway: {workers}", program.display())
+}
+
 /// Finds the binaries, makes the certificates, and starts the backend.
 fn prepare(
     folder: &Path,
@@ -162,7 +174,8 @@ fn prepare(
     let backend = start_backend(&bench, folder, address)?;
     let folder = folder.to_owned();
     let relay_group = arguments.relay_group;
-    let ground = Ground { folder, vestibule, bench, pki, backend: address, relay_group };
+    let builds = arguments.builds.clone();
+    let ground = Ground { folder, vestibule, builds, bench, pki, backend: address, relay_group };
     Ok((ground, backend))
 }
 
@@ -200,7 +213,12 @@ fn measure(
     if !warmed_up.errors.is_empty() {
         // Its errors are those of the sample: nothing more can be measured.
         let (processes, machine_cpu_ns, afterwards) = (Vec::new(), None, None);
-        return Ok(Outcome::Measured { load: warmed_up, processes, machine_cpu_ns, afterwards });
+        return Ok(Outcome::Measured {
+            load: Box::new(warmed_up),
+            processes,
+            machine_cpu_ns,
+            afterwards,
+        });
     }
     let before = settled(&mut running, &started)?;
     let mut load = LoadProcess::prepare(&running.plan(work))?;
@@ -214,7 +232,7 @@ fn measure(
     let (machine_end, end) = (machine()?, running.usages()?);
     let counts: Result<Vec<u64>, _> = counts.into_iter().map(Count::finish).collect();
     let counts = counts?;
-    let load = load.finish()?;
+    let load = Box::new(load.finish()?);
     let moments = before.into_iter().zip(ready).zip(end);
     let processes = (0..).zip(running.processes.iter().zip(moments));
     let processes = processes.map(|(number, (process, ((before, ready), end)))| {

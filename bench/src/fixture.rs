@@ -20,6 +20,7 @@ pub(crate) fn bulk(target: Target, process: &str, run: usize, cpu_seconds: u64) 
         bytes_down: 0,
         latency: None,
         lateness: None,
+        newcomers: None,
         errors: BTreeMap::new(),
     };
     let processes = vec![ProcessUsage {
@@ -36,7 +37,7 @@ pub(crate) fn bulk(target: Target, process: &str, run: usize, cpu_seconds: u64) 
         started: String::new(),
         work: Scenario::BulkUp.work(Size::Full),
         outcome: Outcome::Measured {
-            load,
+            load: Box::new(load),
             processes,
             machine_cpu_ns: Some(8_192_000_000),
             afterwards: None,

@@ -5,7 +5,6 @@ use std::fmt::Write;
 use crate::figures::{Figure, Part, Subject, metrics, of, processes, reference};
 use crate::results::Results;
 use crate::scenario::{Scenario, Size};
-use crate::target::Target;
 
 /// All scenarios that have samples, and everything that went wrong.
 pub(crate) fn render(results: &Results) -> String {
@@ -48,11 +47,12 @@ fn heading(results: &Results) -> String {
 fn scenario_table(results: &Results, scenario: Scenario) -> String {
     let mut header = vec!["target".to_owned(), "process".to_owned()];
     header.extend(metrics(scenario).iter().map(|metric| metric.title.to_owned()));
-    header.insert(3, format!("÷ {}", reference(scenario).name()));
+    let reference = reference(scenario, results);
+    header.insert(3, format!("÷ {}", reference.name()));
     header.push("clean runs".to_owned());
 
     let mut rows = vec![header];
-    for target in Target::ALL {
+    for target in results.targets() {
         let taken = of(results, scenario, target).count();
         if taken == 0 {
             continue;
@@ -71,9 +71,9 @@ fn scenario_table(results: &Results, scenario: Scenario) -> String {
         }
         for (part, name) in parts {
             let subject = |metric| Subject { scenario, target, part, metric };
-            let multiple = metrics(scenario).first().and_then(|first| {
-                subject(*first).over(subject(*first).on(reference(scenario)), results)
-            });
+            let multiple = metrics(scenario)
+                .first()
+                .and_then(|first| subject(*first).over(subject(*first).on(reference), results));
             let mut row = vec![target.name().to_owned(), name];
             let figures = metrics(scenario).iter();
             row.extend(figures.map(|m| cell(subject(*m).figure(results), m.decimals)));
@@ -131,6 +131,7 @@ mod tests {
     use super::*;
     use crate::fixture::{bulk, results};
     use crate::results::Outcome;
+    use crate::target::Target;
 
     fn rows(results: &Results) -> Vec<String> {
         let text = render(results);
