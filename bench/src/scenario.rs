@@ -274,7 +274,7 @@ fn bulk(direction: Direction, size: Size) -> Work {
 /// As many at once as rows of a fleet that dials again; more only wait longer.
 fn storm(newcomer: Newcomer, size: Size) -> Work {
     match size {
-        Size::Full => Work::Storm { sessions: 500, rate: 4, seconds: 15, rows: 64, newcomer },
+        Size::Full => Work::Storm { sessions: 500, rate: 4, seconds: 10, rows: 64, newcomer },
         Size::Quick => Work::Storm { sessions: 50, rate: 4, seconds: 3, rows: 16, newcomer },
     }
 }

@@ -41,8 +41,6 @@ pub(super) async fn run(
         Beside::Bulk(count) => Companion::open_all(dialer, count, background, &mut tally).await,
         Beside::Storm(_) => Vec::new(),
     };
-    let start = gate.pass().await?;
-
     let (mut tasks, mut others) = (JoinSet::new(), JoinSet::new());
     let mut clocks = Vec::new();
     let counts = SharedTally::default();
@@ -54,6 +52,9 @@ pub(super) async fn run(
         clocks.push(clock);
         tasks.spawn(send_messages(stream, number, due, counts.clone()));
     }
+    // Thousands of tasks take long to start: the first messages must not wait for that.
+    let start = gate.pass().await?;
+
     let end = start + pace.length();
     for companion in companions {
         others.spawn_on(companion.transfer_until(end), background);
