@@ -131,7 +131,7 @@ mod tests {
     use super::*;
     use crate::fixture::{bulk, results};
     use crate::results::Outcome;
-    use crate::target::Target;
+    use crate::target::{BuildName, Target};
 
     fn rows(results: &Results) -> Vec<String> {
         let text = render(results);
@@ -153,6 +153,23 @@ mod tests {
             [
                 "| vestibule | gateway | 2.197 (1.465-2.930) | 1.50 | 0.512 | 4.000 | 2 of 2 |",
                 "| floor | floor | 1.465 (0.977-1.953) | 1.00 | 0.512 | 4.000 | 2 of 2 |",
+            ]
+        );
+    }
+
+    #[test]
+    fn builds_have_their_rows_and_are_compared_with_the_first_where_the_usual_one_is_missing() {
+        let samples = vec![
+            bulk(Target::Build(BuildName("h8")), "gateway", 0, 2),
+            bulk(Target::Vestibule, "gateway", 0, 4),
+        ];
+        let results = results(samples);
+        assert!(render(&results).contains("÷ vestibule"));
+        assert_eq!(
+            rows(&results),
+            [
+                "| vestibule | gateway | 1.953 | 1.00 | 0.512 | 4.000 | 1 of 1 |",
+                "| h8 | gateway | 0.977 | 0.50 | 0.512 | 4.000 | 1 of 1 |",
             ]
         );
     }
