@@ -102,7 +102,7 @@ impl Results {
         std::fs::write(path, text).map_err(BenchError::io(format!("writing {}", path.display())))
     }
 
-    /// Those with samples: those of [`Target::ALL`] in their order, then builds in that of the samples.
+    /// Those with samples: first those of [`Target::ALL`], then builds in the order of their samples.
     pub(crate) fn targets(&self) -> Vec<Target> {
         let taken: BTreeSet<Target> = self.samples.iter().map(|sample| sample.target).collect();
         let mut targets = Target::ALL.to_vec();

@@ -84,7 +84,8 @@ pub(super) struct Companion {
 }
 
 impl Companion {
-    /// They live on the thread of bulk from the start: a socket stays with the thread that opened it.
+    /// They live on the thread of bulk from the start: a socket stays with the thread that opened
+    /// it.
     pub(super) async fn open_all(
         dialer: &Dialer,
         count: u64,

@@ -64,8 +64,8 @@ pub(crate) enum Ends {
     Unanswered,
 }
 
-/// Niceness of the thread that makes the load beside what is measured: it must not be what delays the
-/// messages.
+/// Niceness of the thread that makes the load beside what is measured: it must not be what delays
+/// that.
 const BACKGROUND_NICENESS: i32 = 10;
 
 /// Runs one plan from standard input.
