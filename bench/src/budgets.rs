@@ -218,6 +218,9 @@ fn formula(written: &Written) -> Result<Formula, String> {
         }
         (others, None) => match others.iter().find(|other| other.listener(scenario).is_none()) {
             Some(other) => Err(format!("{} has no part in {}", other.name(), scenario.name())),
+            None if others.iter().any(|other| matches!(other, Target::Build(_))) => {
+                Err("over: a target that every comparison has".to_owned())
+            }
             None => Ok(Formula::OverTargets(subject, others.to_vec())),
         },
         (_, Some(_)) => Err("over or over_scenario, not both".to_owned()),

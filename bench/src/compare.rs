@@ -16,7 +16,7 @@ use crate::results::{Outcome, Results, Sample};
 use crate::scenario::{Scenario, Size, Work};
 use crate::setup;
 use crate::table;
-use crate::target::{Ground, Peer, Target, start_backend};
+use crate::target::{Build, Ground, Peer, Target, start_backend};
 use crate::tls::{Group, Pki};
 
 /// Samples of each scenario and target unless told otherwise.
@@ -33,6 +33,9 @@ pub(crate) struct CompareArguments {
     /// Targets, separated by commas [default: all]
     #[arg(long, value_delimiter = ',')]
     targets: Vec<Target>,
+    /// Another vestibule to compare, NAME=PATH or NAME=PATH,workers=N; may be given several times
+    #[arg(long = "build")]
+    builds: Vec<Build>,
     /// Samples of each scenario and target [default: 5, with --quick 1]
     #[arg(long)]
     runs: Option<NonZeroUsize>,
@@ -60,7 +63,8 @@ pub(crate) struct CompareArguments {
 /// Takes all samples, prints the table, and writes the file. Samples that are not clean are an
 /// error, after everything else has been done.
 pub(crate) fn compare(arguments: &CompareArguments) -> Result<(), BenchError> {
-    let targets = installed(&arguments.targets);
+    let mut targets = installed(&arguments.targets);
+    targets.extend(arguments.builds.iter().map(|build| Target::Build(build.name)));
     let scenarios = match &arguments.scenarios[..] {
         [] => Scenario::ALL.to_vec(),
         chosen => chosen.to_vec(),
@@ -80,7 +84,8 @@ pub(crate) fn compare(arguments: &CompareArguments) -> Result<(), BenchError> {
     let folder = tempfile::tempdir().map_err(BenchError::io("making a temporary folder"))?;
     let (ground, backend) = prepare(folder.path(), &targets, arguments)?;
     let machine = Machine::here(&ground.vestibule);
-    let peers = stand_apart(&targets, arguments.relay_group);
+    let mut peers = stand_apart(&targets, arguments.relay_group);
+    peers.extend(ground.builds.iter().map(|build| (build.name.into(), describe(build))));
     let mut results = Results { machine, peers, size, samples: vec![] };
     for (number, &(run, scenario, target)) in (1..).zip(&plan) {
         let (name, all) = (target.name(), plan.len());
@@ -129,6 +134,13 @@ fn stand_apart(targets: &[Target], relay_group: Group) -> BTreeMap<String, Strin
     targets.iter().filter_map(said).collect()
 }
 
+/// What the results say of a build.
+fn describe(build: &Build) -> String {
+    let Build { program, workers, .. } = build;
+    let version = machine::first_line(program, &["--version"]);
+    format!("{version} ({}), workers of the gateway: {workers}", program.display())
+}
+
 /// Finds the binaries, makes the certificates, and starts the backend.
 fn prepare(
     folder: &Path,
@@ -154,7 +166,8 @@ fn prepare(
     let backend = start_backend(&bench, folder, address)?;
     let folder = folder.to_owned();
     let relay_group = arguments.relay_group;
-    let ground = Ground { folder, vestibule, bench, pki, backend: address, relay_group };
+    let builds = arguments.builds.clone();
+    let ground = Ground { folder, vestibule, builds, bench, pki, backend: address, relay_group };
     Ok((ground, backend))
 }
 

@@ -84,6 +84,15 @@ const MACHINE_PER_MESSAGE: Metric = metric("machine CPU-µs/message", 1, |of| {
 });
 pub(crate) const MESSAGE_RATE: Metric =
     metric("messages/s", 0, |of| ratio(number(of.load.messages), of.load.seconds));
+const NEWCOMER_RATE: Metric = metric("newcomers/s", 0, |of| ratio(newcomers(of)?, of.load.seconds));
+const CPU_PER_NEWCOMER: Metric =
+    metric("CPU-ms/newcomer", 3, |of| ratio(cpu_seconds(of) * 1e3, newcomers(of)?));
+const NEWCOMER_P50: Metric = metric("newcomer p50 ms", 1, |of| {
+    of.load.newcomers.as_ref().map(|newcomers| newcomers.p50_us / 1e3)
+});
+const NEWCOMER_P99: Metric = metric("newcomer p99 ms", 1, |of| {
+    of.load.newcomers.as_ref().map(|newcomers| newcomers.p99_us / 1e3)
+});
 pub(crate) const SYSCALLS: Metric =
     metric("syscalls/message", 2, |of| ratio(number(of.usage.syscalls?), number(of.load.messages)));
 const CPU_PER_SECOND: Metric = metric("CPU-s/s", 3, |of| ratio(cpu_seconds(of), of.load.seconds));
@@ -120,6 +129,22 @@ pub(crate) fn metrics(scenario: Scenario) -> &'static [Metric] {
         Scenario::Latency => {
             &[P999, P99, P50, MAX, THROUGHPUT, CPU_PER_SECOND, MACHINE_PER_SECOND, LATENESS]
         }
+        Scenario::Storm | Scenario::HelloStorm => &[
+            P99,
+            P999,
+            P50,
+            MAX,
+            NEWCOMER_RATE,
+            CPU_PER_NEWCOMER,
+            NEWCOMER_P50,
+            NEWCOMER_P99,
+            CPU_PER_SECOND,
+            MACHINE_PER_SECOND,
+            LATENESS,
+        ],
+        Scenario::SessionsBesideBulk => {
+            &[P99, P999, P50, MAX, THROUGHPUT, CPU_PER_SECOND, MACHINE_PER_SECOND, LATENESS]
+        }
         Scenario::MessagesFew | Scenario::MessagesMany => {
             &[CPU_PER_MESSAGE, P50, P99, P999, MACHINE_PER_MESSAGE, LATENESS]
         }
@@ -133,9 +158,13 @@ pub(crate) fn metric_named(scenario: Scenario, title: &str) -> Option<Metric> {
     metrics(scenario).iter().copied().find(|metric| metric.title == title)
 }
 
-/// What the others are compared with.
-pub(crate) fn reference(scenario: Scenario) -> Target {
-    if Target::Floor.listener(scenario).is_some() { Target::Floor } else { Target::Relay }
+/// What the others are compared with. Where builds are compared with each other alone, it is the
+/// first one.
+pub(crate) fn reference(scenario: Scenario, results: &Results) -> Target {
+    let usual =
+        if Target::Floor.listener(scenario).is_some() { Target::Floor } else { Target::Relay };
+    let targets = results.targets();
+    if targets.contains(&usual) { usual } else { targets.first().copied().unwrap_or(usual) }
 }
 
 impl Subject {
@@ -239,6 +268,10 @@ fn gigabytes(of: &Reading) -> f64 {
 
 fn cpu_seconds(of: &Reading) -> f64 {
     number(of.usage.end.cpu_ns.saturating_sub(of.usage.ready.cpu_ns)) / 1e9
+}
+
+fn newcomers(of: &Reading) -> Option<f64> {
+    of.load.newcomers.as_ref().map(|newcomers| number(newcomers.count))
 }
 
 fn machine_seconds(of: &Reading) -> Option<f64> {

@@ -20,6 +20,7 @@ pub(crate) fn bulk(target: Target, process: &str, run: usize, cpu_seconds: u64) 
         bytes_down: 0,
         latency: None,
         lateness: None,
+        newcomers: None,
         errors: BTreeMap::new(),
     };
     let processes = vec![ProcessUsage {

@@ -60,7 +60,8 @@ fn read(path: &str) -> String {
     text.map_or_else(|error| format!("unknown ({error})"), |text| text.trim().to_owned())
 }
 
-fn first_line(program: &Path, arguments: &[&str]) -> String {
+/// The first line that a command prints, or why there is none.
+pub(crate) fn first_line(program: &Path, arguments: &[&str]) -> String {
     match Command::new(program).args(arguments).output() {
         Ok(output) if output.status.success() => {
             let text = String::from_utf8_lossy(&output.stdout);

@@ -169,7 +169,7 @@ impl Panel {
         let mut bars = Vec::new();
         for &(group, scenario) in self.groups {
             let Some(metric) = metric_named(scenario, self.metric) else { continue };
-            for target in Target::ALL {
+            for target in results.targets() {
                 let ours = Subject { scenario, target: Target::Vestibule, part: self.part, metric };
                 let subject = ours.on(target);
                 let Some(figure) = subject.figure(results) else { continue };

@@ -1,7 +1,7 @@
 //! The results of a run, as they are kept: every sample with all its raw figures. The table is
 //! derived from them and can be printed again.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use serde::de::DeserializeOwned;
@@ -19,7 +19,7 @@ use crate::usage::Usage;
 pub(crate) struct Results {
     /// Where and with what.
     pub(crate) machine: Machine,
-    /// The peers, each with its version and where it stands apart.
+    /// Peers and builds, each with its version and where it stands apart.
     #[serde(default)]
     pub(crate) peers: BTreeMap<String, String>,
     /// Whether the figures are to be trusted.
@@ -125,6 +125,19 @@ impl Results {
         write(self, path)
     }
 
+    /// Those with samples: first those of [`Target::ALL`], then builds in the order of their samples.
+    pub(crate) fn targets(&self) -> Vec<Target> {
+        let taken: BTreeSet<Target> = self.samples.iter().map(|sample| sample.target).collect();
+        let mut targets = Target::ALL.to_vec();
+        targets.retain(|target| taken.contains(target));
+        for sample in &self.samples {
+            if !targets.contains(&sample.target) {
+                targets.push(sample.target);
+            }
+        }
+        targets
+    }
+
     /// Samples that are not clean.
     pub(crate) fn unclean(&self) -> usize {
         self.samples.iter().filter(|sample| !sample.is_clean()).count()
@@ -199,6 +212,15 @@ fn is_done(work: &Work, load: &Report) -> bool {
         }
         Work::Messages { sessions, per_second, seconds } => {
             load.sessions == sessions && load.messages == per_second * seconds
+        }
+        Work::Storm { sessions, rate, seconds, .. } => {
+            load.sessions == sessions
+                && load.messages == sessions * rate * seconds
+                && load.newcomers.as_ref().is_some_and(|newcomers| newcomers.count > 0)
+        }
+        Work::Arrivals { per_second, seconds, bulk } => {
+            let arrivals = per_second * seconds;
+            load.sessions == arrivals + bulk && load.messages == arrivals
         }
         Work::PingPong { sessions, messages } => {
             load.sessions == sessions && load.messages == sessions * messages

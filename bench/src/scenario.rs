@@ -34,6 +34,12 @@ pub(crate) enum Scenario {
     #[serde(rename = "messages-9000")]
     #[value(name = "messages-9000")]
     MessagesMany,
+    /// Short messages on many sessions while new ones come as fast as they are served
+    Storm,
+    /// The same while others send a ClientHello, wait for the answer and leave
+    HelloStorm,
+    /// New sessions by the clock beside eight bulk ones
+    SessionsBesideBulk,
     /// Messages as fast as they come back, on 64 sessions; system calls are counted
     Syscalls,
 }
@@ -107,6 +113,28 @@ pub(crate) enum Work {
         /// Seconds.
         seconds: u64,
     },
+    /// Messages by the clock, while others come as fast as they are served.
+    Storm {
+        /// Sessions with messages.
+        sessions: u64,
+        /// Messages a second of each session.
+        rate: u64,
+        /// Seconds.
+        seconds: u64,
+        /// Newcomers at once.
+        rows: u64,
+        /// What they do.
+        newcomer: Newcomer,
+    },
+    /// New sessions by the clock, beside bulk.
+    Arrivals {
+        /// New sessions a second.
+        per_second: u64,
+        /// Seconds.
+        seconds: u64,
+        /// Bulk sessions, every other one up, the rest down.
+        bulk: u64,
+    },
     /// The next message of a session leaves when the one before is back.
     PingPong {
         /// Sessions at once.
@@ -125,9 +153,20 @@ pub(crate) enum Work {
     },
 }
 
+/// What one of a storm does before the next of its row comes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Newcomer {
+    /// A full handshake, an echo, a clean end.
+    Session,
+    /// Half a handshake: it sends a ClientHello that was made before, and leaves when the answer
+    /// comes.
+    Hello,
+}
+
 impl Scenario {
     /// All, in the order of the table.
-    pub(crate) const ALL: [Self; 11] = [
+    pub(crate) const ALL: [Self; 14] = [
         Self::BulkUp,
         Self::BulkDown,
         Self::PlainUp,
@@ -137,6 +176,9 @@ impl Scenario {
         Self::Latency,
         Self::MessagesFew,
         Self::MessagesMany,
+        Self::Storm,
+        Self::HelloStorm,
+        Self::SessionsBesideBulk,
         Self::Syscalls,
         Self::Idle,
     ];
@@ -153,6 +195,9 @@ impl Scenario {
             Self::Latency => "latency",
             Self::MessagesFew => "messages-500",
             Self::MessagesMany => "messages-9000",
+            Self::Storm => "storm",
+            Self::HelloStorm => "hello-storm",
+            Self::SessionsBesideBulk => "sessions-beside-bulk",
             Self::Syscalls => "syscalls",
             Self::Idle => "idle",
         }
@@ -184,6 +229,12 @@ impl Scenario {
             Self::MessagesFew => messages(500, size),
             // A process may have 20,000 descriptors, and a gateway has two for each session.
             Self::MessagesMany => messages(9_000, size),
+            Self::Storm => storm(Newcomer::Session, size),
+            Self::HelloStorm => storm(Newcomer::Hello, size),
+            Self::SessionsBesideBulk if full => {
+                Work::Arrivals { per_second: 40, seconds: 25, bulk: 8 }
+            }
+            Self::SessionsBesideBulk => Work::Arrivals { per_second: 40, seconds: 3, bulk: 4 },
             Self::Syscalls if full => Work::PingPong { sessions: 64, messages: 1_000 },
             Self::Syscalls => Work::PingPong { sessions: 64, messages: 50 },
             Self::Idle if full => Work::Idle { sessions: 4_000, bytes: 1_000_000, rest_ms: 5_000 },
@@ -202,7 +253,10 @@ impl Work {
     pub(crate) fn deadline(&self) -> Duration {
         // Ten times as long as the slowest of our machines needs.
         let seconds = match self {
-            Self::Latency { seconds, .. } | Self::Messages { seconds, .. } => 120 + seconds,
+            Self::Latency { seconds, .. }
+            | Self::Messages { seconds, .. }
+            | Self::Storm { seconds, .. }
+            | Self::Arrivals { seconds, .. } => 120 + seconds,
             Self::Bulk { .. }
             | Self::SessionRate { .. }
             | Self::PingPong { .. }
@@ -215,6 +269,14 @@ impl Work {
 fn bulk(direction: Direction, size: Size) -> Work {
     let bytes = if size == Size::Full { 256_000_000 } else { 16_000_000 };
     Work::Bulk { direction, connections: 8, bytes }
+}
+
+/// As many at once as rows of a fleet that dials again; more only wait longer.
+fn storm(newcomer: Newcomer, size: Size) -> Work {
+    match size {
+        Size::Full => Work::Storm { sessions: 500, rate: 4, seconds: 10, rows: 64, newcomer },
+        Size::Quick => Work::Storm { sessions: 50, rate: 4, seconds: 3, rows: 16, newcomer },
+    }
 }
 
 /// The rate is the same, however many sessions share it.

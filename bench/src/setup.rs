@@ -43,16 +43,15 @@ pub(crate) fn run(command: &mut Command) -> Result<(), BenchError> {
     })
 }
 
-/// A gateway with one worker, a service for all verified devices, and one for those without TLS.
+/// A gateway with a service for all verified devices, and one for those without TLS.
 pub(crate) fn gateway_toml(
     pki: &Pki,
-    tls: SocketAddr,
-    plain: SocketAddr,
-    telemetry: SocketAddr,
+    workers: u16,
+    [tls, plain, telemetry]: [SocketAddr; 3],
 ) -> String {
     let (certificate, key) = pki.credentials(GATEWAY_NAME);
     format!(
-        r#"workers = 1
+        r#"workers = {workers}
 
 [[listeners]]
 name = "internet"

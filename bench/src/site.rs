@@ -47,8 +47,8 @@ impl Site {
         (server_host, backend): (&Namespace, SocketAddr),
     ) -> Result<Vec<Process>, BenchError> {
         let anywhere = |port| (Ipv4Addr::UNSPECIFIED, port).into();
-        let (tls, plain) = (anywhere(TLS_PORT), anywhere(PLAIN_PORT));
-        let toml = setup::gateway_toml(&self.pki, tls, plain, GATEWAY_TELEMETRY);
+        let listen = [anywhere(TLS_PORT), anywhere(PLAIN_PORT), GATEWAY_TELEMETRY];
+        let toml = setup::gateway_toml(&self.pki, 1, listen);
         let mut gateway = self.start_role(gateway_host, "gateway", &toml)?;
         let address = (address, TLS_PORT).into();
         let toml = setup::server_toml(&self.pki, address, backend, SERVER_TELEMETRY);

@@ -6,7 +6,6 @@ use crate::figures::{Figure, Part, Subject, metrics, of, processes, reference};
 use crate::machine::Machine;
 use crate::results::Results;
 use crate::scenario::{Scenario, Size};
-use crate::target::Target;
 
 /// All scenarios that have samples, and everything that went wrong.
 pub(crate) fn render(results: &Results) -> String {
@@ -55,11 +54,12 @@ pub(crate) fn explanation(size: Size) -> String {
 fn scenario_table(results: &Results, scenario: Scenario) -> String {
     let mut header = vec!["target".to_owned(), "process".to_owned()];
     header.extend(metrics(scenario).iter().map(|metric| metric.title.to_owned()));
-    header.insert(3, format!("÷ {}", reference(scenario).name()));
+    let reference = reference(scenario, results);
+    header.insert(3, format!("÷ {}", reference.name()));
     header.push("clean runs".to_owned());
 
     let mut rows = vec![header];
-    for target in Target::ALL {
+    for target in results.targets() {
         let taken = of(results, scenario, target).count();
         if taken == 0 {
             continue;
@@ -78,9 +78,9 @@ fn scenario_table(results: &Results, scenario: Scenario) -> String {
         }
         for (part, name) in parts {
             let subject = |metric| Subject { scenario, target, part, metric };
-            let multiple = metrics(scenario).first().and_then(|first| {
-                subject(*first).over(subject(*first).on(reference(scenario)), results)
-            });
+            let multiple = metrics(scenario)
+                .first()
+                .and_then(|first| subject(*first).over(subject(*first).on(reference), results));
             let mut row = vec![target.name().to_owned(), name];
             let figures = metrics(scenario).iter();
             row.extend(figures.map(|m| cell(subject(*m).figure(results), m.decimals)));
@@ -139,6 +139,7 @@ mod tests {
     use super::*;
     use crate::fixture::{bulk, results};
     use crate::results::Outcome;
+    use crate::target::{BuildName, Target};
 
     fn rows(results: &Results) -> Vec<String> {
         let text = render(results);
@@ -160,6 +161,23 @@ mod tests {
             [
                 "| vestibule | gateway | 2.197 (1.465-2.930) | 1.50 | 0.512 | 4.000 | 2 of 2 |",
                 "| floor | floor | 1.465 (0.977-1.953) | 1.00 | 0.512 | 4.000 | 2 of 2 |",
+            ]
+        );
+    }
+
+    #[test]
+    fn builds_have_their_rows_and_are_compared_with_the_first_where_the_usual_one_is_missing() {
+        let samples = vec![
+            bulk(Target::Build(BuildName("h8")), "gateway", 0, 2),
+            bulk(Target::Vestibule, "gateway", 0, 4),
+        ];
+        let results = results(samples);
+        assert!(render(&results).contains("÷ vestibule"));
+        assert_eq!(
+            rows(&results),
+            [
+                "| vestibule | gateway | 1.953 | 1.00 | 0.512 | 4.000 | 1 of 1 |",
+                "| h8 | gateway | 0.977 | 0.50 | 0.512 | 4.000 | 1 of 1 |",
             ]
         );
     }

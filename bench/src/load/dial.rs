@@ -3,11 +3,13 @@
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use rustls::ClientConnection;
 use rustls_pki_types::ServerName;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio_rustls::TlsConnector;
@@ -56,6 +58,28 @@ impl Dialer {
         within(DIAL_DEADLINE, "connect and handshake", self.dial_unbounded()).await
     }
 
+    /// A ClientHello; empty for plain agents.
+    pub(super) fn hello(&self) -> io::Result<Vec<u8>> {
+        let mut hello = Vec::new();
+        if let Some(connector) = &self.connector {
+            let config = Arc::clone(connector.config());
+            let mut tls = ClientConnection::new(config, name()).map_err(io::Error::other)?;
+            tls.write_tls(&mut hello)?;
+        }
+        Ok(hello)
+    }
+
+    /// Half a handshake: says the hello, and leaves with a reset when the answer comes, most of it
+    /// unread.
+    pub(super) async fn say_hello(&self, hello: &[u8]) -> io::Result<()> {
+        let exchange = async {
+            let mut stream = TcpStream::connect(self.address).await?;
+            stream.write_all(hello).await?;
+            stream.read_exact(&mut [0]).await.map(drop)
+        };
+        within(ANSWER_DEADLINE, "hello", exchange).await
+    }
+
     async fn dial_answered(&self, number: u64) -> io::Result<Stream> {
         let mut stream = self.dial().await?;
         echo(&mut stream, number, ANSWER_LEN).await?;
@@ -67,8 +91,7 @@ impl Dialer {
         stream.set_nodelay(true)?;
         Ok(match &self.connector {
             Some(connector) => {
-                let name = ServerName::try_from(GATEWAY_NAME).expect("a valid DNS name");
-                let stream = connector.connect(name, stream).await?;
+                let stream = connector.connect(name(), stream).await?;
                 match self.ends {
                     Ends::Answered => Box::new(stream),
                     Ends::Unanswered => Box::new(Unanswered(stream)),
@@ -77,6 +100,10 @@ impl Dialer {
             None => Box::new(stream),
         })
     }
+}
+
+fn name() -> ServerName<'static> {
+    ServerName::try_from(GATEWAY_NAME).expect("a valid DNS name")
 }
 
 /// Sessions that have each had an answer from the backend, opened in a few rows side by side.

@@ -3,13 +3,16 @@
 //! and prints a [`Report`]. While it waits, `compare` reads what the processes under test have
 //! used.
 
+mod arrivals;
 mod bulk;
 mod dial;
 mod idle;
 mod latency;
+mod pace;
 mod ping_pong;
 mod process;
 mod session_rate;
+mod storm;
 mod tally;
 
 use std::io::{BufRead, Write};
@@ -23,6 +26,9 @@ pub(crate) use self::dial::Dialer;
 pub(crate) use self::process::LoadProcess;
 pub(crate) use self::tally::{Distribution, Report};
 
+use self::latency::Beside;
+use self::pace::Pace;
+use self::storm::Storm;
 use self::tally::Tally;
 use crate::error::BenchError;
 use crate::scenario::Work;
@@ -58,9 +64,9 @@ pub(crate) enum Ends {
     Unanswered,
 }
 
-/// Niceness of the thread that moves bulk beside messages: it makes load, and must not be what delays the
-/// messages that are measured.
-const BULK_NICENESS: i32 = 10;
+/// Niceness of the thread that makes the load beside what is measured: it must not be what delays
+/// that.
+const BACKGROUND_NICENESS: i32 = 10;
 
 /// Runs one plan from standard input.
 pub(crate) fn run() -> Result<(), BenchError> {
@@ -69,11 +75,11 @@ pub(crate) fn run() -> Result<(), BenchError> {
     let plan: Plan = serde_json::from_str(&line)
         .map_err(|source| BenchError::Conversation { what: "plan", source })?;
     let dialer = Dialer::new(plan.address, plan.pki.as_ref(), plan.ends)?;
-    let (runtime, bulk_runtime) = (one_thread(0)?, one_thread(BULK_NICENESS)?);
-    let report = runtime.block_on(execute(dialer, plan.work, bulk_runtime.handle()));
+    let (runtime, background) = (one_thread(0)?, one_thread(BACKGROUND_NICENESS)?);
+    let report = runtime.block_on(execute(dialer, plan.work, background.handle()));
     // Sessions that hang are not waited for: they are counted, and end with the process.
     runtime.shutdown_background();
-    bulk_runtime.shutdown_background();
+    background.shutdown_background();
     let report = serde_json::to_string(&report?)
         .map_err(|source| BenchError::Conversation { what: "report", source })?;
     println!("{report}");
@@ -92,9 +98,9 @@ fn one_thread(niceness: i32) -> Result<Runtime, BenchError> {
         .map_err(BenchError::io("starting the runtime"))
 }
 
-/// `bulk` is for the bulk sessions beside others, so that these never wait for a thread that is
-/// busy with megabytes.
-async fn execute(dialer: Dialer, work: Work, bulk: &Handle) -> Result<Report, BenchError> {
+/// `background` is for the load beside what is measured, which must not wait for a thread that is
+/// busy with megabytes or handshakes.
+async fn execute(dialer: Dialer, work: Work, background: &Handle) -> Result<Report, BenchError> {
     let deadline = work.deadline();
     let mut gate = Gate::default();
     let working = async {
@@ -106,13 +112,23 @@ async fn execute(dialer: Dialer, work: Work, bulk: &Handle) -> Result<Report, Be
                 session_rate::run(&dialer, sessions, concurrency, &mut gate).await
             }
             Work::Latency { sessions, rate, seconds, bulk: companions } => {
-                let per_second = sessions * rate;
-                let shape = latency::Shape { sessions, per_second, seconds, companions };
-                latency::run(&dialer, shape, bulk, &mut gate).await
+                let pace = Pace { per_second: sessions * rate, seconds };
+                let beside = Beside::Bulk(companions);
+                latency::run(&dialer, sessions, pace, beside, background, &mut gate).await
             }
             Work::Messages { sessions, per_second, seconds } => {
-                let shape = latency::Shape { sessions, per_second, seconds, companions: 0 };
-                latency::run(&dialer, shape, bulk, &mut gate).await
+                let pace = Pace { per_second, seconds };
+                let beside = Beside::Bulk(0);
+                latency::run(&dialer, sessions, pace, beside, background, &mut gate).await
+            }
+            Work::Storm { sessions, rate, seconds, rows, newcomer } => {
+                let pace = Pace { per_second: sessions * rate, seconds };
+                let beside = Beside::Storm(Storm { rows, newcomer });
+                latency::run(&dialer, sessions, pace, beside, background, &mut gate).await
+            }
+            Work::Arrivals { per_second, seconds, bulk } => {
+                let pace = Pace { per_second, seconds };
+                arrivals::run(&dialer, pace, bulk, background, &mut gate).await
             }
             Work::PingPong { sessions, messages } => {
                 ping_pong::run(&dialer, sessions, messages, &mut gate).await

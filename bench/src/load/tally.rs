@@ -31,6 +31,7 @@ pub(super) struct Tally {
     pub(super) bytes_down: u64,
     latency: Histogram<u64>,
     lateness: Histogram<u64>,
+    newcomers: Histogram<u64>,
     errors: BTreeMap<String, u64>,
 }
 
@@ -56,6 +57,9 @@ pub(crate) struct Report {
     pub(crate) latency: Option<Distribution>,
     /// How late the load generator itself handed out messages that were due.
     pub(crate) lateness: Option<Distribution>,
+    /// Of those that came during a storm: how long each was served.
+    #[serde(default)]
+    pub(crate) newcomers: Option<Distribution>,
     /// What went wrong, and how often.
     pub(crate) errors: BTreeMap<String, u64>,
 }
@@ -85,7 +89,8 @@ impl Default for Tally {
             bytes_up: 0,
             bytes_down: 0,
             latency: histogram.clone(),
-            lateness: histogram,
+            lateness: histogram.clone(),
+            newcomers: histogram,
             errors: BTreeMap::new(),
         }
     }
@@ -114,6 +119,11 @@ impl Tally {
         self.note_latency(latency);
     }
 
+    /// Counts one of a storm that was served.
+    pub(super) fn count_newcomer(&mut self, latency: Duration) {
+        self.newcomers.saturating_record(nanoseconds(latency));
+    }
+
     /// Counts an error, by what it says.
     pub(super) fn fail(&mut self, what: &impl Display) {
         self.fail_often(what.to_string(), 1);
@@ -137,6 +147,7 @@ impl Tally {
         self.bytes_down += other.bytes_down;
         self.latency.add(other.latency).expect("all histograms have the same bounds");
         self.lateness.add(other.lateness).expect("all histograms have the same bounds");
+        self.newcomers.add(other.newcomers).expect("all histograms have the same bounds");
         for (what, count) in other.errors {
             self.fail_often(what, count);
         }
@@ -152,6 +163,7 @@ impl Tally {
             bytes_down: self.bytes_down,
             latency: Distribution::of(&self.latency),
             lateness: Distribution::of(&self.lateness),
+            newcomers: Distribution::of(&self.newcomers),
             errors: self.errors,
         }
     }

@@ -1,5 +1,6 @@
 //! What is measured: the processes that stand between load generator and backend.
 
+mod build;
 mod own;
 mod peer;
 
@@ -8,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+pub(crate) use self::build::{Build, BuildName};
 pub(crate) use self::own::{start_backend, start_own};
 pub(crate) use self::peer::Peer;
 
@@ -37,6 +39,10 @@ pub(crate) enum Target {
     Rathole,
     /// Copying with two AEAD passes, for the bulk scenarios
     Floor,
+    /// As `vestibule`, with another binary
+    #[value(skip)]
+    #[serde(untagged)]
+    Build(BuildName),
 }
 
 /// Where everything of a run is.
@@ -46,6 +52,8 @@ pub(crate) struct Ground {
     pub(crate) folder: PathBuf,
     /// The `vestibule` binary.
     pub(crate) vestibule: PathBuf,
+    /// Others that are compared with it.
+    pub(crate) builds: Vec<Build>,
     /// This binary.
     pub(crate) bench: PathBuf,
     /// Certificates of gateway, server and device.
@@ -70,7 +78,7 @@ pub(crate) struct Running {
 }
 
 impl Target {
-    /// All, in the order of the table.
+    /// All but builds, in the order of the table.
     pub(crate) const ALL: [Self; 6] =
         [Self::Vestibule, Self::Relay, Self::Haproxy, Self::Nginx, Self::Rathole, Self::Floor];
 
@@ -83,6 +91,7 @@ impl Target {
             Self::Nginx => "nginx",
             Self::Rathole => "rathole",
             Self::Floor => "floor",
+            Self::Build(name) => name.0,
         }
     }
 
@@ -92,7 +101,7 @@ impl Target {
             Self::Haproxy => Some(Peer::Haproxy),
             Self::Nginx => Some(Peer::Nginx),
             Self::Rathole => Some(Peer::Rathole),
-            Self::Vestibule | Self::Relay | Self::Floor => None,
+            Self::Vestibule | Self::Relay | Self::Floor | Self::Build(_) => None,
         }
     }
 
@@ -108,7 +117,9 @@ impl Target {
             Self::Rathole => {
                 (asked == Listener::Plain || scenario == Scenario::Idle).then_some(Listener::Plain)
             }
-            Self::Vestibule | Self::Relay | Self::Haproxy | Self::Nginx => Some(asked),
+            Self::Vestibule | Self::Relay | Self::Haproxy | Self::Nginx | Self::Build(_) => {
+                Some(asked)
+            }
         }
     }
 
@@ -120,7 +131,12 @@ impl Target {
     /// Starts its processes, fresh for each sample: none inherits another's memory.
     pub(crate) fn start(self, ground: &Ground, listener: Listener) -> Result<Running, BenchError> {
         match self {
-            Self::Vestibule => own::start_vestibule(ground, listener),
+            Self::Vestibule => own::start_vestibule(ground, listener, &ground.vestibule, 1),
+            Self::Build(name) => {
+                let build = ground.builds.iter().find(|build| build.name == name);
+                let build = build.ok_or(BenchError::Nothing)?;
+                own::start_vestibule(ground, listener, &build.program, build.workers)
+            }
             Self::Relay => own::start_relay(ground, listener),
             Self::Floor => own::start_floor(ground),
             Self::Haproxy => Peer::Haproxy.start(ground, listener),

@@ -11,13 +11,18 @@ use crate::process::{Process, Readiness, free_addresses, wait_for_all};
 use crate::scenario::Listener;
 use crate::setup;
 
-pub(super) fn start_vestibule(ground: &Ground, listener: Listener) -> Result<Running, BenchError> {
+pub(super) fn start_vestibule(
+    ground: &Ground,
+    listener: Listener,
+    program: &Path,
+    workers: u16,
+) -> Result<Running, BenchError> {
     let [tls, plain, gateway_telemetry, server_telemetry] = free_addresses()?;
-    let gateway_toml = setup::gateway_toml(&ground.pki, tls, plain, gateway_telemetry);
+    let gateway_toml = setup::gateway_toml(&ground.pki, workers, [tls, plain, gateway_telemetry]);
     let server_toml = setup::server_toml(&ground.pki, tls, ground.backend, server_telemetry);
     // Both before either is waited for: a gateway without a server is not ready.
-    let mut gateway = start_role(ground, "gateway", &gateway_toml)?;
-    let mut server = start_role(ground, "server", &server_toml)?;
+    let mut gateway = start_role(ground, program, "gateway", &gateway_toml)?;
+    let mut server = start_role(ground, program, "server", &server_toml)?;
     wait_for_all(&mut [
         (&mut gateway, Readiness::Answers(gateway_telemetry)),
         (&mut server, Readiness::Answers(server_telemetry)),
@@ -29,10 +34,15 @@ pub(super) fn start_vestibule(ground: &Ground, listener: Listener) -> Result<Run
     Ok(Running::new(ground, listener, address, vec![gateway, server]))
 }
 
-fn start_role(ground: &Ground, role: &'static str, toml: &str) -> Result<Process, BenchError> {
+fn start_role(
+    ground: &Ground,
+    program: &Path,
+    role: &'static str,
+    toml: &str,
+) -> Result<Process, BenchError> {
     let path = ground.folder.join(format!("{role}.toml"));
     std::fs::write(&path, toml).map_err(BenchError::io(format!("writing {}", path.display())))?;
-    let mut command = Command::new(&ground.vestibule);
+    let mut command = Command::new(program);
     command.arg(role).arg("--config").arg(&path);
     Process::start(role, &mut command, &ground.folder)
 }

@@ -208,6 +208,7 @@ mod tests {
         let ground = Ground {
             folder: folder.clone(),
             vestibule: folder.clone(),
+            builds: vec![],
             bench: folder.clone(),
             pki: Pki::new(folder),
             backend: address,
