@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use crate::error::BenchError;
 use crate::machine::{self, Machine};
-use crate::measure;
+use crate::measure::{self, Watch};
 use crate::picture;
 use crate::process::{Process, free_addresses};
 use crate::results::{Outcome, Results, Sample};
@@ -48,6 +48,10 @@ pub(crate) struct CompareArguments {
     /// File for the picture, as SVG
     #[arg(long)]
     svg: Option<PathBuf>,
+    /// Folder for where the time goes: a file for each scenario and target, by perf, as root. The
+    /// figures of such a run are not for keeping
+    #[arg(long)]
+    profiles: Option<PathBuf>,
     /// The vestibule binary [default: the one beside this binary]
     #[arg(long)]
     vestibule: Option<PathBuf>,
@@ -167,7 +171,9 @@ fn prepare(
     let folder = folder.to_owned();
     let relay_group = arguments.relay_group;
     let builds = arguments.builds.clone();
-    let ground = Ground { folder, vestibule, builds, bench, pki, backend: address, relay_group };
+    let profiles = arguments.profiles.clone();
+    let ground =
+        Ground { folder, vestibule, builds, bench, pki, backend: address, relay_group, profiles };
     Ok((ground, backend))
 }
 
@@ -197,8 +203,15 @@ fn measure(
 ) -> Result<Outcome, BenchError> {
     let listener = target.listener(scenario).ok_or(BenchError::Nothing)?;
     let running = target.start(ground, listener)?;
-    let counts = scenario == Scenario::Syscalls;
-    measure::measure(running, work, counts.then_some(&ground.folder))
+    let watch = match &ground.profiles {
+        Some(folder) => {
+            let file = format!("{}-{}.txt", scenario.name(), target.name());
+            Watch::Profile(&ground.folder, folder.join(file))
+        }
+        None if scenario == Scenario::Syscalls => Watch::Syscalls(&ground.folder),
+        None => Watch::Usage,
+    };
+    measure::measure(running, work, watch)
 }
 
 #[cfg(test)]

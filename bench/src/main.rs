@@ -19,6 +19,7 @@ mod namespaces;
 mod pattern;
 mod picture;
 mod process;
+mod profile;
 mod relay;
 mod results;
 mod scenario;

@@ -1,10 +1,11 @@
 //! One sample: a load generator works on processes that are ready, and what they use is read.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use crate::error::BenchError;
 use crate::load::LoadProcess;
+use crate::profile::Profile;
 use crate::results::{KernelMemory, Outcome, ProcessUsage};
 use crate::scenario::Work;
 use crate::syscalls::Count;
@@ -16,12 +17,22 @@ const SETTLE_DEADLINE: Duration = Duration::from_secs(5);
 /// Between two looks at them.
 const LOOK_INTERVAL: Duration = Duration::from_millis(50);
 
-/// A warm-up, then the work. System calls are counted where there is a folder for the count, and then
-/// nothing else should be measured.
+/// What is looked at during the work beside what the kernel counts anyway. Nothing else should be
+/// measured then.
+pub(crate) enum Watch<'a> {
+    /// Nothing.
+    Usage,
+    /// System calls, with a folder for the count.
+    Syscalls(&'a Path),
+    /// Where the time goes, with a folder for the recording and a file for the shares.
+    Profile(&'a Path, PathBuf),
+}
+
+/// A warm-up, then the work.
 pub(crate) fn measure(
     mut running: Running,
     work: Work,
-    count_in: Option<&Path>,
+    watch: Watch<'_>,
 ) -> Result<Outcome, BenchError> {
     let started = running.usages()?;
     let warm_up = running.plan(Work::warm_up());
@@ -41,14 +52,24 @@ pub(crate) fn measure(
     let before = settled(&mut running, &started)?;
     let slabs_before = usage::slab_bytes();
     let mut load = LoadProcess::prepare(&running.plan(work))?;
-    let counts = count_in.map(|folder| running.count_syscalls(folder)).transpose()?;
+    let (mut counts, mut profile) = (Vec::new(), None);
+    match watch {
+        Watch::Usage => {}
+        Watch::Syscalls(folder) => counts = running.count_syscalls(folder)?,
+        Watch::Profile(folder, to) => profile = Some((Profile::start(folder)?, to)),
+    }
     let machine = || MachineTime::now().map_err(BenchError::io("reading /proc/stat"));
     let slabs_ready = usage::slab_bytes();
     let (ready, machine_ready) = (running.usages()?, machine()?);
     load.work()?;
     let (machine_end, end) = (machine()?, running.usages()?);
-    let counts: Result<Vec<u64>, _> = counts.into_iter().flatten().map(Count::finish).collect();
+    let counts: Result<Vec<u64>, _> = counts.into_iter().map(Count::finish).collect();
     let counts = counts?;
+    if let Some((profile, to)) = profile {
+        let own = running.processes.iter().map(|process| (process.id(), process.name()));
+        let processes: Vec<_> = own.chain([(load.id(), "load")]).collect();
+        profile.finish(&processes, &to)?;
+    }
     let load = Box::new(load.finish()?);
     let moments = before.into_iter().zip(ready).zip(end);
     let processes = (0..).zip(running.processes.iter().zip(moments));

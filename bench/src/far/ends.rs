@@ -101,7 +101,7 @@ impl Ends {
         let transferred = self.devices.block_on(transfer).expect("transfers don't panic");
         transferred.map_err(BenchError::io("transferring"))?;
         let (half, whole) = (half.unwrap_or_default(), whole.unwrap_or_default());
-        Ok(Pace { whole, second_half: whole - half })
+        Ok(Pace { whole, second_half: whole.saturating_sub(half) })
     }
 }
 

@@ -156,14 +156,12 @@ fn take_in(
     for taken in 0..PACKETS_PER_TURN {
         let mut packet = spare.pop().unwrap_or_default();
         packet.resize(usize::from(MTU), 0);
-        match from.recv(&mut packet) {
-            Ok(len) => packet.truncate(len),
-            // None for now, or the interface is going down.
-            Err(_) => {
-                spare.push(packet);
-                return taken;
-            }
-        }
+        // An error: none for now, or the interface is going down.
+        let Ok(len) = from.recv(&mut packet) else {
+            spare.push(packet);
+            return taken;
+        };
+        packet.truncate(len);
         let len = packet.len() as u64;
         if let Err(packet) = line.offer(packet, len, Instant::now()) {
             counters.lost_packets.fetch_add(1, Ordering::Relaxed);

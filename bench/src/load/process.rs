@@ -47,6 +47,11 @@ impl LoadProcess {
             .map_err(|source| BenchError::Conversation { what: "report", source })
     }
 
+    /// The id of the process.
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     fn expect(&mut self, expected: &str) -> Result<(), BenchError> {
         let answer = self.listen()?;
         if answer == expected {

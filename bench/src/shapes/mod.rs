@@ -6,7 +6,7 @@ mod results;
 mod table;
 
 use std::num::NonZeroUsize;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 
 use self::case::{Case, Set, Trial};
@@ -14,7 +14,7 @@ use self::results::{ShapeResults, ShapeSample};
 use crate::error::BenchError;
 use crate::load::Ends;
 use crate::machine::{self, Machine};
-use crate::measure;
+use crate::measure::{self, Watch};
 use crate::process::free_addresses;
 use crate::results::Outcome;
 use crate::scenario::Size;
@@ -122,10 +122,12 @@ fn order(cases: &[Case], trial: Trial, run: usize) -> impl Iterator<Item = Case>
 fn sample(trial: Trial, case: &Case, run: usize, size: Size, ground: &Ground) -> ShapeSample {
     let started = machine::now();
     let work = trial.work(size);
-    let counts = trial == Trial::Syscalls;
-    let count_in: Option<&Path> = counts.then_some(&ground.folder);
+    let watch = match trial {
+        Trial::Syscalls => Watch::Syscalls(&ground.folder),
+        _ => Watch::Usage,
+    };
     let outcome = start(case, ground)
-        .and_then(|running| measure::measure(running, work.clone(), count_in))
+        .and_then(|running| measure::measure(running, work.clone(), watch))
         .unwrap_or_else(|error| Outcome::Failed { what: error.to_string() });
     ShapeSample { trial, case: case.clone(), run, started, work, outcome }
 }

@@ -1,4 +1,4 @@
-//! What the kernel holds for the TCP sockets of a host, from `ss` (sock_diag(7)).
+//! What the kernel holds for the TCP sockets of a host, from `ss` (`sock_diag(7)`).
 
 use std::net::{IpAddr, SocketAddr};
 

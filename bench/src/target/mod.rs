@@ -62,6 +62,8 @@ pub(crate) struct Ground {
     pub(crate) backend: SocketAddr,
     /// What the first relay offers to the second.
     pub(crate) relay_group: Group,
+    /// Where profiles are kept, if any are made.
+    pub(crate) profiles: Option<PathBuf>,
 }
 
 /// A target that is ready.

@@ -213,6 +213,7 @@ mod tests {
             pki: Pki::new(folder),
             backend: address,
             relay_group: Group::X25519,
+            profiles: None,
         };
         for peer in [Peer::Haproxy, Peer::Nginx, Peer::Rathole] {
             for place in ["gateway", "server"] {
