@@ -77,14 +77,20 @@ pub const MIN_RECEIVE_LEN: usize = MAX_RECORD_CONTENT_LEN;
 /// count, so that a long fat link stays full while a worker comes back within a millisecond, and what
 /// a peer does not read waits elsewhere. The kernel goes beyond it by one packet of 64 KiB.
 pub const UNSENT_LEN: u32 = 128 * 1024;
-/// Longest round trip of a peer that is near, in the same building: [`NEAR_RECEIVE_LEN`] in each of them
-/// is 1 Gbit/s.
-pub const NEAR_ROUND_TRIP: Duration = Duration::from_millis(1);
-/// Receive buffer of a connection with a near peer, in bytes as `SO_RCVBUF` takes them (the kernel
-/// doubles them). Left to itself the kernel lets it grow to the largest `tcp_rmem`, and a peer that
-/// stops reading at the other end of a session then leaves that much in it. Measured in trials: 0.25 MB
-/// instead of 1.3 to 5 MB, for 10 to 15 % more CPU in bulk; 256 KiB cost bulk the same.
-pub const NEAR_RECEIVE_LEN: usize = 128 * 1024;
+/// Receive buffer of a session's socket in bytes, as `SO_RCVBUF` takes them (the kernel doubles them):
+/// 1 Gbit/s where the round trip is 1 ms. Left to itself the kernel lets it grow to the largest
+/// `tcp_rmem` (6 or 32 MB).
+pub const FIXED_RECEIVE_LEN: usize = 128 * 1024;
+/// Sessions of a worker whose receive buffers may grow: bulk costs 10 to 20 % less CPU with that, and
+/// fills a long fat link. More than that at once share a worker's core and get less than 30 MB/s each.
+pub const GROWING_SESSIONS: usize = 64;
+/// Bytes within [`PACE_TIME`] with which a session may have its receive buffers grow: 640 KB/s, less
+/// than a fixed one lets through from any place on earth.
+pub const SWIFT_LEN: u64 = 64 * 1024;
+/// Time over which the pace of a session is measured.
+pub const PACE_TIME: Duration = Duration::from_millis(100);
+/// Time without a byte after which a session has to let another's receive buffers grow.
+pub const REST_TIME: Duration = Duration::from_secs(1);
 /// Bytes that wait for a peer above which nothing more is received from it: it makes us answer
 /// (`KeyUpdate`) and does not read the answers.
 pub const MAX_ANSWERS_LEN: usize = 256 * 1024;

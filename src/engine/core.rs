@@ -15,6 +15,7 @@ use crate::limits::{LINGER, MAX_LINGER_LEN};
 use crate::telemetry::counters::WorkerCounters;
 use crate::uring::{Event, Ring, Token};
 
+mod growth;
 mod sessions;
 
 /// What a worker owns, whatever its role: its ring, connections, sessions, timers, buffers.
@@ -38,6 +39,8 @@ pub struct Core<S, R> {
     bulk: VecDeque<Token>,
     /// Sessions that are not cold, those that became hot first at the front.
     hot: VecDeque<Token>,
+    /// Sessions whose receive buffers may grow, the longest at the front.
+    growing: VecDeque<Token>,
     accepting: bool,
 }
 
@@ -99,6 +102,7 @@ impl<S, R> Core<S, R> {
             ready_sessions: VecDeque::new(),
             bulk: VecDeque::new(),
             hot: VecDeque::new(),
+            growing: VecDeque::new(),
             accepting: true,
         }
     }

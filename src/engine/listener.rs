@@ -8,9 +8,9 @@ use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 use thiserror::Error;
 
 use crate::limits::{
-    LISTEN_BACKLOG, NEAR_RECEIVE_LEN, NEAR_ROUND_TRIP, PING_INTERVAL, SIGNAL_DEAD_AFTER, UNSENT_LEN,
+    FIXED_RECEIVE_LEN, LISTEN_BACKLOG, PING_INTERVAL, SIGNAL_DEAD_AFTER, UNSENT_LEN,
 };
-use crate::uring::shortest_round_trip;
+use crate::uring::unfix_buffers;
 
 /// A listening socket that can't be had. The operator's to mend.
 #[derive(Debug, Error)]
@@ -111,17 +111,25 @@ fn tune_with(socket: BorrowedFd<'_>, idle: Duration, interval: Duration, user_ti
     let _ = socket.set_tcp_notsent_lowat(UNSENT_LEN);
 }
 
-/// Bounds what the kernel holds for a session that can't pass it on. Where the peer is far, only the
-/// kernel knows how much is on its way, and the largest `tcp_rmem` is the bound.
-pub(super) fn bound_receive_buffer(socket: &impl AsFd) {
-    if shortest_round_trip(socket).is_some_and(|time| time <= NEAR_ROUND_TRIP) {
-        // Fails only on a socket that has been reset already.
-        let _ = SockRef::from(socket).set_recv_buffer_size(NEAR_RECEIVE_LEN);
-    }
+/// Fixes the size of a socket's receive buffer, until [`unfix_receive_buffer`]. Only once it is
+/// connected: before, that would bound the window that the two ends agree on for good.
+pub(super) fn fix_receive_buffer(socket: &impl AsFd) {
+    // Fails only on a socket that has been reset already, and the next receive says so.
+    let _ = SockRef::from(socket).set_recv_buffer_size(FIXED_RECEIVE_LEN);
+}
+
+/// Lets the kernel size it again.
+pub(super) fn unfix_receive_buffer(socket: &impl AsFd) {
+    // The kernel lets it grow when more comes in a round trip than ever before, and meanwhile it has
+    // counted what fits into the fixed one. These fail as above.
+    let _ = SockRef::from(socket).set_recv_buffer_size(2 * FIXED_RECEIVE_LEN);
+    let _ = unfix_buffers(socket);
 }
 
 #[cfg(test)]
 mod tests {
+    use std::io::{Read, Write};
+
     use super::*;
 
     #[test]
@@ -150,6 +158,36 @@ mod tests {
         assert_eq!(accepted.tcp_keepalive_retries().expect("a socket"), 3);
         assert_eq!(accepted.tcp_user_timeout().expect("a socket"), Some(user_timeout));
         assert_eq!(accepted.tcp_notsent_lowat().expect("a socket"), UNSENT_LEN);
+    }
+
+    /// Moves 64 MB through a socket in large pieces; returns its receive buffer afterwards.
+    fn buffer_after_bulk(near: &mut TcpStream, far: &mut TcpStream) -> usize {
+        let (piece, mut space) = (vec![0; 1 << 20], vec![0; 1 << 20]);
+        let mut received = 0;
+        while received < 64 << 20 {
+            match far.write(&piece) {
+                Ok(_) => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    received += near.read(&mut space).expect("bytes");
+                }
+                Err(error) => panic!("{error}"),
+            }
+        }
+        SockRef::from(&*near).recv_buffer_size().expect("a socket")
+    }
+
+    #[test]
+    fn a_fixed_receive_buffer_stays_and_grows_once_it_is_not_fixed_any_more() {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let mut near = TcpStream::connect(listener.local_addr().expect("bound")).expect("connects");
+        let (mut far, _) = listener.accept().expect("a connection");
+        far.set_nonblocking(true).expect("a socket");
+        fix_receive_buffer(&near);
+        assert_eq!(buffer_after_bulk(&mut near, &mut far), 2 * FIXED_RECEIVE_LEN);
+        unfix_receive_buffer(&near);
+        assert!(buffer_after_bulk(&mut near, &mut far) > 4 * FIXED_RECEIVE_LEN);
+        fix_receive_buffer(&near);
+        assert_eq!(buffer_after_bulk(&mut near, &mut far), 2 * FIXED_RECEIVE_LEN);
     }
 
     #[test]

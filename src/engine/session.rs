@@ -4,7 +4,7 @@ use super::leg::Leg;
 use super::received::Received;
 use super::scratch::Scratch;
 use crate::limits::{MAX_ANSWERS_LEN, STEPS_PER_TURN, TURN_LEN};
-use crate::relay::{Ending, Failure, Relay, Side, Step};
+use crate::relay::{Ending, Failure, Pace, Relay, Side, Step};
 use crate::uring::Token;
 
 /// Two joined connections. `record` is the role's: who they are, for the log.
@@ -23,6 +23,9 @@ pub struct Session<R> {
     pub(super) heat: Heat,
     /// Whether its last turn moved much.
     pub(super) is_bulk: bool,
+    pub(super) pace: Pace,
+    /// Whether the kernel may let its receive buffers grow.
+    pub(super) grows: bool,
 }
 
 /// Whether a session is ready to move bytes at once.

@@ -1,7 +1,7 @@
 use std::time::{Duration, Instant};
 
 use super::{CloseReason, Party};
-use crate::limits::{MIN_RECEIVE_LEN, RECEIVE_LEN};
+use crate::limits::{MIN_RECEIVE_LEN, RECEIVE_LEN, REST_TIME};
 
 /// One of the two legs of a session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -206,6 +206,11 @@ impl Relay {
         self.flows[from.index()] != Flow::Open
     }
 
+    /// Whether nothing waits, and nothing has moved for a while.
+    pub fn is_at_rest(&self, now: Instant) -> bool {
+        self.blocked == [false; 2] && now >= self.last_progress + REST_TIME
+    }
+
     /// A leg broke: what it had to say is lost, and the other leg must not take it for an end.
     pub fn failed(&self, side: Side, failure: Failure) -> Ending {
         let reason = failure.close_reason(self.parties[side.index()]);
@@ -308,6 +313,19 @@ mod tests {
             relay.set_blocked(Side::Inner, false);
         }
         assert_eq!(next(&relay), MIN_RECEIVE_LEN);
+    }
+
+    #[test]
+    fn a_session_is_at_rest_when_nothing_waits_and_nothing_has_moved_for_a_while() {
+        let start = Instant::now();
+        let mut relay = relay(start);
+        assert!(!relay.is_at_rest(start));
+        assert!(relay.is_at_rest(start + REST_TIME));
+        relay.set_blocked(Side::Outer, true);
+        assert!(!relay.is_at_rest(start + REST_TIME * 100));
+        relay.set_blocked(Side::Outer, false);
+        relay.received(Side::Inner, 1, start + REST_TIME);
+        assert!(!relay.is_at_rest(start + REST_TIME));
     }
 
     #[test]

@@ -1,5 +1,5 @@
-//! The ring of a worker: readiness of sockets, and waking; and what only the kernel knows of a
-//! connection. The only module with unsafe code.
+//! The ring of a worker: readiness of sockets, and waking; and a socket option that no crate has. The
+//! only module with unsafe code.
 //!
 //! The worker asks the kernel when a socket is ready, and then calls recv and send itself: bytes are
 //! touched while they are hot, and no buffer is ever lent to the kernel.
@@ -8,16 +8,16 @@
 //! beside the worker's own (`bench/README.md`, "Shapes").
 #![allow(unsafe_code)]
 
+mod receive_buffer;
 #[cfg(feature = "shapes")]
 mod receives;
 mod ring;
-mod round_trip;
 mod token;
 mod waker;
 
+pub use receive_buffer::unfix_buffers;
 #[cfg(feature = "shapes")]
 pub use receives::{Arrival, Operation, ReceiveRing};
 pub use ring::{Event, Readiness, Ring, RingError};
-pub use round_trip::shortest_round_trip;
 pub use token::Token;
 pub use waker::Waker;

@@ -3,7 +3,7 @@
 use super::{Core, Life, Timer, listener};
 use crate::engine::session::{self, Heat, Moved, Session};
 use crate::limits::{BULK_LEN, HOT_SESSION_LOOKS, HOT_SESSIONS};
-use crate::relay::{Ending, Party, Relay};
+use crate::relay::{Ending, Pace, Party, Relay};
 use crate::uring::Token;
 
 impl<S, R> Core<S, R> {
@@ -42,12 +42,14 @@ impl<S, R> Core<S, R> {
             timer,
             heat: Heat::Cold,
             is_bulk: false,
+            pace: Pace::new(self.now),
+            grows: false,
         });
         for connection in [one, two] {
             connection.life = Life::Relaying(session);
             connection.deadline = None;
             connection.leg.settle();
-            listener::bound_receive_buffer(connection.leg.socket());
+            listener::fix_receive_buffer(connection.leg.socket());
         }
         if let Some(at) = timer {
             self.timers.set(at, Timer::Session(session.to_bits()));
@@ -115,6 +117,7 @@ impl<S, R> Core<S, R> {
         self.counters.bytes_agent_to_server.add(inward);
         self.counters.bytes_server_to_agent.add(outward);
         session.is_bulk = inward + outward >= BULK_LEN;
+        self.let_grow(token, inward + outward);
         self.keep_hot(token);
         match turn {
             session::Turn::Over(ending) => return Some(ending),
