@@ -160,11 +160,11 @@ mod tests {
         assert_eq!(accepted.tcp_notsent_lowat().expect("a socket"), UNSENT_LEN);
     }
 
-    /// Moves 64 MB through a socket in large pieces; returns its receive buffer afterwards.
+    /// Moves 16 MB through a socket in large pieces; returns its receive buffer afterwards.
     fn buffer_after_bulk(near: &mut TcpStream, far: &mut TcpStream) -> usize {
         let (piece, mut space) = (vec![0; 1 << 20], vec![0; 1 << 20]);
         let mut received = 0;
-        while received < 64 << 20 {
+        while received < 16 << 20 {
             match far.write(&piece) {
                 Ok(_) => {}
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
@@ -185,7 +185,9 @@ mod tests {
         fix_receive_buffer(&near);
         assert_eq!(buffer_after_bulk(&mut near, &mut far), 2 * FIXED_RECEIVE_LEN);
         unfix_receive_buffer(&near);
-        assert!(buffer_after_bulk(&mut near, &mut far) > 4 * FIXED_RECEIVE_LEN);
+        // When, depends on what the kernel measures.
+        let grown = |len| len > 4 * FIXED_RECEIVE_LEN;
+        assert!((0..100).any(|_| grown(buffer_after_bulk(&mut near, &mut far))));
         fix_receive_buffer(&near);
         assert_eq!(buffer_after_bulk(&mut near, &mut far), 2 * FIXED_RECEIVE_LEN);
     }
