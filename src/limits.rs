@@ -77,15 +77,15 @@ pub const MIN_RECEIVE_LEN: usize = MAX_RECORD_CONTENT_LEN;
 /// count, so that a long fat link stays full while a worker comes back within a millisecond, and what
 /// a peer does not read waits elsewhere. The kernel goes beyond it by one packet of 64 KiB.
 pub const UNSENT_LEN: u32 = 128 * 1024;
-/// Receive buffer of a session's socket in bytes, as `SO_RCVBUF` takes them (the kernel doubles them):
-/// 1 Gbit/s where the round trip is 1 ms. Left to itself the kernel lets it grow to the largest
-/// `tcp_rmem` (6 or 32 MB).
+/// Receive buffer in bytes, as `SO_RCVBUF` takes them (the kernel doubles them), of a session that moves
+/// much and has no place among those whose buffers grow: 1 Gbit/s where the round trip is 1 ms.
 pub const FIXED_RECEIVE_LEN: usize = 128 * 1024;
-/// Sessions of a worker whose receive buffers may grow: bulk costs 10 to 20 % less CPU with that, and
-/// fills a long fat link. More than that at once share a worker's core and get less than 30 MB/s each.
+/// Sessions of a worker whose receive buffers the kernel may let grow, to the largest `tcp_rmem` (6 or
+/// 32 MB): bulk costs 10 to 20 % less CPU with that, and fills a long fat link. More than that at once
+/// share a worker's core and get less than 30 MB/s each.
 pub const GROWING_SESSIONS: usize = 64;
-/// Bytes within [`PACE_TIME`] with which a session may have its receive buffers grow: 640 KB/s, less
-/// than a fixed one lets through from any place on earth.
+/// Bytes within [`PACE_TIME`] that make a session one that moves much: 640 KB/s. It has to be less than
+/// a fixed buffer lets through from any place on earth.
 pub const SWIFT_LEN: u64 = 64 * 1024;
 /// Time over which the pace of a session is measured.
 pub const PACE_TIME: Duration = Duration::from_millis(100);

@@ -18,6 +18,8 @@ use crate::uring::{Event, Ring, Token};
 mod growth;
 mod sessions;
 
+pub(super) use growth::Growth;
+
 /// What a worker owns, whatever its role: its ring, connections, sessions, timers, buffers.
 /// `S` is the role's stage of a connection, `R` its record of a session.
 pub struct Core<S, R> {

@@ -1,5 +1,6 @@
 use std::time::Instant;
 
+use super::core::Growth;
 use super::leg::Leg;
 use super::received::Received;
 use super::scratch::Scratch;
@@ -24,8 +25,7 @@ pub struct Session<R> {
     /// Whether its last turn moved much.
     pub(super) is_bulk: bool,
     pub(super) pace: Pace,
-    /// Whether the kernel may let its receive buffers grow.
-    pub(super) grows: bool,
+    pub(super) growth: Growth,
 }
 
 /// Whether a session is ready to move bytes at once.

@@ -1,24 +1,36 @@
 //! Whose receive buffers may grow. The kernel lets one grow to megabytes where much is received, and
 //! whoever stops reading at the other end of that session leaves them full. So a bounded number of
-//! sessions has that, those that move much, and all others a fixed buffer.
+//! sessions that move much has that; when there are more, theirs are fixed.
 
 use super::Core;
 use crate::engine::listener;
 use crate::limits::GROWING_SESSIONS;
 use crate::uring::Token;
 
+/// What the receive buffers of a session do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::engine) enum Growth {
+    /// Nothing yet: they are the kernel's, and what is received slowly does not make them grow.
+    None,
+    /// They grow as the kernel likes.
+    Free,
+    /// They stay.
+    Fixed,
+}
+
 impl<S, R> Core<S, R> {
     /// After a turn in which a session has moved so many bytes.
     pub(super) fn let_grow(&mut self, token: Token, len: u64) {
         let Some(session) = self.sessions.get_mut(token) else { return };
-        if !session.pace.moved(len, self.now) || session.grows {
+        if !session.pace.moved(len, self.now) || session.growth == Growth::Free {
             return;
         }
-        if self.growing.len() >= GROWING_SESSIONS && !self.free_a_place() {
-            return;
+        if self.growing.len() < GROWING_SESSIONS || self.free_a_place() {
+            self.growing.push_back(token);
+            self.set_growth(token, Growth::Free);
+        } else {
+            self.set_growth(token, Growth::Fixed);
         }
-        self.growing.push_back(token);
-        self.set_growth(token, true);
     }
 
     /// Looks at the session that has its place for the longest time. It keeps it while it moves
@@ -30,22 +42,100 @@ impl<S, R> Core<S, R> {
                 self.growing.push_back(oldest);
                 return false;
             }
-            self.set_growth(oldest, false);
+            self.set_growth(oldest, Growth::Fixed);
         }
         true
     }
 
-    fn set_growth(&mut self, token: Token, grows: bool) {
+    fn set_growth(&mut self, token: Token, growth: Growth) {
         let Some(session) = self.sessions.get_mut(token) else { return };
-        session.grows = grows;
+        let before = std::mem::replace(&mut session.growth, growth);
         let pair = self.connections.pair_mut(session.outer, session.inner);
         for connection in pair.into_iter().flat_map(|(outer, inner)| [outer, inner]) {
             let socket = connection.leg.socket();
-            if grows {
-                listener::unfix_receive_buffer(socket);
-            } else {
-                listener::fix_receive_buffer(socket);
+            match (before, growth) {
+                (Growth::Fixed, Growth::Free) => listener::unfix_receive_buffer(socket),
+                (Growth::None | Growth::Free, Growth::Fixed) => {
+                    listener::fix_receive_buffer(socket);
+                }
+                _ => {}
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{Ipv4Addr, TcpListener, TcpStream};
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use socket2::SockRef;
+
+    use super::*;
+    use crate::engine::worker::WorkerSettings;
+    use crate::limits::{FIXED_RECEIVE_LEN, REST_TIME, SWIFT_LEN};
+    use crate::relay::{Party, RelayLimits, Side};
+    use crate::uring::{Ring, Waker};
+
+    type TestCore = Core<(), ()>;
+
+    fn core() -> TestCore {
+        let relay =
+            RelayLimits { idle_timeout: None, half_closed_timeout: Duration::from_secs(60) };
+        let (keepalive, user_timeout) = (Duration::from_secs(60), Duration::from_secs(60));
+        let settings = WorkerSettings { max_connections: 1000, keepalive, user_timeout, relay };
+        let ring = Ring::new(Arc::new(Waker::new().expect("eventfd"))).expect("io_uring works");
+        Core::new(ring, settings, Arc::default())
+    }
+
+    /// A session of two connections, and their other ends.
+    fn join(core: &mut TestCore, listener: &TcpListener) -> (Token, [TcpStream; 2]) {
+        let mut connect = || {
+            let far = TcpStream::connect(listener.local_addr().expect("bound")).expect("connects");
+            let (near, peer) = listener.accept().expect("a connection");
+            (core.adopt_accepted(near, peer, ()), far)
+        };
+        let ((outer, device), (inner, backend)) = (connect(), connect());
+        let session = core.join((outer, Party::Agent), (inner, Party::Server), ());
+        (session.expect("both live"), [device, backend])
+    }
+
+    fn growth(core: &mut TestCore, session: Token) -> Growth {
+        let session = core.sessions.get_mut(session).expect("it lives");
+        let (growth, legs) = (session.growth, (session.outer, session.inner));
+        let (outer, inner) = core.connections.pair_mut(legs.0, legs.1).expect("they live");
+        for leg in [&outer.leg, &inner.leg] {
+            let len = SockRef::from(leg.socket()).recv_buffer_size().expect("a socket");
+            assert_eq!(len == 2 * FIXED_RECEIVE_LEN, growth == Growth::Fixed);
+        }
+        growth
+    }
+
+    #[test]
+    fn a_place_to_grow_goes_to_who_moves_bytes_and_only_one_at_rest_gives_it_up() {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
+        let mut core = core();
+        let start = core.now;
+        let sessions: Vec<_> = (0..=GROWING_SESSIONS).map(|_| join(&mut core, &listener)).collect();
+        let (first, late) = (sessions[0].0, sessions[GROWING_SESSIONS].0);
+        core.let_grow(first, SWIFT_LEN - 1);
+        assert_eq!(growth(&mut core, first), Growth::None);
+        for (session, _) in &sessions {
+            core.let_grow(*session, SWIFT_LEN);
+        }
+        assert_eq!(growth(&mut core, first), Growth::Free);
+        assert_eq!(growth(&mut core, late), Growth::Fixed);
+
+        core.now = start + REST_TIME;
+        let relay = &mut core.sessions.get_mut(first).expect("it lives").relay;
+        relay.set_blocked(Side::Outer, true);
+        core.let_grow(late, SWIFT_LEN);
+        assert_eq!(growth(&mut core, late), Growth::Fixed, "who is blocked holds what came");
+        core.let_grow(late, SWIFT_LEN);
+        assert_eq!(growth(&mut core, late), Growth::Free);
+        assert_eq!(growth(&mut core, first), Growth::Free);
+        assert_eq!(growth(&mut core, sessions[1].0), Growth::Fixed);
+        assert_eq!(core.growing.len(), GROWING_SESSIONS);
     }
 }

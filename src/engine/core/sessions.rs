@@ -1,6 +1,7 @@
 //! The sessions of a core: their join, their turns, their time, their end.
 
-use super::{Core, Life, Timer, listener};
+use super::growth::Growth;
+use super::{Core, Life, Timer};
 use crate::engine::session::{self, Heat, Moved, Session};
 use crate::limits::{BULK_LEN, HOT_SESSION_LOOKS, HOT_SESSIONS};
 use crate::relay::{Ending, Pace, Party, Relay};
@@ -43,13 +44,12 @@ impl<S, R> Core<S, R> {
             heat: Heat::Cold,
             is_bulk: false,
             pace: Pace::new(self.now),
-            grows: false,
+            growth: Growth::None,
         });
         for connection in [one, two] {
             connection.life = Life::Relaying(session);
             connection.deadline = None;
             connection.leg.settle();
-            listener::fix_receive_buffer(connection.leg.socket());
         }
         if let Some(at) = timer {
             self.timers.set(at, Timer::Session(session.to_bits()));
