@@ -127,15 +127,17 @@ mod tests {
         assert_eq!(growth(&mut core, first), Growth::Free);
         assert_eq!(growth(&mut core, late), Growth::Fixed);
 
+        // The first has been looked at for the last one, and is at the end now.
+        let [second, third] = [sessions[1].0, sessions[2].0];
         core.now = start + REST_TIME;
-        let relay = &mut core.sessions.get_mut(first).expect("it lives").relay;
+        let relay = &mut core.sessions.get_mut(second).expect("it lives").relay;
         relay.set_blocked(Side::Outer, true);
         core.let_grow(late, SWIFT_LEN);
         assert_eq!(growth(&mut core, late), Growth::Fixed, "who is blocked holds what came");
         core.let_grow(late, SWIFT_LEN);
         assert_eq!(growth(&mut core, late), Growth::Free);
-        assert_eq!(growth(&mut core, first), Growth::Free);
-        assert_eq!(growth(&mut core, sessions[1].0), Growth::Fixed);
+        assert_eq!(growth(&mut core, second), Growth::Free);
+        assert_eq!(growth(&mut core, third), Growth::Fixed);
         assert_eq!(core.growing.len(), GROWING_SESSIONS);
     }
 }
