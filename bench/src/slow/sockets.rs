@@ -78,7 +78,9 @@ fn memory(line: &str) -> Option<Memory> {
         let value = fields.iter().find_map(|field| field.strip_prefix(name)?.parse::<u64>().ok());
         value.unwrap_or_default()
     };
-    Some(Memory { received: field("r") + field("bl"), sending: field("w"), reserved: field("f") })
+    // Negative while a socket has more than was set aside for it; `ss` prints that without a sign.
+    let reserved = i32::try_from(field("f")).unwrap_or_default().unsigned_abs().into();
+    Some(Memory { received: field("r") + field("bl"), sending: field("w"), reserved })
 }
 
 /// Pages that TCP holds on the whole machine, from `/proc/net/sockstat`.
@@ -97,7 +99,7 @@ mod tests {
     fn the_memory_of_each_socket_is_found_beside_its_peer() {
         let text = "0 17 10.0.0.1:13000 10.0.0.2:40000\n\
                     \t skmem:(r1,rb131072,t0,tb87040,f4096,w20,o0,bl300,d0)\n\
-                    0 0 10.0.0.1:40001 10.0.0.3:7000 skmem:(r0,rb1,t9,tb1,f0,w5,o0,bl0,d7)\n";
+                    0 0 10.0.0.1:40001 10.0.0.3:7000 skmem:(r0,rb1,t9,tb1,f4294963200,w5,o0,bl0,d7)\n";
         let found = parse(text);
         let peer = |text: &str| text.parse::<SocketAddr>().expect("an address");
         let first = Memory { received: 301, sending: 20, reserved: 4096 };
