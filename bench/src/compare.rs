@@ -19,11 +19,6 @@ use crate::table;
 use crate::target::{Build, Ground, Peer, Target, start_backend};
 use crate::tls::{Group, Pki};
 
-/// Samples of each scenario and target unless told otherwise.
-const RUNS: usize = 5;
-/// The same for `--quick`.
-const QUICK_RUNS: usize = 1;
-
 /// What to run.
 #[derive(Debug, clap::Args)]
 pub(crate) struct CompareArguments {
@@ -73,8 +68,8 @@ pub(crate) fn compare(arguments: &CompareArguments) -> Result<(), BenchError> {
         [] => Scenario::ALL.to_vec(),
         chosen => chosen.to_vec(),
     };
-    let size = if arguments.quick { Size::Quick } else { Size::Full };
-    let runs = arguments.runs.map_or(if arguments.quick { QUICK_RUNS } else { RUNS }, usize::from);
+    let size = Size::new(arguments.quick);
+    let runs = size.runs(arguments.runs);
     let plan: Vec<(usize, Scenario, Target)> = (0..runs)
         .flat_map(|run| scenarios.iter().map(move |scenario| (run, *scenario)))
         .flat_map(|(run, scenario)| {

@@ -19,10 +19,8 @@ use rustix::io::Errno;
 use slab::Slab;
 
 use super::RingError;
-use crate::limits::RING_ENTRIES;
+use super::ring::{self, POLLIN, POLLOUT};
 
-const POLLIN: u32 = 0x1;
-const POLLOUT: u32 = 0x4;
 /// The one group of provided buffers.
 const GROUP: u16 = 0;
 /// Places in the ring of provided buffers: they fill a page.
@@ -71,14 +69,7 @@ pub struct ReceiveRing {
 impl ReceiveRing {
     /// A wait gives further completions `min_wait` to come with the first.
     pub fn new(min_wait: Duration) -> Result<Self, RingError> {
-        // As the worker's ring is made.
-        let ring = IoUring::builder()
-            .setup_single_issuer()
-            .setup_defer_taskrun()
-            .setup_submit_all()
-            .setup_cqsize(RING_ENTRIES * 4)
-            .build(RING_ENTRIES)
-            .map_err(RingError::Refused)?;
+        let ring = ring::build()?;
         let provided = Provided::new(&ring).map_err(RingError::Broken)?;
         Ok(Self { ring, operations: Slab::new(), provided, min_wait })
     }

@@ -12,8 +12,8 @@ use thiserror::Error;
 use super::{Token, Waker};
 use crate::limits::RING_ENTRIES;
 
-const POLLIN: u32 = 0x1;
-const POLLOUT: u32 = 0x4;
+pub(super) const POLLIN: u32 = 0x1;
+pub(super) const POLLOUT: u32 = 0x4;
 const POLLERR: u32 = 0x8;
 const POLLHUP: u32 = 0x10;
 const POLLRDHUP: u32 = 0x2000;
@@ -72,16 +72,7 @@ impl Ring {
     /// Must be called on the thread that will use it: the kernel ties a ring with `SINGLE_ISSUER` to
     /// its first user (`io_uring_setup(2)`).
     pub fn new(waker: Arc<Waker>) -> Result<Self, RingError> {
-        let ring = IoUring::builder()
-            .setup_single_issuer()
-            .setup_defer_taskrun()
-            .setup_submit_all()
-            // Each watch may complete many times: four times the submissions leaves room for a
-            // burst, and beyond that the kernel keeps completions until there is room.
-            .setup_cqsize(RING_ENTRIES * 4)
-            .build(RING_ENTRIES)
-            .map_err(RingError::Refused)?;
-        let mut ring = Self { ring, waker };
+        let mut ring = Self { ring: build()?, waker };
         let waker = Arc::clone(&ring.waker);
         ring.push(&poll(waker.as_fd(), Token::WAKER, POLLIN));
         ring.ring.submit().map_err(RingError::Broken)?;
@@ -182,6 +173,19 @@ impl Ring {
             let _ = self.ring.submit();
         }
     }
+}
+
+/// A ring of its thread alone.
+pub(super) fn build() -> Result<IoUring, RingError> {
+    IoUring::builder()
+        .setup_single_issuer()
+        .setup_defer_taskrun()
+        .setup_submit_all()
+        // Each operation may complete many times: four times the submissions leaves room for a
+        // burst, and beyond that the kernel keeps completions until there is room.
+        .setup_cqsize(RING_ENTRIES * 4)
+        .build(RING_ENTRIES)
+        .map_err(RingError::Refused)
 }
 
 fn poll(fd: BorrowedFd<'_>, user_data: u64, interest: u32) -> Entry {

@@ -17,6 +17,7 @@ use self::line::Shape;
 use self::link::Link;
 use self::report::{FarResults, FarSample, Figures, Measured};
 use crate::error::BenchError;
+use crate::load::nanoseconds;
 use crate::machine::{self, Machine};
 use crate::namespaces::{self, Namespace};
 use crate::process::Process;
@@ -133,7 +134,7 @@ pub(crate) fn run(arguments: &FarArguments) -> Result<(), BenchError> {
             FarSample { run, way, direction, sessions, bytes: ground.bytes, started, outcome };
         results.samples.push(sample);
         if let Some(path) = &arguments.json {
-            report::write(&results, path)?;
+            crate::results::write(&results, path)?;
         }
     }
     print!("{}", report::render(&results));
@@ -221,8 +222,8 @@ impl Ground {
         let cpu_ns = roles.iter().zip(after.iter().zip(&before));
         let cpu_ns = cpu_ns.map(|(role, (after, before))| (role.name().to_owned(), after - before));
         let measured = Measured {
-            whole_ns: nanos(pace.whole),
-            second_half_ns: nanos(pace.second_half),
+            whole_ns: nanoseconds(pace.whole),
+            second_half_ns: nanoseconds(pace.second_half),
             link_up: up.since(carried[0]),
             link_down: down.since(carried[1]),
             cpu_ns: cpu_ns.collect(),
@@ -240,8 +241,4 @@ impl Ground {
         };
         self.site.start(gateway, (&self.far, (Ipv4Addr::LOCALHOST, BACKEND_PORT).into()))
     }
-}
-
-fn nanos(duration: std::time::Duration) -> u64 {
-    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }

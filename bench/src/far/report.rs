@@ -2,14 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
-use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
 use super::Way;
 use super::line::Shape;
 use super::link::Carried;
-use crate::error::BenchError;
 use crate::figures::Figure;
 use crate::machine::Machine;
 use crate::scenario::Direction;
@@ -101,14 +99,6 @@ impl Row {
     fn of(sample: &FarSample) -> Self {
         Self { way: sample.way, direction: sample.direction, sessions: sample.sessions }
     }
-}
-
-/// Writes JSON for programs and for the diff of a repository.
-pub(super) fn write(results: &FarResults, path: &Path) -> Result<(), BenchError> {
-    let mut text = serde_json::to_vec_pretty(results)
-        .map_err(|error| BenchError::File { path: path.to_owned(), what: error.to_string() })?;
-    text.push(b'\n');
-    std::fs::write(path, text).map_err(BenchError::io(format!("writing {}", path.display())))
 }
 
 /// Medians over the rounds, and everything that went wrong.

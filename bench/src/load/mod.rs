@@ -24,7 +24,7 @@ use tokio::runtime::{Handle, Runtime};
 
 pub(crate) use self::dial::Dialer;
 pub(crate) use self::process::LoadProcess;
-pub(crate) use self::tally::{Distribution, Report};
+pub(crate) use self::tally::{Distribution, Report, nanoseconds};
 
 use self::latency::Beside;
 use self::pace::Pace;

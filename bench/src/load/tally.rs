@@ -200,7 +200,8 @@ impl Distribution {
     }
 }
 
-fn nanoseconds(duration: Duration) -> u64 {
+/// As the files of results hold a time: enough for 500 years.
+pub(crate) fn nanoseconds(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 

@@ -21,11 +21,6 @@ use crate::scenario::Size;
 use crate::shape::Shape;
 use crate::target::{Running, start_backend, start_own};
 
-/// Rounds unless told otherwise.
-const RUNS: usize = 5;
-/// The same for `--quick`.
-const QUICK_RUNS: usize = 1;
-
 /// What to run.
 #[derive(Debug, clap::Args)]
 pub(crate) struct ShapesArguments {
@@ -74,8 +69,8 @@ pub(crate) fn shapes(arguments: &ShapesArguments) -> Result<(), BenchError> {
 }
 
 fn take(arguments: &ShapesArguments) -> Result<ShapeResults, BenchError> {
-    let size = if arguments.quick { Size::Quick } else { Size::Full };
-    let runs = arguments.runs.map_or(if arguments.quick { QUICK_RUNS } else { RUNS }, usize::from);
+    let size = Size::new(arguments.quick);
+    let runs = size.runs(arguments.runs);
     let cases = case::cases(&arguments.sets, &arguments.shapes);
     let chosen = |trial: &Trial| arguments.trials.is_empty() || arguments.trials.contains(trial);
     let plan: Vec<(usize, Trial, Case)> = (0..runs)

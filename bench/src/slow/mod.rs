@@ -99,7 +99,7 @@ pub(crate) fn run(arguments: &SlowArguments) -> Result<(), BenchError> {
         let outcome = outcome.unwrap_or_else(|error| Outcome::Failed { what: error.to_string() });
         results.samples.push(SlowSample { case, started, outcome });
         if let Some(path) = &arguments.json {
-            report::write(&results, path)?;
+            crate::results::write(&results, path)?;
         }
     }
     print!("{}", report::render(&results));

@@ -2,13 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
-use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
 use super::ends::Case;
 use super::sockets::Held;
-use crate::error::BenchError;
 use crate::machine::Machine;
 use crate::table::align;
 
@@ -62,14 +60,6 @@ impl SlowResults {
         let failed = |sample: &&SlowSample| matches!(sample.outcome, Outcome::Failed { .. });
         self.samples.iter().filter(failed).count()
     }
-}
-
-/// Writes JSON for programs and for the diff of a repository.
-pub(super) fn write(results: &SlowResults, path: &Path) -> Result<(), BenchError> {
-    let mut text = serde_json::to_vec_pretty(results)
-        .map_err(|error| BenchError::File { path: path.to_owned(), what: error.to_string() })?;
-    text.push(b'\n');
-    std::fs::write(path, text).map_err(BenchError::io(format!("writing {}", path.display())))
 }
 
 /// KB a session, MB in all.
