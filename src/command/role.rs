@@ -28,6 +28,7 @@ pub(super) fn parse(name: &str) -> Result<Role, &'static str> {
 pub(super) fn gateway(options: &RoleOptions) -> Result<(), Failure> {
     #[cfg(feature = "demo")]
     follow_parent(options)?;
+    keep_pages_small();
     Ok(vestibule::gateway::run(checked(config::read_gateway(&options.config))?)?)
 }
 
@@ -35,6 +36,7 @@ pub(super) fn gateway(options: &RoleOptions) -> Result<(), Failure> {
 pub(super) fn server(options: &RoleOptions) -> Result<(), Failure> {
     #[cfg(feature = "demo")]
     follow_parent(options)?;
+    keep_pages_small();
     Ok(vestibule::server::run(checked(config::read_server(&options.config))?)?)
 }
 
@@ -83,6 +85,15 @@ pub(super) fn demo(
 #[cfg(feature = "demo")]
 fn follow_parent(options: &RoleOptions) -> Result<(), Failure> {
     Ok(options.with_parent.map_or(Ok(()), vestibule::demo::follow_parent)?)
+}
+
+/// Keeps the memory of this process in small pages. The allocator asks for huge ones, and a few bytes in
+/// each of those keep 2 MB resident: with them a session at rest takes 1 KB more, bulk no less CPU.
+#[cfg(any(feature = "gateway", feature = "server"))]
+fn keep_pages_small() {
+    if let Err(error) = rustix::thread::disable_transparent_huge_pages(true) {
+        tracing::debug!(%error, "huge pages stay on: a session at rest takes more memory");
+    }
 }
 
 /// A configuration that may be used; its warnings go to the log.
