@@ -167,6 +167,10 @@ fn prepare(
     let relay_group = arguments.relay_group;
     let builds = arguments.builds.clone();
     let profiles = arguments.profiles.clone();
+    if let Some(profiles) = &profiles {
+        let made = std::fs::create_dir_all(profiles);
+        made.map_err(BenchError::io(format!("making {}", profiles.display())))?;
+    }
     let ground =
         Ground { folder, vestibule, builds, bench, pki, backend: address, relay_group, profiles };
     Ok((ground, backend))
