@@ -69,9 +69,9 @@ pub const MAX_PEM_FILE_LEN: u64 = 1024 * 1024;
 /// Bytes of one receive: half the CPU of 16 KiB in bulk, and 128 KiB cost up to 15 % more. A worker has
 /// a handful of buffers of this size, whatever the number of sessions.
 pub const RECEIVE_LEN: usize = 256 * 1024;
-/// Bytes of the first receive of a session in each direction, and of those for a peer that reads
-/// slowly: what it does not take waits here, so that thousands of slow readers hold no more than
-/// this much each. One record.
+/// Bytes of the first receive of a session in each direction, and of those for a peer that keeps on
+/// reading slowly: what it does not take waits here. The receive at which a peer first stops may be
+/// larger, since the kernel took all before it. One record.
 pub const MIN_RECEIVE_LEN: usize = MAX_RECORD_CONTENT_LEN;
 /// Bytes that a socket takes before they can be sent (`TCP_NOTSENT_LOWAT`): what is on its way does not
 /// count, so that a long fat link stays full while a worker comes back within a millisecond, and what
