@@ -118,14 +118,21 @@ pub const BULK_LEN: u64 = TURN_LEN / 4;
 /// Turns of sessions that say little before one of bulk, and before the ring is asked for news: at
 /// some 10 µs each, bulk and new messages wait for less than 1 ms.
 pub const SESSIONS_PER_TURN: usize = 64;
-/// Connections accepted in one turn of a worker's loop: the rest wait in the kernel's backlog.
+/// Connections of one listener that are taken in, in one turn of a worker's loop: the rest wait in the
+/// kernel's backlog.
 pub const ACCEPTS_PER_TURN: usize = 16;
+/// Connections that are accepted and closed at once beside those, at some 5 µs each: a flood must not
+/// fill the backlog, where those wait who are let in.
+pub const REFUSALS_PER_TURN: usize = 128;
 /// TLS handshake steps in one turn of a worker's loop, at about 0.3 ms of CPU each: a storm of
 /// handshakes may add this much to the delay of those who are connected. Beside a full turn of sessions
 /// (1 ms at most) new ones still get a third of the worker. In `hello-storm` of the bench, messages had
 /// a median of 0.8 ms so, of 2.9 ms with 8 and 15 ms with 64, and no more handshakes came through; with
 /// 1 there was no gain that could be told from noise.
 pub const HANDSHAKES_PER_TURN: usize = 2;
+/// Connections that became ready for something cheaper than a handshake (a ClientHello, a claim, an
+/// answer), in one turn of a worker's loop, at some 30 µs each.
+pub const CONNECTIONS_PER_TURN: usize = 16;
 /// Mails that a worker reads in one turn of its loop.
 pub const MAILS_PER_TURN: usize = 256;
 /// Capacity of the mailbox of a thread. A sender whose mail does not fit keeps it and tries again in
@@ -148,6 +155,36 @@ pub const MAX_LINGER_LEN: usize = 256 * 1024;
 pub const DESCRIPTOR_RESERVE: usize = 256;
 /// How long a worker waits before it accepts again after descriptors ran out.
 pub const ACCEPT_RETRY: Duration = Duration::from_millis(100);
+
+// ---- strangers: those of whom only the address is known ----
+
+/// Cells in each row of what is counted by address, over all workers: 4 or 8 bytes each, 2 MB in all,
+/// whatever the number of addresses. An address is counted too high where others share its cells in
+/// both rows: with 300 addresses and prefixes at their limits, one in 40,000.
+pub const SOURCE_CELLS: usize = 1 << 16;
+/// The part of a worker's connections that agents never get: connections that are not admitted yet,
+/// spares, and those of servers, have it. Of the rest half is for agents, since each needs a data connection.
+pub const RESERVE_DIVISOR: usize = 16;
+/// How long a connection that is not admitted may make us wait before another takes its place, where
+/// places have run out: two round trips to any place on earth. Where they have not, the bound is
+/// `admission_timeout_ms`.
+pub const SHED_AFTER: Duration = Duration::from_millis(500);
+/// Connections that are looked at to find one that may be shed.
+pub const SHED_LOOKS: usize = 16;
+/// Between two mails that sum up connections that were closed at accept, for each reason.
+pub const TURNED_AWAY_INTERVAL: Duration = Duration::from_secs(1);
+/// Bytes of a PROXY header: one of version 1 has 107 at most, one of version 2 its addresses (216 for
+/// those of Unix sockets) and what a balancer says beside them, such as a certificate's name.
+pub const MAX_PROXY_HEADER_LEN: usize = 2 * 1024;
+/// Address ranges in one list of the configuration.
+pub const MAX_ADDRESS_RANGES: usize = 1024;
+/// Agents of ours that are told to come back in one second, by one worker: half of the new sessions
+/// that one core can begin.
+pub const RETURNS_PER_SECOND: u32 = 500;
+/// Shortest time after which a refused agent is told to come back.
+pub const RETURN_MIN: Duration = Duration::from_secs(2);
+/// Longest such time, whatever the number of those who were told before.
+pub const RETURN_MAX: Duration = Duration::from_secs(60);
 
 // ---- control ----
 
@@ -300,6 +337,19 @@ pub const MAX_CONNECTIONS: Range = range(20_000, 16, 1_000_000);
 /// `max_handshakes`: TLS connections that are not admitted yet, over all workers, those of servers
 /// included. Each holds up to 40 KB. A fleet of 2,000 that dials at once has this many.
 pub const MAX_HANDSHAKES: Range = range(4_096, 4, 100_000);
+/// `max_connections` of one address. A branch office behind one address has hundreds of devices; one
+/// hostile address gets a tenth of the agents' places, and rarely has the certificates that they need.
+pub const ADDRESS_CONNECTIONS: Range = range(1_000, 1, 1_000_000);
+/// `max_connections_of_prefix`: of a /24 of IPv4 or a /64 of IPv6.
+pub const PREFIX_CONNECTIONS: Range = range(4_000, 1, 1_000_000);
+/// `max_handshakes` of one address: at a round trip of 200 ms these are 640 new connections a second.
+pub const ADDRESS_HANDSHAKES: Range = range(128, 1, 100_000);
+/// `max_handshakes_of_prefix`.
+pub const PREFIX_HANDSHAKES: Range = range(512, 1, 100_000);
+/// `connections_per_s` of one address, in the long run: 2 to 5 % of a core.
+pub const ADDRESS_RATE: Range = range(50, 1, 1_000_000);
+/// `connections_burst` of one address: after a restart all devices of a branch office come at once.
+pub const ADDRESS_BURST: Range = range(500, 1, 1_000_000);
 /// `max_waiting`: agents that wait for a server, over all workers.
 pub const MAX_WAITING: Range = range(4_096, 1, 100_000);
 /// `max_spares` of a gateway: connections opened ahead of need, for each worker. Enough for 100 agents
@@ -327,5 +377,8 @@ pub const KEEPALIVE_MS: Range = range(300_000, 1_000, 7_200_000);
 pub const USER_TIMEOUT_MS: Range = range(120_000, 1_000, 3_600_000);
 /// `drain_timeout_ms`: how long SIGTERM lets live sessions finish.
 pub const DRAIN_TIMEOUT_MS: Range = range(30_000, 0, 86_400_000);
+/// `retry_for_ms` of an agent: how long a local connection waits while no gateway gives it a session: a
+/// gateway or a server that restarts is back by then. 0: it is reset at once.
+pub const RETRY_FOR_MS: Range = range(30_000, 0, 600_000);
 /// `connect_timeout_ms` of a backend.
 pub const CONNECT_TIMEOUT_MS: Range = range(5_000, 50, 120_000);

@@ -24,6 +24,14 @@ pub(crate) enum BenchError {
         /// The last lines that it wrote.
         log: String,
     },
+    /// Something that the bench waits for has not come to be.
+    #[error("after {seconds} s it was not yet so that {what}")]
+    Late {
+        /// What it waited for.
+        what: String,
+        /// For how long.
+        seconds: u64,
+    },
     /// A command that should have ended well.
     #[error("`{command}` failed ({status}): {output}")]
     Command {

@@ -12,6 +12,7 @@ mod figures;
 #[cfg(test)]
 mod fixture;
 mod floor;
+mod herd;
 mod load;
 mod machine;
 mod measure;
@@ -44,6 +45,7 @@ use crate::budgets::BudgetArguments;
 use crate::compare::CompareArguments;
 use crate::error::BenchError;
 use crate::far::FarArguments;
+use crate::herd::HerdArguments;
 use crate::relay::RelayArguments;
 use crate::results::Results;
 use crate::shape::ShapeArguments;
@@ -76,6 +78,8 @@ enum Command {
     Far(FarArguments),
     /// Measure what thousands of peers that don't read make gateway, server and kernel hold; needs root
     SlowReaders(SlowArguments),
+    /// Measure the return of a fleet after its gateway was killed and started again
+    Herd(HerdArguments),
     /// The backend: echo, sink and source
     Backend {
         /// Address to listen on
@@ -129,6 +133,7 @@ fn execute(command: Command) -> Result<(), BenchError> {
         Command::Budgets(arguments) => budgets::run(&arguments),
         Command::Far(arguments) => far::run(&arguments),
         Command::SlowReaders(arguments) => slow::run(&arguments),
+        Command::Herd(arguments) => herd::run(&arguments),
         Command::Backend { listen } => backend::run(listen),
         Command::Floor { listen, backend } => floor::run(listen, backend),
         Command::Relay(arguments) => relay::run(arguments),

@@ -84,6 +84,10 @@ devices = "verified"
 name = "plain"
 devices = "any"
 
+# The load of a fleet comes from one address here.
+[addresses]
+exempt = ["0.0.0.0/0"]
+
 [telemetry]
 address = "{telemetry}"
 "#,
@@ -122,6 +126,36 @@ backend = "{backend}"
 
 [telemetry]
 address = "{telemetry}"
+"#,
+        certificate = certificate.display(),
+        key = key.display(),
+        gateway_ca = pki.ca("gateways").display(),
+    )
+}
+
+/// An agent with one port that leads to the service of all verified devices.
+pub(crate) fn agent_toml(
+    pki: &Pki,
+    gateway: SocketAddr,
+    forward: SocketAddr,
+    retry_for_ms: u64,
+) -> String {
+    let (certificate, key) = pki.credentials(DEVICE_NAME);
+    format!(
+        r#"certificate = "{certificate}"
+key = "{key}"
+gateway_ca = "{gateway_ca}"
+
+[[gateways]]
+address = "{gateway}"
+name = "{GATEWAY_NAME}"
+
+[[forwards]]
+address = "{forward}"
+service = "bench"
+
+[limits]
+retry_for_ms = {retry_for_ms}
 "#,
         certificate = certificate.display(),
         key = key.display(),

@@ -71,19 +71,29 @@ impl Pki {
 
     /// As a device that never resumes: each session is a full handshake.
     pub(crate) fn device_config(&self) -> Result<Arc<ClientConfig>, BenchError> {
-        let mut config = self.client_config(Group::X25519)?;
+        let mut config = self.client_config(Group::X25519, DEVICE_NAME)?;
         config.resumption = Resumption::disabled();
         Ok(Arc::new(config))
     }
 
     /// As a relay to the next one: it resumes where it can.
     pub(crate) fn relay_config(&self, group: Group) -> Result<Arc<ClientConfig>, BenchError> {
-        self.client_config(group).map(Arc::new)
+        self.client_config(group, DEVICE_NAME).map(Arc::new)
     }
 
-    fn client_config(&self, group: Group) -> Result<ClientConfig, BenchError> {
+    /// As a server towards its gateway, for one of its protocols.
+    pub(crate) fn server_client(
+        &self,
+        protocols: Vec<Vec<u8>>,
+    ) -> Result<Arc<ClientConfig>, BenchError> {
+        let mut config = self.client_config(Group::X25519Mlkem768, SERVER_NAME)?;
+        config.alpn_protocols = protocols;
+        Ok(Arc::new(config))
+    }
+
+    fn client_config(&self, group: Group, name: &str) -> Result<ClientConfig, BenchError> {
         let roots = self.roots("gateways")?;
-        let (chain, key) = self.load_credentials(DEVICE_NAME)?;
+        let (chain, key) = self.load_credentials(name)?;
         ClientConfig::builder_with_provider(provider(vec![group.exchange()]))
             .with_protocol_versions(&[&version::TLS13])
             .map_err(|error| self.refused(error))?

@@ -1,7 +1,8 @@
 use std::io;
+use std::time::Duration;
 
 use rustls::pki_types::{ServerName, UnixTime};
-use rustls::{CertificateError, HandshakeKind};
+use rustls::{AlertDescription, CertificateError, HandshakeKind};
 use thiserror::Error;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -67,6 +68,33 @@ impl OpenError {
         match self {
             Self::Refused { reason, .. } => reason.is_transient(),
             _ => true,
+        }
+    }
+
+    /// Whether the same gateway may give later what it did not give now. What is wrong with a
+    /// certificate, a name or a service does not pass by waiting.
+    pub(super) fn may_pass(&self) -> bool {
+        match self {
+            Self::Connect(_) | Self::DialTimeout | Self::Lost(_) => true,
+            // It had no place for us: it closed, or said that something is wrong at its end.
+            Self::Handshake(error) => match tls_error(error) {
+                None => true,
+                Some(alert) => {
+                    *alert == rustls::Error::AlertReceived(AlertDescription::InternalError)
+                }
+            },
+            Self::Refused { reason, .. } => reason.is_transient(),
+            Self::NotAGateway | Self::OpenTimeout | Self::Frame(_) | Self::MessageUnknown => false,
+        }
+    }
+
+    /// When it has told us to come back.
+    pub(super) fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::Refused { retry_after_ms: ms @ 1.., .. } => {
+                Some(Duration::from_millis(u64::from(*ms)))
+            }
+            _ => None,
         }
     }
 
@@ -153,9 +181,12 @@ fn interpret(answer: ToAgent) -> Result<String, OpenError> {
     }
 }
 
+fn tls_error(error: &io::Error) -> Option<&rustls::Error> {
+    error.get_ref().and_then(|inner| inner.downcast_ref())
+}
+
 fn handshake_failure(error: &io::Error) -> CloseReason {
-    let tls_error = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
-    let Some(rustls::Error::InvalidCertificate(certificate_error)) = tls_error else {
+    let Some(rustls::Error::InvalidCertificate(certificate_error)) = tls_error(error) else {
         return CloseReason::HandshakeFailed;
     };
     match certificate_error {

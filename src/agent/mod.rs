@@ -2,6 +2,7 @@
 //! port leads through a gateway to a named service. Portable: tokio and rustls, no ring.
 
 mod dial;
+mod patience;
 mod relay;
 mod session;
 mod socket;
@@ -126,6 +127,7 @@ impl Agent {
         let gateways = Gateways {
             endpoints: endpoints.collect::<Result<_, _>>()?,
             last_good: AtomicUsize::new(0),
+            retry_for: config.retry_for,
         };
         let mut listeners = Vec::new();
         for forward in config.forwards {

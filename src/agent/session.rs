@@ -9,6 +9,7 @@ use tokio::sync::watch;
 
 use super::TARGET;
 use super::dial::{Endpoint, OpenError, OpenedSession};
+use super::patience::Patience;
 use super::relay::Relay;
 use crate::limits::HALF_CLOSED_TIMEOUT_MS;
 use crate::relay::{CloseReason, Party};
@@ -18,32 +19,69 @@ pub(super) struct Gateways {
     pub(super) endpoints: Vec<Endpoint>,
     /// Index of the one that gave the latest session: the next session asks it first.
     pub(super) last_good: AtomicUsize,
+    /// How long a local connection waits while none of them gives it a session.
+    pub(super) retry_for: Duration,
+}
+
+/// What came of asking all gateways once.
+struct Round<'g> {
+    /// The last one asked.
+    gateway: &'g Endpoint,
+    answer: Result<OpenedSession, OpenError>,
+    /// Whether one of them may answer otherwise later.
+    may_pass: bool,
+    /// When the first of them has told us to come back.
+    retry_after: Option<Duration>,
 }
 
 impl Gateways {
-    /// Asks one gateway after the other. Says what the last one asked answered, and which it was.
+    /// Asks one gateway after the other, and all of them again while that may help.
     async fn open(&self, service: &str) -> (&Endpoint, Result<OpenedSession, OpenError>) {
-        let mut answer = None;
+        let mut patience = Patience::new(Instant::now(), self.retry_for);
+        loop {
+            let Round { gateway, answer, may_pass, retry_after } = self.ask_all(service).await;
+            if answer.is_ok() || !may_pass {
+                return (gateway, answer);
+            }
+            match patience.next_wait(Instant::now(), retry_after, &mut fill_random) {
+                Some(wait) => tokio::time::sleep(wait).await,
+                None => return (gateway, answer),
+            }
+        }
+    }
+
+    async fn ask_all(&self, service: &str) -> Round<'_> {
+        let (mut may_pass, mut retry_after) = (false, None::<Duration>);
+        let mut last = None;
         for index in order(self.endpoints.len(), self.last_good.load(Ordering::Relaxed)) {
             let gateway = &self.endpoints[index];
-            let opened = gateway.open(service).await;
-            let goes_on = match &opened {
+            let answer = gateway.open(service).await;
+            let goes_on = match &answer {
                 Ok(_) => {
                     self.last_good.store(index, Ordering::Relaxed);
                     false
                 }
                 Err(error) => {
                     tracing::warn!(target: TARGET, service, gateway = %gateway.address, %error, "no session");
+                    may_pass |= error.may_pass();
+                    retry_after = retry_after.into_iter().chain(error.retry_after()).min();
                     error.leads_to_next_gateway()
                 }
             };
-            answer = Some((gateway, opened));
+            last = Some((gateway, answer));
             if !goes_on {
                 break;
             }
         }
-        answer.expect("a checked configuration names at least one gateway")
+        let (gateway, answer) = last.expect("a checked configuration names at least one gateway");
+        Round { gateway, answer, may_pass, retry_after }
     }
+}
+
+/// For the jitter of waits.
+fn fill_random(bytes: &mut [u8]) {
+    aws_lc_rs::rand::fill(bytes)
+        .expect("the system's random source does not fail once it has begun");
 }
 
 /// Serves one local connection to its end, and logs it. Ends early when `stop` turns true. Expects
@@ -164,5 +202,16 @@ mod tests {
             assert_eq!(error.reason(), CloseReason::Refused(reason));
         }
         assert!(OpenError::DialTimeout.leads_to_next_gateway());
+    }
+
+    #[test]
+    fn what_a_wrong_certificate_brings_is_not_asked_for_again_and_a_full_house_is() {
+        let handshake = |error| OpenError::Handshake(std::io::Error::other(error));
+        let alert = |alert| handshake(rustls::Error::AlertReceived(alert));
+        assert!(!alert(rustls::AlertDescription::UnknownCA).may_pass());
+        assert!(!handshake(rustls::CertificateError::Expired.into()).may_pass());
+        assert!(alert(rustls::AlertDescription::InternalError).may_pass());
+        assert!(OpenError::Handshake(std::io::ErrorKind::UnexpectedEof.into()).may_pass());
+        assert!(!OpenError::NotAGateway.may_pass());
     }
 }

@@ -2,7 +2,7 @@
 
 mod world;
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -13,6 +13,7 @@ use self::world::{
     expect_truncation, joined, local_pair, opened_frame, say, soon,
 };
 use super::session;
+use crate::config::AgentConfig;
 use crate::relay::{CloseReason, Party};
 use crate::tls::load_certificates;
 use crate::wire::RefusalReason;
@@ -187,6 +188,24 @@ async fn a_gateway_that_is_gone_or_draining_or_fails_is_followed_by_the_next() {
     session.opened().await;
     say(&mut session.stream, b"hello").await;
     expect(&mut local, b"hello").await;
+}
+
+#[tokio::test]
+async fn a_local_connection_waits_for_a_gateway_that_is_away_and_keeps_the_time_that_it_told() {
+    let world = World::new();
+    let gateway = FakeGateway::new(&world, "gateway.test").await;
+    let config = AgentConfig { retry_for: LONG, ..world.config(&[&gateway]) };
+    let agent = RunningAgent::with(config).await;
+    let mut local = agent.connect().await;
+    say(&mut local, b"said meanwhile").await;
+    drop(gateway.accept().await);
+    let told = Duration::from_millis(300);
+    gateway.accept().await.refused_for(RefusalReason::NoServer, 300).await;
+    let refused = Instant::now();
+    let mut session = gateway.accept().await;
+    assert!(refused.elapsed() >= told);
+    session.opened().await;
+    expect(&mut session.stream, b"said meanwhile").await;
 }
 
 #[tokio::test]

@@ -334,7 +334,7 @@ mod tests {
                 user_timeout: second,
             },
             drain_timeout: second,
-            telemetry: Telemetry { address: None },
+            telemetry: Telemetry { address: None, allow: vec![] },
         }
     }
 
@@ -404,6 +404,7 @@ mod tests {
             gateways: vec![],
             forwards: vec![],
             max_connections: 1,
+            retry_for: std::time::Duration::ZERO,
         };
         assert_eq!(errors(&files_of_agent(&device)), Vec::<String>::new());
     }

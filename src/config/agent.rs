@@ -5,7 +5,7 @@ use super::problem::Written;
 use super::section::{self, count};
 use super::table::Table;
 use super::{AgentConfig, Forward, value};
-use crate::limits::MAX_CONNECTIONS;
+use crate::limits::{MAX_CONNECTIONS, RETRY_FOR_MS};
 
 /// Reads the file; `None` where something in it is wrong.
 pub(super) fn read(table: &Table<'_>) -> Option<AgentConfig> {
@@ -13,8 +13,10 @@ pub(super) fn read(table: &Table<'_>) -> Option<AgentConfig> {
     let gateway_ca = section::gateway_ca(table);
     let gateways = section::gateways(table);
     let forwards = table.required_tables("forwards", forward);
-    let max_connections = table
-        .table_or_empty("limits", |table| count(table.number("max_connections", MAX_CONNECTIONS)));
+    let (max_connections, retry_for) = table.table_or_empty("limits", |table| {
+        let max_connections = count(table.number("max_connections", MAX_CONNECTIONS));
+        (max_connections, section::duration(table, "retry_for_ms", RETRY_FOR_MS))
+    });
 
     let addresses = forwards.iter().flatten().filter(|(_, forward)| forward.address.port() != 0);
     report_duplicates(
@@ -31,6 +33,7 @@ pub(super) fn read(table: &Table<'_>) -> Option<AgentConfig> {
             .map(|read| read.map(|(_, forward)| forward))
             .collect::<Option<_>>()?,
         max_connections,
+        retry_for,
     })
 }
 

@@ -3,14 +3,20 @@
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
+use ipnet::IpNet;
+
 use super::gateway_rules::{self, Parts};
 use super::problem::Written;
 use super::section::{self, count, duration};
 use super::table::{Field, Table};
-use super::{Credentials, DeviceCertificates, DevicePolicy, GatewayConfig, GatewayLimits, value};
+use super::{
+    AddressLimits, Credentials, DeviceCertificates, DevicePolicy, GatewayConfig, GatewayLimits,
+    value,
+};
 use crate::limits::{
-    ADMISSION_TIMEOUT_MS, INVITATION_TIMEOUT_MS, MAX_CONNECTIONS, MAX_HANDSHAKES, MAX_SPARES,
-    MAX_WAITING, Range, SPARE_LIFE_MS,
+    ADDRESS_BURST, ADDRESS_CONNECTIONS, ADDRESS_HANDSHAKES, ADDRESS_RATE, ADMISSION_TIMEOUT_MS,
+    INVITATION_TIMEOUT_MS, MAX_CONNECTIONS, MAX_HANDSHAKES, MAX_SPARES, MAX_WAITING,
+    PREFIX_CONNECTIONS, PREFIX_HANDSHAKES, Range, SPARE_LIFE_MS,
 };
 
 const TELEMETRY_PORT: u16 = 9113;
@@ -27,18 +33,20 @@ pub(super) fn read(table: &Table<'_>) -> Option<GatewayConfig> {
     }
     let services = table.required_tables("services", service);
     let limits = table.table_or_empty("limits", limits);
+    let addresses = table.table_or_empty("addresses", address_limits);
     let telemetry =
         section::telemetry(table, SocketAddr::from((Ipv4Addr::LOCALHOST, TELEMETRY_PORT)));
 
     let parts = Parts { listeners, servers, services, telemetry: telemetry.address };
     let (listeners, servers, services) = gateway_rules::check(table, &parts)?;
-    Some(GatewayConfig { workers, listeners, servers, services, limits, telemetry })
+    Some(GatewayConfig { workers, listeners, servers, services, limits, addresses, telemetry })
 }
 
 /// A table of `[[listeners]]`.
 pub(super) struct WrittenListener<'t> {
     pub(super) name: Option<Written<&'t str>>,
     pub(super) addresses: Vec<Written<SocketAddr>>,
+    pub(super) proxy_protocol_from: Vec<IpNet>,
     pub(super) kind: Option<WrittenKind<'t>>,
 }
 
@@ -57,6 +65,7 @@ pub(super) enum WrittenKind<'t> {
 /// The table `[servers]`.
 pub(super) struct WrittenServers<'t> {
     pub(super) ca: Option<PathBuf>,
+    pub(super) addresses: Vec<IpNet>,
     pub(super) allow: Vec<WrittenServer<'t>>,
 }
 
@@ -112,7 +121,8 @@ fn listener<'t>(table: &Table<'t>) -> WrittenListener<'t> {
             ),
         );
     }
-    WrittenListener { name, addresses, kind }
+    let proxy_protocol_from = section::address_ranges(table, "proxy_protocol_from");
+    WrittenListener { name, addresses, proxy_protocol_from, kind }
 }
 
 const TLS_KEYS: &[&str] = &["certificate", "key", "device_certificates", "device_ca", "servers"];
@@ -158,6 +168,7 @@ fn device_certificates(table: &Table<'_>) -> Option<Written<DeviceCertificates>>
 
 fn servers<'t>(table: &Table<'t>) -> WrittenServers<'t> {
     let ca = table.path("ca", "\"pki/servers-ca.crt\"");
+    let addresses = section::address_ranges(table, "addresses");
     let allow = table.tables("allow", |table| WrittenServer {
         name: table
             .required("name", "\"admin-1.example.com\"")
@@ -169,7 +180,7 @@ fn servers<'t>(table: &Table<'t>) -> WrittenServers<'t> {
             "missing `[[servers.allow]]`: name each server and the services it serves".into(),
         );
     }
-    WrittenServers { ca, allow }
+    WrittenServers { ca, addresses, allow }
 }
 
 fn service<'t>(table: &Table<'t>) -> WrittenService<'t> {
@@ -234,6 +245,42 @@ fn limits(table: &Table<'_>) -> GatewayLimits {
         session: section::session_limits(table),
         drain_timeout: section::drain_timeout(table),
     }
+}
+
+fn address_limits(table: &Table<'_>) -> AddressLimits {
+    let max_connections = table.number("max_connections", ADDRESS_CONNECTIONS);
+    let max_handshakes = table.number("max_handshakes", ADDRESS_HANDSHAKES);
+    let of_prefix = |key, range, of_one| count(at_least(of_one, table, key, range));
+    let rate = |key, range| u32::try_from(table.number(key, range)).unwrap_or(u32::MAX);
+    AddressLimits {
+        max_connections: count(max_connections),
+        max_connections_of_prefix: of_prefix(
+            "max_connections_of_prefix",
+            PREFIX_CONNECTIONS,
+            max_connections,
+        ),
+        max_handshakes: count(max_handshakes),
+        max_handshakes_of_prefix: of_prefix(
+            "max_handshakes_of_prefix",
+            PREFIX_HANDSHAKES,
+            max_handshakes,
+        ),
+        connections_per_s: rate("connections_per_s", ADDRESS_RATE),
+        connections_burst: rate("connections_burst", ADDRESS_BURST),
+        exempt: section::address_ranges(table, "exempt"),
+    }
+}
+
+/// What all addresses of a prefix may have, which can't be less than one of them may.
+fn at_least(of_one: u64, table: &Table<'_>, key: &'static str, range: Range) -> u64 {
+    let Some(Written { value, span }) = table.written_number(key, range) else {
+        return range.default.max(of_one);
+    };
+    if value < of_one {
+        let message = format!("`{key}` must be at least what one address may have, {of_one}");
+        table.report.error(span, message);
+    }
+    value
 }
 
 /// A number of connections in some state, which can't be more than there may be connections.

@@ -93,7 +93,8 @@ fn resolve_listener(
         },
     };
     let addresses = listener.addresses.iter().map(|address| address.value).collect();
-    Some(Listener { name: listener.name?.value.to_owned(), addresses, kind })
+    let proxy_protocol_from = listener.proxy_protocol_from.clone();
+    Some(Listener { name: listener.name?.value.to_owned(), addresses, proxy_protocol_from, kind })
 }
 
 /// The rules, and what they look at. What is wrong in one table is not held against another: where
@@ -349,7 +350,8 @@ impl Rules<'_, '_> {
                 self.report.warning(service.here.span, message);
             }
         }
-        Some(ServersPolicy { ca: servers.ca.clone()?, allow })
+        let addresses = servers.addresses.clone();
+        Some(ServersPolicy { ca: servers.ca.clone()?, addresses, allow })
     }
 
     fn is_tls(&self, listener: usize) -> bool {

@@ -20,6 +20,8 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use ipnet::IpNet;
+
 pub use file::{
     Role, guess_role, parse_agent, parse_gateway, parse_server, read_agent, read_gateway,
     read_server, read_text,
@@ -39,6 +41,8 @@ pub struct GatewayConfig {
     pub services: Vec<Service>,
     /// Bounds.
     pub limits: GatewayLimits,
+    /// What one address may have.
+    pub addresses: AddressLimits,
     /// Where metrics and health are served.
     pub telemetry: Telemetry,
 }
@@ -50,6 +54,8 @@ pub struct Listener {
     pub name: String,
     /// At least one; port 0 lets the kernel choose.
     pub addresses: Vec<SocketAddr>,
+    /// Balancers whose connections begin with a PROXY header.
+    pub proxy_protocol_from: Vec<IpNet>,
     /// TLS or plain.
     pub kind: ListenerKind,
 }
@@ -100,6 +106,8 @@ pub struct Credentials {
 pub struct ServersPolicy {
     /// File of the servers' CA.
     pub ca: PathBuf,
+    /// Where servers connect from; empty: from anywhere.
+    pub addresses: Vec<IpNet>,
     /// At least one.
     pub allow: Vec<AllowedServer>,
 }
@@ -165,6 +173,25 @@ pub struct GatewayLimits {
     pub drain_timeout: Duration,
 }
 
+/// What one address may have, whoever is there: bounds that need no handshake to be kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AddressLimits {
+    /// Connections of one address at once, over all workers.
+    pub max_connections: usize,
+    /// The same for all addresses of a /24 (IPv4) or /64 (IPv6).
+    pub max_connections_of_prefix: usize,
+    /// TLS connections of one address that are not admitted yet.
+    pub max_handshakes: usize,
+    /// The same for all addresses of a prefix.
+    pub max_handshakes_of_prefix: usize,
+    /// New connections of one address a second, in the long run.
+    pub connections_per_s: u32,
+    /// New connections of one address at once, after a rest.
+    pub connections_burst: u32,
+    /// Addresses for which none of this holds.
+    pub exempt: Vec<IpNet>,
+}
+
 /// Bounds of a session, the same for gateway and server.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SessionLimits {
@@ -181,8 +208,10 @@ pub struct SessionLimits {
 /// Where metrics, health and status are served.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Telemetry {
-    /// A loopback address; `None` turns the listener off.
+    /// `None` turns the listener off.
     pub address: Option<SocketAddr>,
+    /// Who is answered beside this host; not empty where `address` is no loopback address.
+    pub allow: Vec<IpNet>,
 }
 
 /// `server.toml`.
@@ -283,6 +312,8 @@ pub struct AgentConfig {
     pub forwards: Vec<Forward>,
     /// Local connections at once.
     pub max_connections: usize,
+    /// How long a local connection waits while no gateway gives it a session.
+    pub retry_for: Duration,
 }
 
 /// A local port that leads to a service.

@@ -4,13 +4,15 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use ipnet::IpNet;
+
 use super::names::report_duplicates;
 use super::problem::Written;
 use super::table::Table;
 use super::{Credentials, Gateway, HostPort, SessionLimits, Telemetry, value};
 use crate::limits::{
-    DRAIN_TIMEOUT_MS, HALF_CLOSED_TIMEOUT_MS, IDLE_TIMEOUT_MS, KEEPALIVE_MS, Range,
-    USER_TIMEOUT_MS, WORKERS,
+    DRAIN_TIMEOUT_MS, HALF_CLOSED_TIMEOUT_MS, IDLE_TIMEOUT_MS, KEEPALIVE_MS, MAX_ADDRESS_RANGES,
+    Range, USER_TIMEOUT_MS, WORKERS,
 };
 
 /// `workers`, where 0 stands for one for each core.
@@ -30,6 +32,18 @@ pub(super) fn count(number: u64) -> usize {
 /// A number in milliseconds.
 pub(super) fn duration(table: &Table<'_>, key: &'static str, range: Range) -> Duration {
     Duration::from_millis(table.number(key, range))
+}
+
+/// A list of addresses and ranges of them; empty where it is absent.
+pub(super) fn address_ranges(table: &Table<'_>, key: &'static str) -> Vec<IpNet> {
+    let Some(field) = table.optional(key, "[\"192.0.2.0/24\"]") else { return Vec::new() };
+    let ranges = field.parse_each(value::address_range).unwrap_or_default();
+    report_duplicates(table.report, "address", ranges.iter().copied());
+    if let Some(excess) = ranges.get(MAX_ADDRESS_RANGES) {
+        let message = format!("`{key}` names more than {MAX_ADDRESS_RANGES} ranges: join some");
+        table.report.error(excess.span, message);
+    }
+    ranges.into_iter().map(|range| range.value).collect()
 }
 
 /// `certificate` and `key`.
@@ -110,21 +124,27 @@ pub(super) fn drain_timeout(table: &Table<'_>) -> Duration {
 /// `[telemetry]`.
 pub(super) fn telemetry(table: &Table<'_>, default: SocketAddr) -> Telemetry {
     let written = table.table("telemetry", |table| {
-        let field = table.optional("address", "\"127.0.0.1:9113\"")?;
-        field.parse(|text| {
-            if text == "off" {
-                return Ok(None);
-            }
-            let address = value::listen_address(text)?;
-            if address.ip().is_loopback() {
-                return Ok(Some(address));
-            }
-            Err(format!(
-                "\"{text}\" is not a loopback address: metrics and status tell who is connected and \
-                 are served without a password; write `{default}`, or `off`, and let an exporter or \
-                 a proxy on this host carry them further"
-            ))
-        })
+        let allow = address_ranges(table, "allow");
+        let field = table.optional("address", "\"127.0.0.1:9113\"");
+        let address = field.and_then(|field| field.parse(|text| telemetry_address(text, &allow)));
+        let address = address.map_or(Some(default), |written| written.value);
+        Telemetry { address, allow }
     });
-    Telemetry { address: written.flatten().map_or(Some(default), |written| written.value) }
+    written.unwrap_or(Telemetry { address: Some(default), allow: Vec::new() })
+}
+
+/// An address to serve on, or `off`.
+fn telemetry_address(text: &str, allow: &[IpNet]) -> Result<Option<SocketAddr>, String> {
+    if text == "off" {
+        return Ok(None);
+    }
+    let address = value::listen_address(text)?;
+    if address.ip().is_loopback() || !allow.is_empty() {
+        return Ok(Some(address));
+    }
+    Err(format!(
+        "\"{text}\" is not a loopback address: metrics and status tell who is connected and are served \
+         without a password; name who may read them, as in `allow = [\"192.0.2.30\"]`, or write a \
+         loopback address or `off`"
+    ))
 }

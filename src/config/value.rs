@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
+use ipnet::IpNet;
 use rustls_pki_types::{DnsName, ServerName};
 
 use super::HostPort;
@@ -81,6 +82,30 @@ pub(super) fn listen_address(text: &str) -> Result<SocketAddr, String> {
     })
 }
 
+/// An address, or a range of them.
+pub(super) fn address_range(text: &str) -> Result<IpNet, String> {
+    if let Ok(address) = text.parse::<IpAddr>() {
+        return Ok(address.into());
+    }
+    let range = text.parse::<IpNet>().map_err(|_| {
+        format!(
+            "\"{text}\" is not an address or a range of addresses: write one such as `192.0.2.7`, \
+             `192.0.2.0/24` or `2001:db8::/48`"
+        )
+    })?;
+    // A longer address than its prefix is a slip, and which of the two is meant can't be told.
+    if range.trunc() == range {
+        Ok(range)
+    } else {
+        Err(format!(
+            "\"{text}\" has bits beyond its prefix: write `{}` for the range, or `{}` for the one \
+             address",
+            range.trunc(),
+            range.addr()
+        ))
+    }
+}
+
 /// An ALPN name of a service.
 pub(super) fn alpn(text: &str) -> Result<String, String> {
     if !(1..=255).contains(&text.len()) {
@@ -149,6 +174,24 @@ mod tests {
         let message = listen_address("::").expect_err("it has no port");
         assert!(message.contains("`[::]:13000`"), "{message}");
         assert!(listen_address("localhost:80").is_err());
+    }
+
+    #[test]
+    fn a_range_is_an_address_or_a_prefix_without_bits_beyond_it() {
+        for (text, first, len) in [
+            ("192.0.2.7", "192.0.2.7", 32),
+            ("192.0.2.0/24", "192.0.2.0", 24),
+            ("2001:db8::/48", "2001:db8::", 48),
+            ("::1", "::1", 128),
+        ] {
+            let range = address_range(text).expect("a range");
+            assert_eq!((range.addr().to_string().as_str(), range.prefix_len()), (first, len));
+        }
+        for text in ["", "192.0.2", "192.0.2.0/33", "192.0.2.1/24", "host", "192.0.2.1:80"] {
+            assert!(address_range(text).is_err(), "{text}");
+        }
+        let message = address_range("192.0.2.1/24").expect_err("bits beyond it");
+        assert!(message.contains("`192.0.2.0/24`"), "{message}");
     }
 
     #[test]

@@ -1,11 +1,8 @@
 use std::collections::{BTreeSet, VecDeque};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use super::{Liveness, Vital};
-use crate::limits::{
-    DIAL_TIMEOUT, RECONNECT_MAX, RECONNECT_MIN, SIGNAL_HELLO_TIMEOUT, SIGNAL_SOUND_AFTER,
-    TICKET_LEN,
-};
+use super::{Liveness, Vital, backoff};
+use crate::limits::{DIAL_TIMEOUT, SIGNAL_HELLO_TIMEOUT, SIGNAL_SOUND_AFTER, TICKET_LEN};
 use crate::relay::CloseReason;
 use crate::wire::alpn::Hint;
 use crate::wire::{
@@ -338,13 +335,4 @@ impl Up {
             server_drains: false,
         })
     }
-}
-
-/// "Full jitter": anything between nothing and the whole wait, so that the servers of a gateway that
-/// was restarted do not all come at once.
-fn backoff(failures: u32, random: &mut dyn FnMut(&mut [u8])) -> Duration {
-    let mut drawn = [0; 4];
-    random(&mut drawn);
-    let wait = RECONNECT_MIN.saturating_mul(1 << failures.min(16)).min(RECONNECT_MAX);
-    wait.saturating_mul(u32::from_ne_bytes(drawn)) / u32::MAX
 }

@@ -10,6 +10,7 @@
 //! Each is driven alike: after every `handle` and `handle_timeout` the caller carries out what
 //! `poll_action` gives until it gives nothing, then waits for an event, or until `next_timeout`.
 
+mod backoff;
 mod choice;
 mod dispatcher;
 mod event;
@@ -21,6 +22,7 @@ mod snapshot;
 mod spares;
 mod tickets;
 
+pub use backoff::backoff;
 pub use dispatcher::Dispatcher;
 pub use event::{Action, DispatcherLimits, Event, SpareFailure};
 pub use gateway_link::{GatewayAction, GatewayEvent, GatewayLink};

@@ -96,6 +96,10 @@ devices = "any"
 [limits]
 drain_timeout_ms = 500
 
+# A load generator on this machine is one address, however many devices it plays.
+[addresses]
+exempt = ["127.0.0.0/8"]
+
 [telemetry]
 address = "{gateway_telemetry}"
 "#

@@ -16,9 +16,11 @@ use crate::telemetry::counters::WorkerCounters;
 use crate::uring::{Event, Ring, Token};
 
 mod growth;
+mod ready;
 mod sessions;
 
 pub(super) use growth::Growth;
+pub use ready::Urgency;
 
 /// What a worker owns, whatever its role: its ring, connections, sessions, timers, buffers.
 /// `S` is the role's stage of a connection, `R` its record of a session.
@@ -35,7 +37,7 @@ pub struct Core<S, R> {
     connections: Slots<Connection<S>>,
     sessions: Slots<Session<R>>,
     timers: Timers<Timer>,
-    ready_connections: VecDeque<Token>,
+    ready: ready::Ready,
     ready_sessions: VecDeque<Token>,
     /// Ready sessions whose last turn moved much: they wait for those that say little.
     bulk: VecDeque<Token>,
@@ -55,6 +57,7 @@ pub struct Connection<S> {
     /// The address at its other end.
     pub peer: SocketAddr,
     life: Life<S>,
+    urgency: Urgency,
     deadline: Option<Instant>,
     queued: bool,
 }
@@ -82,6 +85,14 @@ pub(super) enum Timer {
     Session(u64),
 }
 
+/// A connection of which the kernel has let go.
+pub(super) enum Gone<S> {
+    /// It is closed; its peer had this address.
+    Closed(SocketAddr),
+    /// It goes on elsewhere.
+    HandedOver(Connection<S>, S),
+}
+
 /// What is to be done about a connection that became ready, or whose time is over.
 pub(super) enum Due {
     /// Its role goes on with it.
@@ -100,7 +111,7 @@ impl<S, R> Core<S, R> {
             connections: Slots::default(),
             sessions: Slots::default(),
             timers: Timers::default(),
-            ready_connections: VecDeque::new(),
+            ready: ready::Ready::default(),
             ready_sessions: VecDeque::new(),
             bulk: VecDeque::new(),
             hot: VecDeque::new(),
@@ -142,6 +153,7 @@ impl<S, R> Core<S, R> {
             opened: self.now,
             peer,
             life: Life::Role(stage),
+            urgency: Urgency::Cheap,
             deadline: None,
             queued: false,
         };
@@ -220,8 +232,20 @@ impl<S, R> Core<S, R> {
             && !connection.queued
         {
             connection.queued = true;
-            self.ready_connections.push_back(token);
+            self.ready.push(token, connection.urgency);
         }
+    }
+
+    /// How the connection waits, from the next time that it becomes ready.
+    pub fn set_urgency(&mut self, token: Token, urgency: Urgency) {
+        if let Some(connection) = self.connections.get_mut(token) {
+            connection.urgency = urgency;
+        }
+    }
+
+    /// Whether it is the connection that waits for us, and not the other way round.
+    pub fn is_queued(&mut self, token: Token) -> bool {
+        self.connections.get_mut(token).is_some_and(|connection| connection.queued)
     }
 
     /// Closes a connection with a reset.
@@ -238,6 +262,7 @@ impl<S, R> Core<S, R> {
         let until = self.now + self.settings.user_timeout;
         let Some(connection) = self.connections.get_mut(token) else { return };
         connection.life = Life::Finishing;
+        connection.urgency = Urgency::Cheap;
         self.set_deadline(token, Some(until));
         self.requeue(token);
     }
@@ -251,6 +276,7 @@ impl<S, R> Core<S, R> {
             return self.reset(token);
         }
         connection.life = Life::Lingering { drained: 0 };
+        connection.urgency = Urgency::Cheap;
         self.set_deadline(token, Some(until));
         self.requeue(token);
     }
@@ -269,8 +295,8 @@ impl<S, R> Core<S, R> {
         }
     }
 
-    /// Takes note of one event. Returns the parts of a connection that is to be handed over.
-    pub(super) fn note(&mut self, event: Event) -> Option<(Connection<S>, S)> {
+    /// Takes note of one event. Returns the connection whose last it was.
+    pub(super) fn note(&mut self, event: Event) -> Option<Gone<S>> {
         let token = event.token;
         let connection = self.connections.get_mut(token)?;
         connection.leg.note(event.readiness);
@@ -289,21 +315,37 @@ impl<S, R> Core<S, R> {
         None
     }
 
-    fn forget(&mut self, token: Token) -> Option<(Connection<S>, S)> {
+    fn forget(&mut self, token: Token) -> Option<Gone<S>> {
         let mut connection = self.connections.remove(token)?;
         self.counters.connections_open.set(self.connections.len() as u64);
         match std::mem::replace(&mut connection.life, Life::Deciding) {
-            Life::Releasing(Some(stage)) => Some((connection, stage)),
-            _ => None,
+            Life::Releasing(Some(stage)) => Some(Gone::HandedOver(connection, stage)),
+            _ => Some(Gone::Closed(connection.peer)),
         }
     }
 
-    pub(super) fn next_ready_connection(&mut self) -> Option<Token> {
-        let token = self.ready_connections.pop_front()?;
+    /// Connections that wait for something cheap.
+    pub(super) fn ready_cheap_len(&self) -> usize {
+        self.ready.cheap_len()
+    }
+
+    /// The next of those.
+    pub(super) fn next_cheap(&mut self) -> Option<Token> {
+        let token = self.ready.next_cheap()?;
+        Some(self.out_of_queue(token))
+    }
+
+    /// The next that waits for a step of its handshake.
+    pub(super) fn next_handshake(&mut self) -> Option<Token> {
+        let token = self.ready.next_handshake()?;
+        Some(self.out_of_queue(token))
+    }
+
+    fn out_of_queue(&mut self, token: Token) -> Token {
         if let Some(connection) = self.connections.get_mut(token) {
             connection.queued = false;
         }
-        Some(token)
+        token
     }
 
     /// Looks after what is the engine's own; says whether the role goes on with the rest.
@@ -364,9 +406,7 @@ impl<S, R> Core<S, R> {
     }
 
     pub(super) fn has_work(&self) -> bool {
-        !self.ready_connections.is_empty()
-            || !self.ready_sessions.is_empty()
-            || !self.bulk.is_empty()
+        !self.ready.is_empty() || !self.ready_sessions.is_empty() || !self.bulk.is_empty()
     }
 
     pub(super) fn ring(&mut self) -> &mut Ring {

@@ -117,10 +117,14 @@ impl Leg {
         self.outbox.len()
     }
 
-    /// Receives raw bytes, before it is known what they are, for [`Scratch::raw`]. `None` where there
-    /// are none for now, 0 at the end.
-    pub fn receive_raw(&mut self, scratch: &mut Scratch) -> Result<Option<usize>, Failure> {
-        self.recv(&mut scratch.buffer[..MAX_RECORD_LEN])
+    /// Receives at most `len` raw bytes, before it is known what they are, for [`Scratch::raw`]. `None`
+    /// where there are none for now, 0 at the end.
+    pub fn receive_raw(
+        &mut self,
+        scratch: &mut Scratch,
+        len: usize,
+    ) -> Result<Option<usize>, Failure> {
+        self.recv(&mut scratch.buffer[..len])
     }
 
     /// Advances the handshake as far as it goes now. `seen` is what was received before TLS began.

@@ -16,7 +16,7 @@ mod threads;
 mod timers;
 mod worker;
 
-pub use self::core::{Connection, Core};
+pub use self::core::{Connection, Core, Urgency};
 pub use control_loop::{ControlLoop, Wakeup};
 pub use leg::{Leg, connect_result};
 pub use listener::{ListenError, dial, listen, watch_closely};

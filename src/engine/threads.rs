@@ -96,20 +96,24 @@ pub fn run_control<T>(control: impl Future<Output = T>) -> T {
         .start(control)
 }
 
-/// Lets the process have as many descriptors as its hard limit allows, and warns where that is not
-/// enough for what the configuration promises (`getrlimit(2)`).
-pub fn raise_descriptor_limit(wanted: usize) {
+/// Lets the process have as many descriptors as its hard limit allows (`getrlimit(2)`). Returns how many
+/// of the `wanted` connections they are enough for, with a warning where that is not all: beyond it the
+/// kernel would refuse whoever comes next, a server as well as a stranger.
+pub fn raise_descriptor_limit(wanted: usize) -> usize {
     let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
     // Fails only above the hard limit, which this is not.
     let _ = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum });
-    let wanted = (wanted + DESCRIPTOR_RESERVE) as u64;
-    if let Some(allowed) = maximum.filter(|&allowed| allowed < wanted) {
+    let allowed = maximum.and_then(|maximum| usize::try_from(maximum).ok()).unwrap_or(usize::MAX);
+    let connections = allowed.saturating_sub(DESCRIPTOR_RESERVE).min(wanted);
+    if connections < wanted {
         warn!(
-            allowed,
+            descriptors = allowed,
+            connections,
             wanted,
             "fewer descriptors than connections: raise LimitNOFILE (or ulimit -n), or lower the limits"
         );
     }
+    connections
 }
 
 /// A listener for the telemetry pages, to be served on the control thread.

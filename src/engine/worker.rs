@@ -5,11 +5,12 @@ use std::sync::Arc;
 use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant};
 
-use super::core::{Connection, Core, Due, Timer};
+use super::core::{Connection, Core, Due, Gone, Timer};
 use super::listener;
 use super::session::Session;
 use crate::limits::{
-    ACCEPT_RETRY, ACCEPTS_PER_TURN, HANDSHAKES_PER_TURN, MAILS_PER_TURN, SESSIONS_PER_TURN,
+    ACCEPT_RETRY, ACCEPTS_PER_TURN, CONNECTIONS_PER_TURN, HANDSHAKES_PER_TURN, MAILS_PER_TURN,
+    REFUSALS_PER_TURN, SESSIONS_PER_TURN,
 };
 use crate::relay::{CloseReason, RelayLimits};
 use crate::telemetry::counters::WorkerCounters;
@@ -25,14 +26,17 @@ pub trait Role: Sized {
     /// Mail from other threads.
     type Mail;
 
-    /// A new connection, not taken in yet.
+    /// A new connection. Returns whether it was taken in; dropping its socket closes it.
     fn accepted(
         &mut self,
         core: &mut CoreOf<Self>,
         listener: usize,
         socket: TcpStream,
         peer: SocketAddr,
-    );
+    ) -> bool;
+    /// Nothing can be accepted, for want of descriptors or memory. Returns whether some will be free
+    /// at once.
+    fn accept_failed(&mut self, core: &mut CoreOf<Self>) -> bool;
     /// Something happened on a connection in one of the role's stages.
     fn ready(&mut self, core: &mut CoreOf<Self>, token: Token);
     /// The deadline of a connection has passed.
@@ -44,6 +48,8 @@ pub trait Role: Sized {
         connection: Connection<Self::Stage>,
         stage: Self::Stage,
     );
+    /// A connection to this peer is closed, and was not handed over.
+    fn closed(&mut self, peer: SocketAddr);
     /// A session is over; its legs are being closed.
     fn ended(
         &mut self,
@@ -165,23 +171,24 @@ impl<R: Role> Worker<R> {
         let Self { core, role, listeners, accept_after, .. } = self;
         for (index, listening) in listeners.iter_mut().enumerate() {
             let Some(listening) = listening else { continue };
-            for _ in 0..ACCEPTS_PER_TURN {
-                if !listening.ready {
-                    break;
-                }
+            let (mut taken_in, mut refused) = (0, 0);
+            while listening.ready && taken_in < ACCEPTS_PER_TURN && refused < REFUSALS_PER_TURN {
                 match listener::accept(&listening.socket) {
                     Ok((socket, peer)) => {
                         core.counters.connections_accepted.add(1);
-                        role.accepted(core, index, socket, peer);
+                        let is_in = role.accepted(core, index, socket, peer);
+                        *(if is_in { &mut taken_in } else { &mut refused }) += 1;
                     }
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                         listening.ready = false;
                     }
                     Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
                     Err(_) => {
-                        // Out of descriptors or memory: trying again at once would only spin.
                         core.counters.accepts_failed.add(1);
-                        *accept_after = Some(core.now + ACCEPT_RETRY);
+                        if !role.accept_failed(core) {
+                            // Trying again at once would only spin.
+                            *accept_after = Some(core.now + ACCEPT_RETRY);
+                        }
                         return;
                     }
                 }
@@ -202,13 +209,22 @@ impl<R: Role> Worker<R> {
     }
 
     fn serve_connections(&mut self) {
+        for _ in 0..self.core.ready_cheap_len().min(CONNECTIONS_PER_TURN) {
+            let token = self.core.next_cheap();
+            self.serve_connection(token);
+        }
         for _ in 0..HANDSHAKES_PER_TURN {
-            let Some(token) = self.core.next_ready_connection() else { return };
-            // The handshakes before this one have taken their time.
-            self.core.now = Instant::now();
-            if let Due::Role = self.core.serve_connection(token) {
-                self.role.ready(&mut self.core, token);
-            }
+            let token = self.core.next_handshake();
+            self.serve_connection(token);
+        }
+    }
+
+    fn serve_connection(&mut self, token: Option<Token>) {
+        let Some(token) = token else { return };
+        // Those before this one have taken their time.
+        self.core.now = Instant::now();
+        if let Due::Role = self.core.serve_connection(token) {
+            self.role.ready(&mut self.core, token);
         }
     }
 
@@ -303,8 +319,14 @@ impl<R: Role> Worker<R> {
                 (true, false) => self.core.ring().watch(listening.socket.as_fd(), event.token),
                 (true, true) => *place = None,
             }
-        } else if let Some((connection, stage)) = self.core.note(event) {
-            self.role.handed_over(&mut self.core, connection, stage);
+        } else {
+            match self.core.note(event) {
+                None => {}
+                Some(Gone::Closed(peer)) => self.role.closed(peer),
+                Some(Gone::HandedOver(connection, stage)) => {
+                    self.role.handed_over(&mut self.core, connection, stage);
+                }
+            }
         }
     }
 }

@@ -1,11 +1,45 @@
 //! Who a connection is for, and whether it may: pure decisions over the configuration.
 
 use std::cmp::Reverse;
+use std::net::IpAddr;
 
-use crate::config::{DevicePolicy, GatewayConfig, Service};
+use crate::config::{AddressLimits, DevicePolicy, GatewayConfig, ListenerKind, Service};
 use crate::control::ServiceId;
 use crate::tls::{ClientHello, Identity};
 use crate::wire::{RefusalReason, alpn};
+
+/// Whether a listener expects TLS.
+pub(super) fn speaks_tls(config: &GatewayConfig, listener: usize) -> bool {
+    matches!(config.listeners[listener].kind, ListenerKind::Tls { .. })
+}
+
+/// Whether connections from there are those of others, and say so first.
+pub(super) fn is_balancer(config: &GatewayConfig, listener: usize, from: IpAddr) -> bool {
+    config.listeners[listener].proxy_protocol_from.iter().any(|range| range.contains(&from))
+}
+
+/// Whether the operator has named this address as one of servers.
+pub(super) fn is_server_address(config: &GatewayConfig, from: IpAddr) -> bool {
+    config.servers.addresses.iter().any(|range| range.contains(&from))
+}
+
+/// Whether a server may come from this address.
+pub(super) fn may_be_server(config: &GatewayConfig, from: IpAddr) -> bool {
+    config.servers.addresses.is_empty() || is_server_address(config, from)
+}
+
+/// The limits that hold for an address; `None` where none do.
+pub(super) fn limits_of(
+    config: &GatewayConfig,
+    listener: usize,
+    from: IpAddr,
+) -> Option<&AddressLimits> {
+    let limits = &config.addresses;
+    let is_exempt = is_balancer(config, listener, from)
+        || is_server_address(config, from)
+        || limits.exempt.iter().any(|range| range.contains(&from));
+    (!is_exempt).then_some(limits)
+}
 
 /// What a ClientHello asks to be.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -149,7 +183,7 @@ mod tests {
     fn chosen(sni: &str, alpn: &[&str]) -> String {
         let config = config();
         let alpn = alpn.iter().map(|name| name.as_bytes().to_vec()).collect();
-        match role(&config, 0, &ClientHello { sni: sni.to_owned(), alpn }) {
+        match role(&config, 0, &ClientHello { sni: sni.to_owned(), alpn, resumes: false }) {
             Ok(Role::Foreign(service)) => config.services[service].name.clone(),
             other => format!("{other:?}"),
         }
@@ -177,7 +211,7 @@ mod tests {
     fn a_service_that_nobody_offers_is_unknown() {
         let mut config = config();
         config.services.pop();
-        let hello = ClientHello { sni: "elsewhere.org".to_owned(), alpn: vec![] };
+        let hello = ClientHello { sni: "elsewhere.org".to_owned(), ..ClientHello::default() };
         assert_eq!(role(&config, 0, &hello), Err(RefusalReason::ServiceUnknown));
         assert_eq!(named_service(&config, 0, "absent"), Err(RefusalReason::ServiceUnknown));
         assert_eq!(named_service(&config, 0, "ssh"), Ok(4));

@@ -1,6 +1,5 @@
 //! Agents, from admission to the claim of their server, and the record of their sessions.
 
-use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 
 use super::admission;
@@ -16,26 +15,23 @@ use crate::tls::{Alert, Identity, TlsConnection};
 use crate::uring::Token;
 use crate::wire::{self, RefusalReason, ToAgent, from_agent, to_agent};
 
-/// When an agent of ours is told to try again after a refusal that may pass.
-const RETRY_AFTER_MS: u32 = 2_000;
-
 impl GatewayWorker {
     /// An old agent: its listener names its service, and it is admitted at once.
     pub(super) fn receive_plain_agent(
         &mut self,
         core: &mut GatewayCore,
+        token: Token,
         listener: usize,
-        socket: TcpStream,
-        peer: SocketAddr,
     ) {
         let ListenerKind::Plain { service, .. } = self.shared.config.listeners[listener].kind
         else {
             return;
         };
+        let Some(connection) = core.connection(token) else { return };
         let visitor = Visitor {
             listener,
-            address: peer,
-            accepted: core.now,
+            address: connection.peer,
+            accepted: connection.opened,
             speaks: Speech::Plain,
             device: None,
             sni: String::new(),
@@ -44,12 +40,13 @@ impl GatewayWorker {
         };
         let waiting =
             Waiting { visitor, service, admitted: core.now, invited: None, offered: None };
-        let token = core.adopt_accepted(socket, peer, Stage::Waiting(Box::new(waiting)));
         if let Some(connection) = core.connection(token)
             && !self.allows_tls(listener)
         {
             connection.leg.refuse_tls();
         }
+        core.enter(token, Stage::Waiting(Box::new(waiting)));
+        self.waiting += 1;
         self.wait(core, token, service);
     }
 
@@ -95,14 +92,21 @@ impl GatewayWorker {
         service: ServiceId,
         identity: Option<&Identity>,
     ) {
-        self.handshakes -= 1;
+        self.end_admission(core, token);
         let allowed = admission::admit(&self.shared.config.services[service], identity);
+        let allowed = match allowed {
+            Err(reason) => Err(CloseReason::Refused(reason)),
+            // Others may have been let in since its ClientHello.
+            Ok(()) if !self.has_room_for_agent(core) => Err(CloseReason::ConnectionsFull),
+            Ok(()) => Ok(()),
+        };
         let waiting =
             Waiting { visitor, service, admitted: core.now, invited: None, offered: None };
         core.enter(token, Stage::Waiting(Box::new(waiting)));
+        self.waiting += 1;
         match allowed {
             Ok(()) => self.wait(core, token, service),
-            Err(reason) => self.turn_down(core, token, CloseReason::Refused(reason)),
+            Err(reason) => self.turn_down(core, token, reason),
         }
     }
 
@@ -204,11 +208,13 @@ impl GatewayWorker {
             }
             _ => return,
         };
-        let refusal = reason.refusal();
+        let (refusal, now) = (reason.refusal(), core.now);
         let Some((connection, scratch)) = core.with_scratch(token) else { return };
         let told: Result<(), Failure> = match speaks {
             Speech::Messages => {
-                let retry_after_ms = if refusal.is_transient() { RETRY_AFTER_MS } else { 0 };
+                let wait = refusal.is_transient().then(|| self.return_times.draw(now));
+                let retry_after_ms =
+                    wait.map_or(0, |wait| wait.as_millis().try_into().unwrap_or(0));
                 let refused = wire::Refused { reason: refusal.into(), retry_after_ms };
                 let message = ToAgent { message: Some(to_agent::Message::Refused(refused)) };
                 connection.leg.send_message(&message, scratch)

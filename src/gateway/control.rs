@@ -108,12 +108,11 @@ impl Control {
         telemetry: Option<TcpListener>,
     ) -> Result<(), StartError> {
         let drain_timeout = self.shared.config.limits.drain_timeout;
+        let may_ask = self.shared.config.telemetry.allow.clone();
         let control = Rc::new(RefCell::new(self));
         if let Some(listener) = telemetry {
-            let listener =
-                tokio::net::TcpListener::from_std(listener).map_err(StartError::Kernel)?;
             let pages = Rc::new(GatewayPages::new(Rc::clone(&control)));
-            tokio::task::spawn_local(http::serve(listener, pages));
+            http::serve(listener, may_ask, pages).map_err(StartError::Kernel)?;
         }
         let (to_control, mut link_events) = mpsc::channel(SIGNAL_EVENTS);
         // Signals are taken before anybody is told that there is something to signal.
@@ -217,6 +216,9 @@ impl Control {
                 self.handle(Event::Released { invitation }, now);
             }
             ControlMail::ConnectionEnded(record) => self.ledger.connection_ended(&record, now),
+            ControlMail::TurnedAway { record, count } => {
+                self.ledger.turned_away(&record, count, now);
+            }
             ControlMail::Signal(signal) => self.open_link(*signal, now, events.clone()),
         }
     }

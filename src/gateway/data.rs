@@ -54,7 +54,7 @@ impl GatewayWorker {
         };
         let Some(Stage::Claiming { listener, server, .. }) = core.take_stage(token) else { return };
         let message = self.header(core, agent, &waiting, invitation);
-        self.handshakes -= 1;
+        self.end_admission(core, token);
         let decoder = FrameDecoder::default();
         let offered = Offered { listener, server, invitation, agent, decoder };
         self.bind(core, token, offered, waiting);
@@ -185,6 +185,7 @@ impl GatewayWorker {
             }
         }
         let live = live_session(&self.shared.services[waiting.service], &waiting, core.now);
+        self.waiting -= 1;
         let record = Record { waiting, claim, joined: core.now };
         core.join((agent, Party::Agent), (data, Party::Server), record);
         self.control.send_quietly(ControlMail::Joined { session, live }, core.now);

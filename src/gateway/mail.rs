@@ -63,6 +63,8 @@ pub(super) enum ControlMail {
     Released { invitation: u64 },
     /// A connection that became no session ended.
     ConnectionEnded(Box<ConnectionRecord>),
+    /// Connections that were closed at accept for one reason: the first of them, and how many.
+    TurnedAway { record: Box<ConnectionRecord>, count: u64 },
     /// A signal connection after its handshake.
     Signal(Box<Signal>),
 }

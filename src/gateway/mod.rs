@@ -2,17 +2,23 @@
 
 mod admission;
 mod agents;
+mod arrivals;
 mod control;
 mod data;
 mod mail;
 mod pages;
+mod proxy_header;
+mod return_times;
+mod sources;
 mod spares;
 mod stage;
+mod turned_away;
 mod worker;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::net::TcpListener;
 use std::sync::Arc;
+use std::time::Instant;
 
 use thiserror::Error;
 use tokio::sync::Notify;
@@ -25,6 +31,9 @@ use crate::telemetry::counters::WorkerCounters;
 use crate::tls::{CredentialError, ListenerRoles, file_expiry, listener_roles, warn_of_key_file};
 use crate::uring::Waker;
 use control::Control;
+use return_times::ReturnTimes;
+use sources::Sources;
+use turned_away::TurnedAway;
 use worker::GatewayWorker;
 
 /// Why a gateway does not run.
@@ -82,9 +91,10 @@ impl Shared {
 }
 
 /// Runs a gateway until a signal ends it. The calling thread becomes the control thread.
-pub fn run(config: GatewayConfig) -> Result<(), RunError> {
+pub fn run(mut config: GatewayConfig) -> Result<(), RunError> {
     let workers = config.workers;
-    engine::raise_descriptor_limit(config.limits.max_connections);
+    let max_connections = config.limits.max_connections;
+    config.limits.max_connections = engine::raise_descriptor_limit(max_connections);
     let shared = Arc::new(Shared::new(config)?);
     let mut sockets = bind(&shared, workers)?;
     let telemetry = shared.config.telemetry.address.map(engine::bind_telemetry).transpose()?;
@@ -103,6 +113,7 @@ pub fn run(config: GatewayConfig) -> Result<(), RunError> {
     let posts_of_workers: Vec<Vec<_>> = (0..workers).map(|_| posts().collect()).collect();
     let counters: Vec<_> = (0..workers).map(|_| Arc::new(WorkerCounters::default())).collect();
 
+    let sources = Arc::new(Sources::new(Instant::now()));
     let mut threads = Vec::new();
     for (index, ((((_, mails), waker), peers), counters)) in
         doors.into_iter().zip(posts_of_workers).zip(counters.clone()).enumerate()
@@ -116,8 +127,13 @@ pub fn run(config: GatewayConfig) -> Result<(), RunError> {
             sockets: listeners,
             tickets: Tickets::default(),
             spares: HashMap::new(),
+            sources: Arc::clone(&sources),
             handshakes: 0,
             max_handshakes: share(shared.config.limits.max_handshakes, workers),
+            strangers: VecDeque::new(),
+            waiting: 0,
+            turned_away: TurnedAway::default(),
+            return_times: ReturnTimes::default(),
             draining: false,
         };
         let listening: Vec<TcpListener> = listening;

@@ -24,7 +24,7 @@ impl GatewayWorker {
         life: Duration,
     ) {
         let Some(Stage::Claiming { listener, server, .. }) = core.take_stage(token) else { return };
-        self.handshakes -= 1;
+        self.end_admission(core, token);
         let decoder = FrameDecoder::default();
         core.enter(token, Stage::Spare { listener, server, invitation, decoder });
         core.set_deadline(token, Some(core.now + life));

@@ -3,19 +3,22 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crate::control::ServiceId;
+use crate::engine::Urgency;
 use crate::telemetry::counters::HandshakeRole;
 use crate::telemetry::record::Stages;
-use crate::tls::{HelloReader, ListenerRoles, RoleConfig};
+use crate::tls::{ClientHello, HelloReader, ListenerRoles, RoleConfig};
 use crate::uring::Token;
 use crate::wire::FrameDecoder;
 use crate::wire::alpn::Hint;
 
 /// The life of a connection at a gateway, until it is one leg of a session.
 pub(super) enum Stage {
+    /// A balancer's: the header is awaited that says whose it is.
+    Prologue { listener: usize },
     /// Its ClientHello is awaited.
     Hello { listener: usize, reader: Box<HelloReader> },
-    /// The handshake of the role that the ClientHello chose.
-    Handshake { listener: usize, kind: Kind, sni: String, hello_at: Instant },
+    /// The handshake of the role that the ClientHello chose; what was `seen` of it goes in first.
+    Handshake { listener: usize, kind: Kind, sni: String, hello_at: Instant, seen: Vec<u8> },
     /// Our own agent; it is to name its service.
     Request { visitor: Box<Visitor>, decoder: FrameDecoder },
     /// An admitted agent that waits for a server.
@@ -41,17 +44,29 @@ impl Stage {
     pub(super) fn is_before_admission(&self) -> bool {
         matches!(
             self,
-            Self::Hello { .. }
+            Self::Prologue { .. }
+                | Self::Hello { .. }
                 | Self::Handshake { .. }
                 | Self::Request { .. }
                 | Self::Claiming { .. }
         )
     }
 
+    /// Whether it has proved nothing yet.
+    pub(super) fn is_a_stranger(&self) -> bool {
+        matches!(self, Self::Prologue { .. } | Self::Hello { .. } | Self::Handshake { .. })
+    }
+
+    /// Whether it is an agent that was let in.
+    pub(super) fn is_admitted_agent(&self) -> bool {
+        matches!(self, Self::Waiting(_) | Self::Claimed { .. })
+    }
+
     /// `None` once it is on its way to another thread.
     pub(super) fn listener(&self) -> Option<usize> {
         match self {
-            Self::Hello { listener, .. }
+            Self::Prologue { listener }
+            | Self::Hello { listener, .. }
             | Self::Handshake { listener, .. }
             | Self::Claiming { listener, .. }
             | Self::Spare { listener, .. }
@@ -113,6 +128,15 @@ impl Kind {
             Self::Data => roles.data.as_ref(),
             Self::Agent => Some(&roles.agent),
             Self::Foreign(service) => roles.foreign[*service].as_ref(),
+        }
+    }
+
+    /// Who goes first among those who want a handshake.
+    pub(super) fn urgency(&self, hello: &ClientHello) -> Urgency {
+        match self {
+            Self::Signal | Self::Data => Urgency::Server,
+            Self::Agent | Self::Foreign(_) if hello.resumes => Urgency::Resuming,
+            Self::Agent | Self::Foreign(_) => Urgency::Full,
         }
     }
 

@@ -1,6 +1,6 @@
-//! The gateway's worker: from accept to the role that a handshake chose.
+//! The gateway's worker: from the first byte of TLS to the role that a handshake chose.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::time::Instant;
@@ -10,10 +10,13 @@ use rustls::pki_types::UnixTime;
 use super::Shared;
 use super::admission::{self, Role};
 use super::mail::{ControlMail, Signal, Transfer, WorkerMail};
+use super::return_times::ReturnTimes;
+use super::sources::Sources;
 use super::stage::{Kind, Record, Speech, Stage, Visitor, elsewhere};
-use crate::config::ListenerKind;
+use super::turned_away::TurnedAway;
 use crate::control::{AgentRef, Tickets};
-use crate::engine::{self, Connection, Core, HandshakeError, Post, Session};
+use crate::engine::{self, Connection, Core, HandshakeError, Post, Session, Urgency};
+use crate::limits::MAX_RECORD_LEN;
 use crate::relay::{CloseReason, Party};
 use crate::telemetry::record::{ConnectionRecord, Stage as Stretch, Stages};
 use crate::tls::{Alert, ClientHello, HelloError, Identity, TlsConnection, handshake_failure};
@@ -35,9 +38,17 @@ pub(super) struct GatewayWorker {
     pub(super) tickets: Tickets,
     /// Connections that wait for an agent, by the invitation that asked for them.
     pub(super) spares: HashMap<u64, Token>,
-    /// TLS connections that are not admitted yet.
+    /// Counts by address, of all workers.
+    pub(super) sources: Arc<Sources>,
+    /// Connections that are not admitted yet.
     pub(super) handshakes: usize,
     pub(super) max_handshakes: usize,
+    /// Those of them that have proved nothing, the oldest first, and some that have ended.
+    pub(super) strangers: VecDeque<Token>,
+    /// Agents that wait for a server, or for its answer.
+    pub(super) waiting: usize,
+    pub(super) turned_away: TurnedAway,
+    pub(super) return_times: ReturnTimes,
     pub(super) draining: bool,
 }
 
@@ -52,28 +63,19 @@ impl engine::Role for GatewayWorker {
         socket_index: usize,
         socket: TcpStream,
         peer: SocketAddr,
-    ) {
-        let listener = self.sockets[socket_index];
-        let full = if core.connections_len() >= core.settings.max_connections {
-            Some(CloseReason::ConnectionsFull)
-        } else if self.handshakes >= self.max_handshakes && self.speaks_tls(listener) {
-            Some(CloseReason::HandshakesFull)
-        } else {
-            None
-        };
-        match full {
-            Some(reason) => self.turn_away(core, listener, peer, reason),
-            None if self.speaks_tls(listener) => {
-                self.begin_hello(core, listener, socket, peer, core.now, &[]);
-            }
-            None => self.receive_plain_agent(core, listener, socket, peer),
-        }
+    ) -> bool {
+        self.arrive(core, self.sockets[socket_index], socket, peer)
+    }
+
+    fn accept_failed(&mut self, core: &mut GatewayCore) -> bool {
+        self.shed(core)
     }
 
     fn ready(&mut self, core: &mut GatewayCore, token: Token) {
         match core.stage(token) {
+            Some(Stage::Prologue { .. }) => self.read_prologue(core, token),
             Some(Stage::Hello { .. }) => self.read_hello(core, token),
-            Some(Stage::Handshake { .. }) => self.advance_handshake(core, token, &[]),
+            Some(Stage::Handshake { .. }) => self.advance_handshake(core, token),
             Some(Stage::Request { .. }) => self.read_request(core, token),
             Some(Stage::Waiting(_) | Stage::Claimed { .. }) => self.watch_waiting(core, token),
             Some(Stage::Claiming { .. }) => self.read_claim(core, token),
@@ -106,6 +108,7 @@ impl engine::Role for GatewayWorker {
                 self.peers[worker].send(WorkerMail::Transfer(transfer));
             }
             (Stage::Signalling { listener, server }, Some(tls)) => {
+                self.sources.disconnect(peer.ip());
                 let signal = Signal {
                     socket,
                     peer,
@@ -120,6 +123,10 @@ impl engine::Role for GatewayWorker {
             // Nothing else is handed over.
             _ => {}
         }
+    }
+
+    fn closed(&mut self, peer: SocketAddr) {
+        self.sources.disconnect(peer.ip());
     }
 
     fn ended(&mut self, core: &mut GatewayCore, session: Session<Record>, reason: CloseReason) {
@@ -151,6 +158,10 @@ impl engine::Role for GatewayWorker {
     fn turn_ended(&mut self, core: &mut GatewayCore) -> bool {
         core.counters.handshakes_open.set(self.handshakes as u64);
         core.counters.spares_open.set(self.spares.len() as u64);
+        for (record, count) in self.turned_away.take(core.now, self.draining) {
+            let record = Box::new(record);
+            self.control.send_quietly(ControlMail::TurnedAway { record, count }, core.now);
+        }
         self.control.look_after(core.now);
         for peer in &mut self.peers {
             peer.flush();
@@ -161,56 +172,15 @@ impl engine::Role for GatewayWorker {
 
     fn mail_due(&self, now: Instant) -> Option<Instant> {
         let peers = self.peers.iter().filter_map(|peer| peer.due(now));
-        peers.chain(self.control.due(now)).min()
+        peers.chain(self.control.due(now)).chain(self.turned_away.due()).min()
     }
 }
 
 impl GatewayWorker {
-    fn speaks_tls(&self, listener: usize) -> bool {
-        matches!(self.shared.config.listeners[listener].kind, ListenerKind::Tls { .. })
-    }
-
-    /// A connection that is closed at once: its socket was dropped by the caller.
-    fn turn_away(
-        &mut self,
-        core: &GatewayCore,
-        listener: usize,
-        peer: SocketAddr,
-        reason: CloseReason,
-    ) {
-        self.record_connection(core, listener, peer, core.now, None, None, reason);
-    }
-
-    fn begin_hello(
-        &mut self,
-        core: &mut GatewayCore,
-        listener: usize,
-        socket: TcpStream,
-        peer: SocketAddr,
-        accepted: Instant,
-        seen: &[u8],
-    ) {
-        self.handshakes += 1;
-        let stage = Stage::Hello { listener, reader: Box::default() };
-        let token = core.adopt_accepted(socket, peer, stage);
-        if let Some(connection) = core.connection(token) {
-            connection.opened = accepted;
-        }
-        core.set_deadline(token, Some(accepted + self.shared.config.limits.admission_timeout));
-        if !seen.is_empty() {
-            self.take_hello_bytes(core, token, seen);
-        }
-    }
-
-    fn receive_transfer(&mut self, core: &mut GatewayCore, transfer: Transfer) {
-        let Transfer { socket, peer, listener, seen, accepted } = transfer;
-        self.begin_hello(core, listener, socket, peer, accepted, &seen);
-    }
-
-    fn read_hello(&mut self, core: &mut GatewayCore, token: Token) {
+    pub(super) fn read_hello(&mut self, core: &mut GatewayCore, token: Token) {
         loop {
             let Some((connection, scratch)) = core.with_scratch(token) else { return };
-            match connection.leg.receive_raw(scratch) {
+            match connection.leg.receive_raw(scratch, MAX_RECORD_LEN) {
                 Ok(None) => return,
                 Ok(Some(0)) | Err(_) => {
                     return self.fail(core, token, CloseReason::HandshakeFailed);
@@ -226,7 +196,12 @@ impl GatewayWorker {
     }
 
     /// Returns whether the hello is settled, one way or the other.
-    fn take_hello_bytes(&mut self, core: &mut GatewayCore, token: Token, bytes: &[u8]) -> bool {
+    pub(super) fn take_hello_bytes(
+        &mut self,
+        core: &mut GatewayCore,
+        token: Token,
+        bytes: &[u8],
+    ) -> bool {
         let Some(Stage::Hello { listener, reader }) = core.stage(token) else { return true };
         let listener = *listener;
         match reader.read(bytes) {
@@ -264,7 +239,7 @@ impl GatewayWorker {
                 if let Some(worker) =
                     elsewhere(hint.as_ref(), &shared.instance, self.index, workers)
                 {
-                    self.handshakes -= 1;
+                    self.end_admission(core, token);
                     return core.hand_over(token, Stage::Transferring { worker, listener, seen });
                 }
                 Kind::Data
@@ -272,24 +247,48 @@ impl GatewayWorker {
             Ok(Role::Agent) => Kind::Agent,
             Ok(Role::Foreign(service)) => Kind::Foreign(service),
         };
+        if let Err((alert, reason)) = self.may_shake_hands(core, token, &kind) {
+            return self.fail_with(core, token, &alert.unprotected_record(), reason);
+        }
         let config = kind.config(roles).map(|role| Arc::clone(&role.config));
         let tls = config.and_then(|config| TlsConnection::server(config).ok());
-        let Some(tls) = tls else {
+        let (Some(tls), Some(connection)) = (tls, core.connection(token)) else {
             // Servers are not taken on this listener.
             let alert = Alert::AccessDenied.unprotected_record();
             return self.fail_with(core, token, &alert, CloseReason::HandshakeFailed);
         };
-        let stage = Stage::Handshake { listener, kind, sni: hello.sni.clone(), hello_at: core.now };
-        core.enter(token, stage);
-        if let Some(connection) = core.connection(token) {
-            connection.leg.begin_tls(tls);
-        }
-        self.advance_handshake(core, token, &seen);
+        connection.leg.begin_tls(tls);
+        core.set_urgency(token, kind.urgency(hello));
+        let (sni, hello_at) = (hello.sni.clone(), core.now);
+        core.enter(token, Stage::Handshake { listener, kind, sni, hello_at, seen });
+        core.requeue(token);
     }
 
-    fn advance_handshake(&mut self, core: &mut GatewayCore, token: Token, seen: &[u8]) {
+    /// What can be refused before any cryptography.
+    fn may_shake_hands(
+        &self,
+        core: &mut GatewayCore,
+        token: Token,
+        kind: &Kind,
+    ) -> Result<(), (Alert, CloseReason)> {
+        let Some(connection) = core.connection(token) else { return Ok(()) };
+        let from = connection.peer.ip();
+        match kind {
+            Kind::Signal | Kind::Data if !admission::may_be_server(&self.shared.config, from) => {
+                Err((Alert::AccessDenied, CloseReason::ServerAddressNotAllowed))
+            }
+            Kind::Agent | Kind::Foreign(_) if !self.has_room_for_agent(core) => {
+                Err((Alert::InternalError, CloseReason::ConnectionsFull))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn advance_handshake(&mut self, core: &mut GatewayCore, token: Token) {
+        let Some(Stage::Handshake { seen, .. }) = core.stage(token) else { return };
+        let seen = std::mem::take(seen);
         let Some((connection, scratch)) = core.with_scratch(token) else { return };
-        match connection.leg.handshake(scratch, seen) {
+        match connection.leg.handshake(scratch, &seen) {
             Ok(false) => {}
             Ok(true) => self.established(core, token),
             Err(HandshakeError { reason, detail }) => {
@@ -304,6 +303,7 @@ impl GatewayWorker {
     fn established(&mut self, core: &mut GatewayCore, token: Token) {
         // The whole handshake may have passed within one turn.
         core.now = Instant::now();
+        core.set_urgency(token, Urgency::Cheap);
         if let Err(reason) = self.check_resumed(core, token) {
             return self.refuse_resumed(core, token, reason);
         }
@@ -358,7 +358,7 @@ impl GatewayWorker {
         };
         match core.take_stage(token) {
             Some(Stage::Handshake { listener, kind: Kind::Signal, .. }) => {
-                self.handshakes -= 1;
+                self.end_admission(core, token);
                 core.hand_over(token, Stage::Signalling { listener, server });
             }
             Some(Stage::Handshake { listener, .. }) => {
@@ -372,7 +372,7 @@ impl GatewayWorker {
 
     fn welcome_agent(&mut self, core: &mut GatewayCore, token: Token, identity: Option<&Identity>) {
         let now = core.now;
-        let Some(Stage::Handshake { listener, kind, sni, hello_at }) = core.take_stage(token)
+        let Some(Stage::Handshake { listener, kind, sni, hello_at, .. }) = core.take_stage(token)
         else {
             return;
         };
@@ -434,7 +434,9 @@ impl GatewayWorker {
         let Some(stage) = core.take_stage(token) else { return false };
         let Some(listener) = stage.listener() else { return false };
         if stage.is_before_admission() {
-            self.handshakes -= 1;
+            self.end_admission(core, token);
+        } else if stage.is_admitted_agent() {
+            self.waiting -= 1;
         }
         let proven = stage.device().map(|device| (Party::Agent, Arc::clone(device)));
         let proven = proven.or_else(|| stage.server().map(|server| self.proven_server(server)));

@@ -65,6 +65,18 @@ pub enum CloseReason {
     ConnectionsFull,
     /// `max_handshakes` is reached.
     HandshakesFull,
+    /// The address has as many connections, or handshakes in flight, as one may have.
+    AddressFull,
+    /// All addresses of its prefix together have as many as a prefix may have.
+    PrefixFull,
+    /// The address opens connections faster than one may.
+    AddressTooFast,
+    /// It made the gateway wait while places had run out, and another took its own.
+    TooSlow,
+    /// A balancer's connection did not begin with a PROXY header.
+    ProxyHeaderInvalid,
+    /// It offered the ALPN of a server, and no server may come from its address.
+    ServerAddressNotAllowed,
     /// A frame that can't be read, or is too large.
     FrameInvalid,
     /// A message that this release does not know.
@@ -126,6 +138,12 @@ impl CloseReason {
             Self::CertificateNotAllowed => "certificate_not_allowed",
             Self::ConnectionsFull => "connections_full",
             Self::HandshakesFull => "handshakes_full",
+            Self::AddressFull => "address_full",
+            Self::PrefixFull => "prefix_full",
+            Self::AddressTooFast => "address_too_fast",
+            Self::TooSlow => "too_slow",
+            Self::ProxyHeaderInvalid => "proxy_header_invalid",
+            Self::ServerAddressNotAllowed => "server_address_not_allowed",
             Self::FrameInvalid => "frame_invalid",
             Self::MessageUnknown => "message_unknown",
             Self::MessageUnexpected => "message_unexpected",
@@ -145,6 +163,7 @@ impl CloseReason {
                 RefusalReason::AgentLeft
             }
             Self::CertificateNotAllowed => RefusalReason::DeviceNotAllowed,
+            Self::ConnectionsFull => RefusalReason::QueueFull,
             Self::TicketInvalid => RefusalReason::TicketInvalid,
             Self::DrainTimeout => RefusalReason::Draining,
             Self::FrameInvalid | Self::MessageUnknown | Self::MessageUnexpected => {
@@ -165,7 +184,7 @@ impl fmt::Display for CloseReason {
 }
 
 /// The reasons that hold nothing more.
-const ALONE: [CloseReason; 23] = [
+const ALONE: [CloseReason; 29] = [
     CloseReason::Finished,
     CloseReason::IdleTimeout,
     CloseReason::HalfClosedTimeout,
@@ -182,6 +201,12 @@ const ALONE: [CloseReason; 23] = [
     CloseReason::CertificateNotAllowed,
     CloseReason::ConnectionsFull,
     CloseReason::HandshakesFull,
+    CloseReason::AddressFull,
+    CloseReason::PrefixFull,
+    CloseReason::AddressTooFast,
+    CloseReason::TooSlow,
+    CloseReason::ProxyHeaderInvalid,
+    CloseReason::ServerAddressNotAllowed,
     CloseReason::FrameInvalid,
     CloseReason::MessageUnknown,
     CloseReason::MessageUnexpected,

@@ -154,12 +154,11 @@ impl Control {
         let mut wakeups = ControlLoop::new(threads, Arc::clone(&mail_came), drain_timeout)?;
         let backends = backends::look_up(&shared.config, &Addresses::new()).await;
         self.set_backends(backends);
+        let may_ask = shared.config.telemetry.allow.clone();
         let control = Rc::new(RefCell::new(self));
         if let Some(listener) = telemetry {
-            let listener =
-                tokio::net::TcpListener::from_std(listener).map_err(StartError::Kernel)?;
             let pages = Rc::new(ServerPages::new(Rc::clone(&control)));
-            tokio::task::spawn_local(http::serve(listener, pages));
+            http::serve(listener, may_ask, pages).map_err(StartError::Kernel)?;
         }
         tokio::task::spawn_local(keep_backends_fresh(Rc::clone(&control)));
         let (dialled, mut dials) = mpsc::channel(SIGNAL_EVENTS);

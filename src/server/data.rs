@@ -6,7 +6,7 @@ use super::mail::{ControlMail, Order, Purpose};
 use super::stage::Stage;
 use super::visitor::Visitor;
 use super::worker::{ServerCore, ServerWorker, check_resumed, refusal_of};
-use crate::engine::{self, MessageError, connect_result};
+use crate::engine::{self, MessageError, Urgency, connect_result};
 use crate::limits::DIAL_TIMEOUT;
 use crate::relay::{CloseReason, Party};
 use crate::telemetry::counters::HandshakeRole;
@@ -28,6 +28,7 @@ impl ServerWorker {
         match engine::dial(address) {
             Ok(socket) => {
                 let token = core.adopt(socket, address, Stage::Dialing(order));
+                core.set_urgency(token, Urgency::Full);
                 self.spares.extend(spare.map(|spare| (spare, token)));
                 core.set_deadline(token, Some(expires.min(core.now + DIAL_TIMEOUT)));
             }
@@ -89,6 +90,7 @@ impl ServerWorker {
         let message =
             FromDataConnection { message: Some(from_data_connection::Message::Claim(claim)) };
         let purpose = order.purpose;
+        core.set_urgency(token, Urgency::Cheap);
         core.enter(token, Stage::Claiming { order, decoder: FrameDecoder::default() });
         if let Purpose::Spare { life } = purpose {
             core.set_deadline(token, Some(core.now + life));

@@ -14,7 +14,7 @@ use super::mail::{ControlMail, Order, WorkerMail};
 use super::proxy_protocol;
 use super::stage::{Delivery, Record, Stage};
 use super::visitor::Visitor;
-use crate::engine::{self, Connection, Core, Post, Session};
+use crate::engine::{self, Connection, Core, Post, Session, Urgency};
 use crate::relay::{CloseReason, Party};
 use crate::telemetry::counters::HandshakeRole;
 use crate::telemetry::ledger::LiveSession;
@@ -42,8 +42,13 @@ impl engine::Role for ServerWorker {
     type Record = Record;
     type Mail = WorkerMail;
 
-    fn accepted(&mut self, _: &mut ServerCore, _: usize, _: TcpStream, _: SocketAddr) {
+    fn accepted(&mut self, _: &mut ServerCore, _: usize, _: TcpStream, _: SocketAddr) -> bool {
         // A server has no listeners.
+        false
+    }
+
+    fn accept_failed(&mut self, _: &mut ServerCore) -> bool {
+        false
     }
 
     fn ready(&mut self, core: &mut ServerCore, token: Token) {
@@ -72,6 +77,10 @@ impl engine::Role for ServerWorker {
 
     fn handed_over(&mut self, _: &mut ServerCore, _: Connection<Stage>, _: Stage) {
         // A server hands nothing over.
+    }
+
+    fn closed(&mut self, _: SocketAddr) {
+        // Nothing is counted by address.
     }
 
     fn ended(&mut self, core: &mut ServerCore, session: Session<Record>, reason: CloseReason) {
@@ -184,6 +193,7 @@ impl ServerWorker {
         match (connection, core.connection(token)) {
             (Some(tls), Some(connection)) => {
                 connection.leg.begin_tls(tls);
+                core.set_urgency(token, Urgency::Full);
                 core.enter(token, Stage::Securing(delivery));
                 self.secure(core, token);
             }

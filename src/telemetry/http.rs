@@ -3,6 +3,7 @@
 
 use std::convert::Infallible;
 use std::io;
+use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,6 +15,7 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
+use ipnet::IpNet;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tracing::{debug, warn};
@@ -40,16 +42,24 @@ pub trait Pages {
     fn status(&self) -> Status;
 }
 
-/// Serves the pages to whoever reaches `listener`, until the future is dropped. Runs inside a
-/// `LocalSet`, as `tokio_uring::start` has one.
-pub async fn serve(listener: TcpListener, pages: Rc<dyn Pages>) {
-    serve_within(listener, pages, MAX_TELEMETRY_CONNECTIONS, TELEMETRY_TIMEOUT).await;
+/// Serves the pages to this host and to those whom `allow` names, as long as the runtime lives. Called
+/// inside a `LocalSet`, as `tokio_uring::start` has one.
+pub fn serve(
+    listener: std::net::TcpListener,
+    allow: Vec<IpNet>,
+    pages: Rc<dyn Pages>,
+) -> io::Result<()> {
+    let listener = TcpListener::from_std(listener)?;
+    let (connections, timeout) = (MAX_TELEMETRY_CONNECTIONS, TELEMETRY_TIMEOUT);
+    tokio::task::spawn_local(serve_within(listener, allow, pages, connections, timeout));
+    Ok(())
 }
 
 /// What comes above `max_connections` waits in the kernel's backlog. `timeout` covers a connection
 /// from accept to close.
 async fn serve_within(
     listener: TcpListener,
+    allow: Vec<IpNet>,
     pages: Rc<dyn Pages>,
     max_connections: usize,
     timeout: Duration,
@@ -58,16 +68,18 @@ async fn serve_within(
     loop {
         let permit = Arc::clone(&free).acquire_owned().await;
         let permit = permit.expect("the semaphore is never closed");
-        let stream = accept(&listener).await;
+        let stream = accept(&listener, &allow).await;
         let pages = Rc::clone(&pages);
         tokio::task::spawn_local(serve_connection(stream, pages, timeout, permit));
     }
 }
 
-async fn accept(listener: &TcpListener) -> TcpStream {
+/// The next connection of somebody who may ask; others are closed.
+async fn accept(listener: &TcpListener, allow: &[IpNet]) -> TcpStream {
     loop {
         match listener.accept().await {
-            Ok((stream, _)) => return stream,
+            Ok((stream, peer)) if may_ask(peer.ip(), allow) => return stream,
+            Ok((_, peer)) => debug!(%peer, "not in `allow` of [telemetry]: closed"),
             Err(error) if is_of_the_peer(&error) => {}
             Err(error) => {
                 warn!(%error, "the telemetry listener can't accept; trying again");
@@ -75,6 +87,11 @@ async fn accept(listener: &TcpListener) -> TcpStream {
             }
         }
     }
+}
+
+fn may_ask(peer: IpAddr, allow: &[IpNet]) -> bool {
+    let peer = peer.to_canonical();
+    peer.is_loopback() || allow.iter().any(|range| range.contains(&peer))
 }
 
 /// Whether a failed accept concerns that one connection only (`accept(2)`, "Error handling").
@@ -174,7 +191,8 @@ mod tests {
             let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
             let address = listener.local_addr().expect("it is bound");
             let pages = Rc::new(Sample { readiness });
-            tokio::task::spawn_local(serve_within(listener, pages, max_connections, timeout));
+            let serving = serve_within(listener, vec![], pages, max_connections, timeout);
+            tokio::task::spawn_local(serving);
             test(address).await
         })
     }
@@ -240,6 +258,15 @@ mod tests {
     }
 
     #[test]
+    fn who_is_neither_here_nor_allowed_may_not_ask() {
+        let allow = ["192.0.2.0/24".parse().expect("a range")];
+        let may_ask = |peer: &str| may_ask(peer.parse().expect("an address"), &allow);
+        assert!(may_ask("127.0.0.1") && may_ask("::1") && may_ask("192.0.2.30"));
+        assert!(may_ask("::ffff:192.0.2.30"), "as a listener for both families sees it");
+        assert!(!may_ask("192.0.3.30") && !may_ask("2001:db8::1"));
+    }
+
+    #[test]
     fn a_request_that_never_ends_is_cut() {
         beside(4, Duration::from_millis(50), Ok(()), |address| async move {
             let begun = "GET /metrics HTTP/1.1\r\nhost: loc";
@@ -273,9 +300,11 @@ mod tests {
     #[test]
     fn the_pages_are_served_inside_the_runtime_of_the_control_thread() {
         let status = tokio_uring::start(async {
-            let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+            let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+            listener.set_nonblocking(true).expect("a socket");
             let address = listener.local_addr().expect("it is bound");
-            tokio::task::spawn_local(serve(listener, Rc::new(Sample { readiness: Ok(()) })));
+            let pages = Rc::new(Sample { readiness: Ok(()) });
+            serve(listener, vec![], pages).expect("inside a runtime");
             fetch(address).await
         });
         assert_eq!(status.expect("a status page"), status::sample());

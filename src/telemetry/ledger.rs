@@ -82,6 +82,15 @@ impl Ledger {
         }
     }
 
+    /// Takes the ends of connections that were closed at accept, all for the reason of the first of them.
+    pub fn turned_away(&mut self, first: &ConnectionRecord, count: u64, now: Instant) {
+        *self.connections_ended.entry(first.reason).or_default() += count;
+        if self.strangers.allow(now) {
+            let (peer, place, reason) = (first.peer, &*first.place, first.reason.word());
+            info!(count, %peer, place, reason, "connections turned away, the first from this peer");
+        }
+    }
+
     /// Logs what was suppressed, at most once a second. To be called about as often.
     pub fn tick(&mut self, now: Instant) {
         if let Some(lines) = self.strangers.summary(now) {

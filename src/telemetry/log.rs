@@ -1,7 +1,8 @@
 //! The log: where it goes, in which form, and how much of it a stranger may cause.
 
-use std::io::{self, IsTerminal};
+use std::io::{self, IsTerminal, Write};
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use thiserror::Error;
@@ -18,6 +19,9 @@ const DEFAULT_FILTER: &str = "info";
 
 /// The process has one log, so the count of its dropped lines is one too.
 static DROPPED: OnceLock<ErrorCounter> = OnceLock::new();
+
+/// Lines that the output did not take: a full disk, a reader that is gone.
+static REFUSED: AtomicU64 = AtomicU64::new(0);
 
 /// The form of the log's lines.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
@@ -67,16 +71,41 @@ pub fn init_log(format: LogFormat, filter: Option<&str>) -> Result<LogGuard, Log
         .lossy(true)
         .buffered_lines_limit(LOG_BACKLOG_LINES)
         .thread_name("log")
-        .finish(io::stderr());
+        .finish(Output { output: io::stderr(), broken: false });
     DROPPED.set(writer.error_counter()).map_err(|_| LogError::Twice)?;
     let json = format == LogFormat::Json || format == LogFormat::Auto && !is_terminal;
     install(json, is_terminal, filter, writer)?;
     Ok(LogGuard { _thread: thread })
 }
 
-/// Lines that were dropped because the log's output was blocked.
+/// Lines that were lost because the log's output was blocked, or took none.
 pub fn dropped_lines() -> u64 {
-    DROPPED.get().map_or(0, |counter| counter.dropped_lines() as u64)
+    let blocked = DROPPED.get().map_or(0, |counter| counter.dropped_lines() as u64);
+    blocked + REFUSED.load(Ordering::Relaxed)
+}
+
+/// Where the log's thread writes whole lines. One that fails is counted, and the next is tried all the
+/// same: a disk does not stay full.
+struct Output<W> {
+    output: W,
+    /// The last line failed, and a part of it may be there.
+    broken: bool,
+}
+
+impl<W: Write> Write for Output<W> {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        let begun = if self.broken { self.output.write_all(b"\n") } else { Ok(()) };
+        let written = begun.and_then(|()| self.output.write_all(line));
+        self.broken = written.is_err();
+        if self.broken {
+            REFUSED.fetch_add(1, Ordering::Relaxed);
+        }
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.output.flush()
+    }
 }
 
 fn read_filter(given: Option<&str>) -> Result<EnvFilter, LogError> {
@@ -174,6 +203,31 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    #[test]
+    fn a_line_that_a_full_disk_refuses_is_counted_and_the_next_is_whole() {
+        /// Takes so many bytes, and no more until it gets room again.
+        struct Disk(Vec<u8>, usize);
+        impl Write for Disk {
+            fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+                let len = bytes.len().min(self.1 - self.0.len());
+                self.0.extend_from_slice(&bytes[..len]);
+                if len > 0 { Ok(len) } else { Err(io::ErrorKind::StorageFull.into()) }
+            }
+            fn flush(&mut self) -> io::Result<()> {
+                Ok(())
+            }
+        }
+        let mut log = Output { output: Disk(Vec::new(), 10), broken: false };
+        let before = dropped_lines();
+        for line in ["first\n", "second\n", "third\n"] {
+            log.write_all(line.as_bytes()).expect("the log itself never fails");
+        }
+        assert_eq!(dropped_lines() - before, 2);
+        log.output.1 = 100;
+        log.write_all(b"fourth\n").expect("as before");
+        assert_eq!(String::from_utf8_lossy(&log.output.0), "first\nseco\nfourth\n");
+    }
 
     #[test]
     fn every_line_is_either_written_or_summed_up() {

@@ -10,6 +10,8 @@ pub struct ClientHello {
     pub sni: String,
     /// Protocols that the client offers, in its order.
     pub alpn: Vec<Vec<u8>>,
+    /// Whether it says that it resumes. Whether it can is not known yet.
+    pub resumes: bool,
 }
 
 impl ClientHello {
@@ -55,7 +57,10 @@ impl HelloReader {
             match self.acceptor.accept() {
                 Ok(None) if self.seen.len() > MAX_CLIENT_HELLO_LEN => return Err(too_large()),
                 Ok(None) => {}
-                Ok(Some(accepted)) => return Ok(Some(summary(&accepted.client_hello()))),
+                Ok(Some(accepted)) => {
+                    let hello = accepted.client_hello();
+                    return Ok(Some(summary(&hello, offers_psk(&self.seen).unwrap_or(false))));
+                }
                 Err((_, mut alert)) => {
                     let mut answer = Vec::new();
                     // A Vec takes every byte.
@@ -83,9 +88,43 @@ fn too_large() -> HelloError {
     HelloError::Damaged { answer: Alert::InternalError.unprotected_record().to_vec() }
 }
 
-fn summary(hello: &rustls::server::ClientHello<'_>) -> ClientHello {
+fn summary(hello: &rustls::server::ClientHello<'_>, resumes: bool) -> ClientHello {
     ClientHello {
         sni: hello.server_name().unwrap_or_default().to_ascii_lowercase(),
         alpn: hello.alpn().into_iter().flatten().map(<[u8]>::to_vec).collect(),
+        resumes,
     }
+}
+
+/// Whether a ClientHello that rustls has accepted has the extension `pre_shared_key`, which rustls does
+/// not show. `None` where it is not all in the first record: it decides about a place in a queue only.
+fn offers_psk(seen: &[u8]) -> Option<bool> {
+    /// RFC 8446 §4.2.
+    const PRE_SHARED_KEY: [u8; 2] = [0, 41];
+    let mut record = seen.get(3..)?;
+    let mut message = take_vector(&mut record, 2)?;
+    // Type, length; version, random (RFC 8446 §4.1.2).
+    message = message.get(4 + 2 + 32..)?;
+    for prefix_len in [1, 2, 1] {
+        // Session id, cipher suites, compression methods.
+        take_vector(&mut message, prefix_len)?;
+    }
+    let mut extensions = take_vector(&mut message, 2)?;
+    while let Some((kind, rest)) = extensions.split_at_checked(2) {
+        if kind == PRE_SHARED_KEY {
+            return Some(true);
+        }
+        extensions = rest;
+        take_vector(&mut extensions, 2)?;
+    }
+    Some(false)
+}
+
+/// Takes a vector with its length before it (RFC 8446 §3.4).
+fn take_vector<'b>(bytes: &mut &'b [u8], prefix_len: usize) -> Option<&'b [u8]> {
+    let (prefix, rest) = bytes.split_at_checked(prefix_len)?;
+    let len = prefix.iter().fold(0, |len, &byte| len << 8 | usize::from(byte));
+    let (vector, rest) = rest.split_at_checked(len)?;
+    *bytes = rest;
+    Some(vector)
 }

@@ -14,8 +14,8 @@ use tempfile::TempDir;
 
 use super::{ListenerRoles, client_config, listener_roles, load_credentials, load_roots};
 use crate::config::{
-    Credentials, DeviceCertificates, DevicePolicy, GatewayConfig, GatewayLimits, Listener,
-    ListenerKind, ServersPolicy, Service, SessionLimits, Telemetry,
+    AddressLimits, Credentials, DeviceCertificates, DevicePolicy, GatewayConfig, GatewayLimits,
+    Listener, ListenerKind, ServersPolicy, Service, SessionLimits, Telemetry,
 };
 
 /// Name of the gateway.
@@ -176,15 +176,29 @@ pub(crate) fn gateway_config(
     let kind = ListenerKind::Tls { credentials, device_certificates, servers: true };
     GatewayConfig {
         workers: 1,
-        listeners: vec![Listener { name: "main".to_owned(), addresses: vec![], kind }],
-        servers: ServersPolicy { ca: servers_ca.to_owned(), allow: vec![] },
+        listeners: vec![Listener {
+            name: "main".to_owned(),
+            addresses: vec![],
+            proxy_protocol_from: vec![],
+            kind,
+        }],
+        servers: ServersPolicy { ca: servers_ca.to_owned(), addresses: vec![], allow: vec![] },
         services: vec![
             service("web", &[0], &["h2", "http/1.1"]),
             service("elsewhere", &[], &[]),
             service("raw", &[0], &[]),
         ],
         limits: limits(),
-        telemetry: Telemetry { address: None },
+        addresses: AddressLimits {
+            max_connections: 1,
+            max_connections_of_prefix: 1,
+            max_handshakes: 1,
+            max_handshakes_of_prefix: 1,
+            connections_per_s: 1,
+            connections_burst: 1,
+            exempt: vec![],
+        },
+        telemetry: Telemetry { address: None, allow: vec![] },
     }
 }
 

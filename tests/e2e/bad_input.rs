@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use rustls::AlertDescription;
 use vestibule::wire::{FromServer, Ping, RefusalReason, ServerHello, alpn, from_server};
 
-use super::harness::{Ending, GatewayFile, LONG, Peer, Process, Trial, World};
+use super::harness::{Ending, GatewayFile, LONG, Peer, Process, Trial, World, wait_until};
 
 /// Times short enough to be met in a test.
 const IMPATIENT: GatewayFile<'_> =
@@ -221,26 +221,36 @@ fn a_signal_connection_that_does_not_begin_with_hello_is_closed() {
 }
 
 #[test]
-fn connections_beyond_the_bound_are_turned_away() {
-    // The witness has two of them.
+fn agents_beyond_their_part_of_the_connections_are_refused() {
+    // A sixteenth is the reserve; of the rest half is for agents: the witness and six that wait.
     let file = GatewayFile { limits: "max_connections = 16", ..GatewayFile::DEFAULT };
     let mut trial = Trial::new(&file);
-    let silent: Vec<_> = (0..14).map(|_| Peer::dial(trial.gateway.tls)).collect();
-    trial.gateway.telemetry.wait_for("vestibule_connections", 16);
-    Peer::dial(trial.gateway.tls).ending();
-    drop(silent);
-    trial.assert_ended("connections_full", 1);
+    let waiting: Vec<_> = (0..6).map(|_| trial.world.foreign_agent(&trial.gateway)).collect();
+    trial.gateway.telemetry.wait_for("vestibule_waiting_agents", 6);
+    let config = trial.world.foreign_config();
+    assert!(Peer::try_dial_tls(trial.gateway.tls, World::ECHO, &config).is_err());
+    Peer::dial(trial.gateway.plain).ending();
+    trial.gateway.telemetry.wait_for(&ended("connections_full"), 2);
+    // Those who wait still find room for their data connections.
+    let mut joined: Vec<_> = waiting.iter().map(|_| trial.server.join()).collect();
+    joined[0].send(b"hello");
+    drop((waiting, joined));
+    trial.assert_unharmed();
 }
 
 #[test]
 fn handshakes_beyond_the_bound_are_turned_away() {
     let file = GatewayFile { limits: "max_handshakes = 4", ..GatewayFile::DEFAULT };
     let mut trial = Trial::new(&file);
-    let silent: Vec<_> = (0..4).map(|_| Peer::dial(trial.gateway.tls)).collect();
-    trial.gateway.telemetry.wait_for("vestibule_handshakes", 4);
-    Peer::dial(trial.gateway.tls).ending();
+    // Until one comes while the four before it have not yet been silent for long.
+    let mut silent = Vec::new();
+    wait_until("one is turned away", || {
+        silent.push(Peer::dial(trial.gateway.tls));
+        trial.gateway.telemetry.metric(&ended("handshakes_full")) > 0
+    });
+    trial.gateway.process.line("connections turned away", &[("reason", "handshakes_full")]);
     drop(silent);
-    trial.assert_ended("handshakes_full", 1);
+    trial.assert_unharmed();
 }
 
 #[test]
@@ -258,3 +268,7 @@ fn a_flood_of_garbage_leaves_nothing_behind() {
 
 /// Field 99, an empty message.
 const LATER_MESSAGE: [u8; 7] = [0, 0, 0, 3, 0x9a, 0x06, 0x00];
+
+fn ended(reason: &str) -> String {
+    format!("vestibule_connections_ended_total{{reason=\"{reason}\"}}")
+}

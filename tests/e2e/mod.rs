@@ -12,6 +12,7 @@ mod openssl;
 mod resumption;
 mod signal;
 mod spares;
+mod strangers;
 mod tickets;
 mod tls_backend;
 mod waiting;

@@ -155,6 +155,24 @@ impl Session {
         Ok(())
     }
 
+    /// Its own port.
+    pub(super) fn port(&self) -> u16 {
+        self.stream.sock.local_addr().expect("it is connected").port()
+    }
+
+    /// Sends and reads nothing, until nothing more is taken for a while.
+    pub(super) fn send_until_stuck(&mut self) {
+        let block = [0xb5; 16 * 1024];
+        self.stream.sock.set_write_timeout(Some(Duration::from_secs(1))).expect("a socket");
+        loop {
+            match self.stream.write(&block) {
+                Ok(_) => {}
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return,
+                Err(error) => panic!("it is stuck, and not broken: {error}"),
+            }
+        }
+    }
+
     /// Ends it cleanly. Says how many bytes went each way.
     pub(super) fn finish(mut self) -> io::Result<u64> {
         self.stream.conn.send_close_notify();

@@ -1,85 +1,10 @@
 //! Processes that are killed, and a network that swallows packets without a word.
 
-use std::io;
-use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use super::echo::{Device, EchoBackend, Session};
-use super::network::DMZ_OUTSIDE;
 use super::process::{PATIENCE, wait_for};
-use super::site::{Baseline, ECHO_BACKEND, Site};
-
-/// A dead peer is promised to be known within 10 s; the rest is for a busy machine.
-const KNOWN_AFTER: Duration = Duration::from_secs(10 + 3);
-/// Sessions that live when something is lost.
-const SESSIONS: usize = 100;
-const MESSAGE: &[u8] = b"what is said in one session";
-
-/// A site with a backend, and a device that has been there before: whatever is allocated with the
-/// first sessions belongs to the baselines.
-struct Scene<'a> {
-    site: &'a mut Site,
-    backend: EchoBackend,
-    device: Device,
-}
-
-impl Scene<'_> {
-    fn test(test: impl FnOnce(&mut Scene<'_>)) {
-        Site::test(|site| {
-            let backend = EchoBackend::start(&site.network.lan, ECHO_BACKEND);
-            let device = Device::new(site, SocketAddr::new(DMZ_OUTSIDE, 13_000));
-            let mut scene = Scene { site, backend, device };
-            for mut session in scene.open_sessions() {
-                scene.on_the_internet(|| session.exchange(MESSAGE)).expect("it lives");
-                scene.on_the_internet(|| session.finish()).expect("a clean end");
-            }
-            scene.site.wait_until_at_rest();
-            test(&mut scene);
-            let Scene { site, backend, .. } = scene;
-            site.wait_until_at_rest();
-            wait_for("the backend has no connection left", PATIENCE, || {
-                (backend.open() == 0).then_some(())
-            });
-            backend.stop(&site.network.lan);
-        });
-    }
-
-    fn on_the_internet<T: Send>(&self, act: impl FnOnce() -> T + Send) -> T {
-        self.site.network.internet.run(act)
-    }
-
-    fn open_sessions(&self) -> Vec<Session> {
-        let open = || {
-            let mut session = self.device.open()?;
-            session.exchange(MESSAGE)?;
-            Ok::<_, io::Error>(session)
-        };
-        self.on_the_internet(|| (0..SESSIONS).map(|_| open().expect("sessions flow")).collect())
-    }
-
-    /// Every session ends now, and none as if all had been said.
-    fn expect_broken(&self, sessions: Vec<Session>) {
-        for session in sessions {
-            let end = self.on_the_internet(|| session.wait_for_end());
-            let error = end.expect_err("what is cut off must not look finished");
-            assert_ne!(error.kind(), io::ErrorKind::WouldBlock, "it hangs: {error}");
-        }
-    }
-
-    /// Tries until a session carries a message there and back; prints how long that took.
-    fn wait_until_sessions_flow(&self, since_what: &str, since: Instant) {
-        let mut session = wait_for("sessions flow again", PATIENCE, || {
-            self.on_the_internet(|| {
-                let mut session = self.device.open().ok()?;
-                session.exchange(MESSAGE).ok()?;
-                Some(session)
-            })
-        });
-        println!("sessions flow again {:.2} s after {since_what}", since.elapsed().as_secs_f64());
-        session.exchange(MESSAGE).expect("it lives");
-        session.finish().expect("a clean end");
-    }
-}
+use super::scene::{KNOWN_AFTER, MESSAGE, Scene};
+use super::site::{Baseline, Site};
 
 #[test]
 #[ignore = "needs root, network namespaces, nftables, nginx, openssh"]

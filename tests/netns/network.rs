@@ -227,28 +227,39 @@ impl Network {
         self.silence(&format!("{rule} drop"))
     }
 
+    /// Swallows what comes to the gateway's host and matches `rule`.
+    pub(super) fn swallow_at_the_gateway(&self, rule: &str) -> Silence<'_> {
+        Silence::on(&self.dmz, "input", &format!("{rule} drop"))
+    }
+
     fn silence(&self, rule: &str) -> Silence<'_> {
-        self.firewall.nft(&format!(
-            "table inet silence {{
-                chain forward {{
-                    type filter hook forward priority filter - 10; policy accept;
-                    {rule}
-                }}
-            }}"
-        ));
-        Silence { firewall: &self.firewall }
+        Silence::on(&self.firewall, "forward", rule)
     }
 }
 
 /// Packets are swallowed while it lives.
 #[derive(Debug)]
 pub(super) struct Silence<'a> {
-    firewall: &'a Namespace,
+    host: &'a Namespace,
+}
+
+impl<'a> Silence<'a> {
+    fn on(host: &'a Namespace, hook: &str, rule: &str) -> Self {
+        host.nft(&format!(
+            "table inet silence {{
+                chain silence {{
+                    type filter hook {hook} priority filter - 10; policy accept;
+                    {rule}
+                }}
+            }}"
+        ));
+        Self { host }
+    }
 }
 
 impl Drop for Silence<'_> {
     fn drop(&mut self) {
-        self.firewall.nft("delete table inet silence");
+        self.host.nft("delete table inet silence");
     }
 }
 

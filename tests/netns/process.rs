@@ -73,7 +73,15 @@ impl Process {
 
     /// SIGTERM, on which it ends by itself.
     pub(super) fn ask_to_end(&self) {
-        kill_process(Pid::from_child(&self.child), Signal::TERM).expect("it is our child");
+        self.signal(Signal::TERM);
+    }
+
+    pub(super) fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.child), signal).expect("it is our child");
+    }
+
+    pub(super) fn id(&self) -> u32 {
+        self.child.id()
     }
 
     /// It must end well.

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
+use rustix::process::Signal;
 use tempfile::TempDir;
 use vestibule::telemetry::status::Status;
 
@@ -74,6 +75,9 @@ devices = "any"
 
 [limits]
 spare_life_ms = 2000
+
+[addresses]
+exempt = ["198.18.0.0/24"]
 "#;
 
 const SERVER: &str = r#"
@@ -173,22 +177,45 @@ impl Site {
 
     pub(super) fn start_gateway(&mut self) {
         let command = self.network.dmz.command(vestibule());
-        self.gateway.start(command, self.folder.path());
+        self.gateway.start(command, self.folder.path(), self.folder.path());
     }
 
     /// The gateway anew, with spares that live so long.
     pub(super) fn restart_gateway(&mut self, spare_life: Duration) {
+        self.configure_gateway(
+            "spare_life_ms = 2000",
+            &format!("spare_life_ms = {}", spare_life.as_millis()),
+        );
         self.gateway.kill();
-        let life = format!("spare_life_ms = {}", spare_life.as_millis());
-        let text = GATEWAY.replace("spare_life_ms = 2000", &life);
-        fs::write(self.path("gateway.toml"), text).expect("room for a configuration");
         self.start_gateway();
+        self.wait_until_ready();
+    }
+
+    /// Its configuration with one line replaced.
+    pub(super) fn configure_gateway(&self, line: &str, by: &str) {
+        assert!(GATEWAY.contains(line), "{line}");
+        let text = GATEWAY.replace(line, by);
+        fs::write(self.path("gateway.toml"), text).expect("room for a configuration");
+    }
+
+    /// The gateway anew, by way of another program that starts it, and with its log in `folder`.
+    pub(super) fn restart_gateway_by(&mut self, starter: &[&str], folder: &Path) {
+        self.gateway.kill();
+        let command = match starter {
+            [] => self.network.dmz.command(vestibule()),
+            [program, arguments @ ..] => {
+                let mut command = self.network.dmz.command(program);
+                command.args(arguments).arg(vestibule());
+                command
+            }
+        };
+        self.gateway.start(command, self.folder.path(), folder);
         self.wait_until_ready();
     }
 
     pub(super) fn start_server(&mut self) {
         let command = self.network.lan.command(vestibule());
-        self.server.start(command, self.folder.path());
+        self.server.start(command, self.folder.path(), self.folder.path());
     }
 
     /// An agent with a local port that leads to the service `ssh`.
@@ -225,6 +252,14 @@ impl Site {
         let (_, body) = page(&self.network.dmz, self.gateway.telemetry, "/status")
             .expect("the gateway answers");
         serde_json::from_str(&body).expect("a status")
+    }
+
+    /// A number of its page `/metrics`; 0 where it is not there.
+    pub(super) fn gateway_metric(&self, name: &str) -> u64 {
+        let (_, body) =
+            page(&self.network.dmz, self.gateway.telemetry, "/metrics").expect("it answers");
+        let mut values = body.lines().filter_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        values.next().map_or(0, |value| value.parse().expect("a whole number"))
     }
 
     pub(super) fn server_status(&self) -> Status {
@@ -272,10 +307,22 @@ pub(super) struct Role {
 }
 
 impl Role {
-    fn start(&mut self, mut command: Command, folder: &Path) {
+    fn start(&mut self, mut command: Command, folder: &Path, log_folder: &Path) {
         let config = folder.join(format!("{}.toml", self.name));
         command.arg(self.name).arg("--config").arg(config).args(["--log", "json"]);
-        self.process = Some(Process::start(self.name, folder, &mut command));
+        self.process = Some(Process::start(self.name, log_folder, &mut command));
+    }
+
+    pub(super) fn signal(&self, signal: Signal) {
+        self.process.as_ref().expect("it runs").signal(signal);
+    }
+
+    pub(super) fn id(&self) -> u32 {
+        self.process.as_ref().expect("it runs").id()
+    }
+
+    pub(super) fn log(&self) -> String {
+        self.process.as_ref().expect("it runs").log()
     }
 
     pub(super) fn kill(&mut self) {
@@ -297,7 +344,7 @@ impl Role {
 }
 
 /// Memory that a process may keep above its baseline: allocators keep some of what they got.
-const MEMORY_SLACK_KB: u64 = 16 * 1024;
+pub(super) const MEMORY_SLACK_KB: u64 = 16 * 1024;
 /// How long descriptors may take to be closed after the last session ended: goodbyes linger.
 const CLOSING: Duration = Duration::from_secs(30);
 

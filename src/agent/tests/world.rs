@@ -74,7 +74,7 @@ impl World {
         Agent::bind(self.config(gateways)).await.expect("the configuration is good").gateways
     }
 
-    /// Of an agent with one forward and room for two connections.
+    /// Of an agent with one forward, room for two connections, and no patience.
     pub(super) fn config(&self, gateways: &[&FakeGateway]) -> AgentConfig {
         let gateway = |fake: &&FakeGateway| Gateway {
             address: HostPort { host: "127.0.0.1".to_owned(), port: fake.port },
@@ -89,6 +89,7 @@ impl World {
                 service: "ssh".to_owned(),
             }],
             max_connections: 2,
+            retry_for: Duration::ZERO,
         }
     }
 }
@@ -153,8 +154,13 @@ impl FakeSession {
         say(&mut self.stream, &opened_frame()).await;
     }
 
-    pub(super) async fn refused(mut self, reason: RefusalReason) {
-        let refused = Refused { reason: reason.into(), retry_after_ms: 0 };
+    pub(super) async fn refused(self, reason: RefusalReason) {
+        self.refused_for(reason, 0).await;
+    }
+
+    /// Refused, with a time to come back.
+    pub(super) async fn refused_for(mut self, reason: RefusalReason, retry_after_ms: u32) {
+        let refused = Refused { reason: reason.into(), retry_after_ms };
         say(&mut self.stream, &frame(to_agent::Message::Refused(refused))).await;
         end(&mut self.stream).await;
     }
@@ -179,7 +185,11 @@ pub(super) struct RunningAgent {
 
 impl RunningAgent {
     pub(super) async fn new(world: &World, gateways: &[&FakeGateway]) -> Self {
-        let agent = Agent::bind(world.config(gateways)).await.expect("the configuration is good");
+        Self::with(world.config(gateways)).await
+    }
+
+    pub(super) async fn with(config: AgentConfig) -> Self {
+        let agent = Agent::bind(config).await.expect("the configuration is good");
         let address = agent.addresses().expect("it is bound")[0];
         let (shutdown, asked) = oneshot::channel();
         let task = tokio::spawn(agent.serve(async { asked.await.expect("the test asks") }));

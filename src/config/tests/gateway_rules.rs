@@ -133,11 +133,14 @@ fn what_is_weak_or_without_effect_is_a_warning() {
 }
 
 #[test]
-fn telemetry_stays_on_the_host() {
-    let with =
-        |address: &str| gateway(&gateway_text(&format!("[telemetry]\naddress = \"{address}\"")));
-    assert_refused(with("0.0.0.0:9113"), "17:11", "not a loopback address");
-    assert_refused(with("on"), "17:11", "not an address to listen on");
-    let address = |text| with(text).expect("it is loopback").config.telemetry.address;
-    assert_eq!(address("[::1]:1"), "[::1]:1".parse().ok());
+fn telemetry_stays_on_the_host_unless_it_is_said_who_may_ask() {
+    let with = |keys: &str| gateway(&gateway_text(&format!("[telemetry]\n{keys}")));
+    assert_refused(with("address = \"0.0.0.0:9113\""), "17:11", "not a loopback address");
+    assert_refused(with("address = \"on\""), "17:11", "not an address to listen on");
+    let read = |keys| with(keys).expect("it is right").config.telemetry;
+    assert_eq!(read("address = \"[::1]:1\"").address, "[::1]:1".parse().ok());
+    assert_eq!(read("address = \"off\"").address, None);
+    let open = read("address = \"0.0.0.0:9113\"\nallow = [\"192.0.2.30\"]");
+    assert_eq!(open.address, "0.0.0.0:9113".parse().ok());
+    assert_eq!(open.allow, ["192.0.2.30/32".parse().expect("a range")]);
 }

@@ -398,3 +398,31 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn what_one_address_may_have_is_read_and_what_a_prefix_may_have_is_no_less() {
+    let more =
+        "[addresses]\nmax_connections = 5000\nexempt = [\"203.0.113.7\", \"2001:db8::/48\"]\n";
+    let limits = gateway(&gateway_text(more)).expect("well-formed").config.addresses;
+    assert_eq!((limits.max_connections, limits.max_connections_of_prefix), (5_000, 5_000));
+    assert_eq!((limits.max_handshakes, limits.max_handshakes_of_prefix), (128, 512));
+    assert_eq!(limits.exempt.len(), 2);
+    for (keys, place, advice) in [
+        ("max_connections_of_prefix = 999", "17:29", "at least what one address may have, 1000"),
+        ("exempt = [\"203.0.113.7/24\"]", "17:11", "write `203.0.113.0/24` for the range"),
+        ("exempt = [\"::1\", \"::1\"]", "17:18", "again: it stands in line 17 already"),
+        ("exempt = \"::1\"", "17:10", "takes a list"),
+    ] {
+        let text = gateway_text(&format!("[addresses]\n{keys}\n"));
+        assert_refused(gateway(&text), place, advice);
+    }
+}
+
+#[test]
+fn more_ranges_than_a_connection_can_be_compared_with_are_refused() {
+    let ranges: Vec<_> = (0..=limits::MAX_ADDRESS_RANGES)
+        .map(|i| format!("\"10.{}.{}.0/24\"", i / 256, i % 256))
+        .collect();
+    let text = gateway_text(&format!("[addresses]\nexempt = [{}]\n", ranges.join(",")));
+    assert_refused(gateway(&text), "17:", "`exempt` names more than 1024 ranges");
+}

@@ -1,5 +1,7 @@
+use std::time::Duration;
+
 use super::*;
-use crate::limits::{PING_INTERVAL, SIGNAL_DEAD_AFTER};
+use crate::limits::{PING_INTERVAL, RECONNECT_MAX, RECONNECT_MIN, SIGNAL_DEAD_AFTER};
 
 const INSTANCE: &str = "00112233445566ff";
 

@@ -6,7 +6,9 @@ use super::*;
 use crate::config::{DeviceCertificates, ListenerKind};
 use crate::relay::CloseReason;
 use crate::tls::testing::{NAME, World, gateway_config, handshake};
-use crate::tls::{ListenerRoles, expiry, handshake_failure, listener_roles, load_certificates};
+use crate::tls::{
+    HelloReader, ListenerRoles, expiry, handshake_failure, listener_roles, load_certificates,
+};
 use crate::wire::alpn;
 
 fn name() -> ServerName<'static> {
@@ -46,6 +48,25 @@ fn resumed_chain(client: &Arc<ClientConfig>, role: &RoleConfig) -> Vec<Certifica
     let (_, server) = meet(client, role).expect("let in");
     assert_eq!(server.handshake_kind(), Some(HandshakeKind::Resumed));
     server.peer_certificates().unwrap_or_default().to_vec()
+}
+
+/// Whether the next ClientHello of this client says that it resumes.
+fn says_it_resumes(client: &Arc<ClientConfig>) -> bool {
+    let mut connection = ClientConnection::new(Arc::clone(client), name()).expect("accepted");
+    let mut hello = Vec::new();
+    connection.write_tls(&mut hello).expect("a Vec takes it");
+    let read = HelloReader::default().read(&hello).expect("well-formed");
+    read.expect("whole").resumes
+}
+
+#[test]
+fn a_hello_says_whether_it_resumes() {
+    let world = World::new();
+    let roles = world.strict_roles();
+    let client = keeping_tickets(world.client(Some(&world.device), &[alpn::AGENT]));
+    assert!(!says_it_resumes(&client));
+    assert_eq!(kind(&client, &roles.agent), HandshakeKind::Full);
+    assert!(says_it_resumes(&client));
 }
 
 #[test]

@@ -13,6 +13,8 @@ pub(crate) struct GatewayFile<'a> {
     pub(crate) device_certificates: &'a str,
     /// More keys of the plain listener.
     pub(crate) old: &'a str,
+    /// More keys of `[servers]`.
+    pub(crate) servers: &'a str,
     /// More keys of the service `echo`.
     pub(crate) echo: &'a str,
     /// More tables, such as listeners and services.
@@ -28,13 +30,15 @@ impl GatewayFile<'_> {
         internet: "",
         device_certificates: "required",
         old: "",
+        servers: "",
         echo: "",
         more: "",
         limits: "",
     };
 
     pub(super) fn text(&self, world: &World) -> String {
-        let Self { workers, internet, device_certificates, old, echo, more, limits, .. } = self;
+        let Self { workers, internet, device_certificates, old, servers, .. } = self;
+        let Self { echo, more, limits, .. } = self;
         let ip = world.ip(self.host);
         let device_ca = match *device_certificates {
             "none" => "",
@@ -60,6 +64,7 @@ service = "old"
 {old}
 [servers]
 ca = "pki/servers-ca.crt"
+{servers}
 [[servers.allow]]
 name = "server-1.test"
 services = "all"

@@ -1,10 +1,10 @@
 use std::io::{self, ErrorKind, Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::net::{IpAddr, Shutdown, SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::time::Duration;
 
 use rustls::{AlertDescription, ClientConfig, ClientConnection, Connection, HandshakeKind};
-use socket2::SockRef;
+use socket2::{Domain, SockRef, Socket, Type};
 use vestibule::wire::{FrameDecoder, Message, RefusalReason, ToAgent, encode, to_agent};
 
 use super::LONG;
@@ -42,6 +42,15 @@ impl Peer {
 
     pub(crate) fn dial(address: SocketAddr) -> Self {
         Self::plain(TcpStream::connect(address).expect("somebody listens"))
+    }
+
+    /// A connection from that address of this host.
+    pub(crate) fn dial_from(from: IpAddr, address: SocketAddr) -> Self {
+        let socket = Socket::new(Domain::for_address(address), Type::STREAM, None);
+        let socket = socket.expect("a socket");
+        socket.bind(&SocketAddr::new(from, 0).into()).expect("an address of this host");
+        socket.connect(&address.into()).expect("somebody listens");
+        Self::plain(socket.into())
     }
 
     /// A TLS client after its own part of the handshake: whether the other side takes its
