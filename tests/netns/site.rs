@@ -186,6 +186,11 @@ impl Site {
             "spare_life_ms = 2000",
             &format!("spare_life_ms = {}", spare_life.as_millis()),
         );
+        self.restart_the_gateway();
+    }
+
+    /// The gateway anew, with the configuration that is there now.
+    pub(super) fn restart_the_gateway(&mut self) {
         self.gateway.kill();
         self.start_gateway();
         self.wait_until_ready();
@@ -198,17 +203,10 @@ impl Site {
         fs::write(self.path("gateway.toml"), text).expect("room for a configuration");
     }
 
-    /// The gateway anew, by way of another program that starts it, and with its log in `folder`.
-    pub(super) fn restart_gateway_by(&mut self, starter: &[&str], folder: &Path) {
+    /// The gateway anew, with its log in `folder`.
+    pub(super) fn restart_gateway_logging_to(&mut self, folder: &Path) {
         self.gateway.kill();
-        let command = match starter {
-            [] => self.network.dmz.command(vestibule()),
-            [program, arguments @ ..] => {
-                let mut command = self.network.dmz.command(program);
-                command.args(arguments).arg(vestibule());
-                command
-            }
-        };
+        let command = self.network.dmz.command(vestibule());
         self.gateway.start(command, self.folder.path(), folder);
         self.wait_until_ready();
     }

@@ -49,7 +49,8 @@ fn what_is_held_stays_flat_under_load_churn_and_faults() {
         }
         let (before, after) = (held[WARM_UP - 1], held[held.len() - 1]);
         for (before, after) in before.into_iter().zip(after) {
-            assert!(after.descriptors <= before.descriptors, "{before} before, {after} after");
+            // That of the page which was just read may still be there.
+            assert!(after.descriptors <= before.descriptors + 1, "{before} before, {after} after");
             let bound = before.memory_kb + MEMORY_SLACK_KB;
             assert!(after.memory_kb <= bound, "{before} before, {after} after");
         }
