@@ -58,6 +58,8 @@ struct Socket {
     open: bool,
     /// Its host is gone, and answers nothing.
     silent: bool,
+    /// Its host was gone: what was under way is lost, and all that it says now is a reset.
+    crashed: bool,
     /// Bytes that came and were not read.
     received: VecDeque<u8>,
     /// What comes ended, after those bytes: cleanly, or cut short.
@@ -217,6 +219,7 @@ impl Socket {
             owner,
             open,
             silent: false,
+            crashed: false,
             received: VecDeque::new(),
             ended: None,
             failed: false,
@@ -294,9 +297,9 @@ impl Nature {
             if silently {
                 self.release(id, end);
                 let socket = self.network.socket_mut(id, end);
-                (socket.silent, socket.cut) = (true, true);
+                (socket.silent, socket.crashed) = (true, true);
                 self.lose(id);
-            } else if self.random.percent(50) {
+            } else if !self.network.socket(id, end).ended_writing && self.random.percent(50) {
                 self.truncate(id, end);
             } else {
                 self.abort(id, end);
@@ -307,10 +310,7 @@ impl Nature {
     /// A host that crashed is back: it knows none of its connections, and says so when asked.
     pub(super) fn host_returns(&mut self, process: ProcessId) {
         for (id, end) in self.network.of(process) {
-            let socket = self.network.socket_mut(id, end);
-            if std::mem::take(&mut socket.silent) {
-                socket.cut = false;
-            }
+            self.network.socket_mut(id, end).silent = false;
         }
     }
 
@@ -347,7 +347,8 @@ impl Nature {
     /// Whatever was cut is over: both ends are told.
     pub(super) fn heal(&mut self) {
         for id in 0..self.network.connections.len() {
-            let is_cut = End::BOTH.iter().any(|end| self.network.socket(id, *end).cut);
+            let sockets = &self.network.connections[id].sockets;
+            let is_cut = sockets.iter().any(|socket| socket.cut || socket.crashed);
             if is_cut {
                 self.cut(id, Cut::Reset);
             }

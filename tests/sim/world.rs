@@ -171,13 +171,12 @@ impl World {
         for _ in 0..self.nature.random.between(0, 12) {
             self.nature.after(Duration::ZERO, 25_000, Occurrence::Fault);
         }
-        self.run_for(CHAOS);
-        self.recover();
-        self.run_for(REST);
-        self.everybody_is_served();
-        self.drain_all();
-        self.run_for(REST);
-        self.all_is_freed();
+        for act in [Self::recover, Self::everybody_is_served, Self::drain_all, Self::all_is_freed] {
+            self.run_for(if self.nature.calm { REST } else { CHAOS });
+            if self.nature.checks.failure.is_none() {
+                act(&mut self);
+            }
+        }
         match self.nature.checks.failure.take() {
             None => Ok(Report {
                 seen: self.nature.checks.seen,
@@ -232,9 +231,6 @@ impl World {
 
     fn all_is_freed(&mut self) {
         let nature = &mut self.nature;
-        if nature.checks.failure.is_some() {
-            return;
-        }
         nature.checks.every_agent_has_ended();
         nature.checks.nothing_is_left("agents", self.agents.unended());
         nature.checks.nothing_is_left("backends' connections", self.backends.len());
@@ -293,6 +289,9 @@ impl World {
 
     /// Within one process.
     fn inside(&mut self, occurrence: Occurrence) {
+        if self.process_of(&occurrence).is_some_and(|process| self.is_down(process)) {
+            return;
+        }
         let nature = &mut self.nature;
         match occurrence {
             Occurrence::ControlMail { gateway, life, event } => {

@@ -36,7 +36,9 @@ impl Nature {
     pub(in crate::sim) fn deliver(&mut self, id: ConnectionId, to: End, packet: Packet) -> bool {
         let keeps_unread = self.random.percent(50);
         let sender = self.network.socket_mut(id, to.other());
-        if sender.cut && !matches!(packet, Packet::Lost) {
+        let is_from_here = matches!(packet, Packet::Lost);
+        let is_mute = sender.crashed && !matches!(packet, Packet::Reset);
+        if (sender.cut || sender.silent || is_mute) && !is_from_here {
             return false;
         }
         if let Packet::Bytes(bytes) = &packet {
@@ -52,6 +54,7 @@ impl Nature {
             return false;
         }
         match packet {
+            Packet::Bytes(_) if receiver.failed => {}
             Packet::Bytes(bytes) => receiver.received.extend(bytes),
             Packet::End { clean } => receiver.ended = Some(clean),
             Packet::Reset | Packet::Lost => {

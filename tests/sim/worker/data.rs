@@ -148,7 +148,8 @@ impl Worker {
             self.tell(Event::Released { invitation }, nature);
             self.turn_down(agent, reason, nature);
         }
-        self.hang_up(id, nature);
+        // Its server may have joined its own end, and must not take this for the agent's.
+        self.abort(id, nature);
     }
 
     pub(super) fn refuse_data(
