@@ -235,7 +235,8 @@ impl Program {
                     if self.pace == Pace::Slow {
                         self.is_paused = true;
                         let owner = nature.network.owner(id, end);
-                        nature.after(Duration::ZERO, 1_500, Occurrence::Act(owner, id));
+                        let pause_ms = if nature.calm { 20 } else { 1_500 };
+                        nature.after(Duration::ZERO, pause_ms, Occurrence::Act(owner, id));
                     }
                 }
             }

@@ -430,6 +430,11 @@ impl Server {
         self.drains
     }
 
+    /// It has answered otherwise than it should, and a gateway may have drawn its conclusions.
+    pub(super) fn is_sick(&self) -> bool {
+        self.settings.sickness > 0
+    }
+
     fn check(&self, nature: &mut Nature) {
         let now = self.clock.read(nature.now);
         let ServerSettings { capacity, spares, .. } = *self.settings;

@@ -174,8 +174,8 @@ impl World {
         self.wake_in_time(process);
     }
 
-    /// From now on nothing goes wrong. Who is down, drains or is hostile is replaced; the others go on
-    /// as they are, with whatever they remember.
+    /// From now on nothing goes wrong. Who is down, drains, is sick or hostile is replaced; the others go
+    /// on as they are, with whatever they remember.
     pub(super) fn recover(&mut self) {
         self.nature.calm = true;
         self.nature.network.latency_ms = 5;
@@ -191,7 +191,7 @@ impl World {
                     }
                 },
                 ProcessId::Server(index) => match &mut self.servers[index] {
-                    Lan::Sound(server) => server.drains(),
+                    Lan::Sound(server) => server.drains() || server.is_sick(),
                     Lan::Hostile(_) => {
                         self.servers[index] = self.sound_server(index);
                         true
