@@ -186,6 +186,10 @@ impl Checks {
         (expected.ticket == claim.ticket && expected.server == server).then_some(expected)
     }
 
+    pub(super) fn was_honoured(&self, claim: &Claim) -> bool {
+        self.honoured.contains(&claim.ticket)
+    }
+
     /// A worker honours a claim, for that agent or for a spare.
     pub(super) fn a_ticket_is_honoured_once_and_for_whom_it_was_drawn(
         &mut self,

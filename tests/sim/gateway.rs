@@ -45,7 +45,7 @@ impl Settings {
             max_waiting: random.between(1, 24),
             invitation_timeout: Duration::from_millis(random.between(500, 8_000) as u64),
             max_links: random.between(servers.len(), 6),
-            max_spares: *random.pick(&[0, 2, 6]),
+            max_spares: *random.pick(&[0, 2, 6, 6]),
             spare_life: Duration::from_millis(random.between(1_000, 20_000) as u64),
         };
         let relay = RelayLimits {

@@ -39,6 +39,7 @@ mod worker;
 mod world;
 
 use std::collections::BTreeSet;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -52,8 +53,10 @@ use world::{Report, World};
 
 /// Worlds of an ordinary test run: some ten seconds.
 const WORLDS: u64 = 2_000;
+/// Worlds that are to show every race.
+const WORLDS_FOR_RACES: u64 = 600;
 /// Worlds within which each planted bug has to be found.
-const WORLDS_FOR_A_BUG: u64 = 300;
+const WORLDS_FOR_A_BUG: u64 = 600;
 /// After so many worlds the run says how far it is.
 const PROGRESS: u64 = 10_000;
 
@@ -105,9 +108,10 @@ fn number_from_environment(name: &str) -> Option<u64> {
     std::env::var(name).ok().map(|text| text.parse().expect("a number"))
 }
 
-/// Runs them all, on all cores.
-fn run_many(worlds: u64, time: Option<Duration>) {
+/// Runs them all, on all cores. Returns what was seen.
+fn run_many(worlds: u64, time: Option<Duration>) -> BTreeSet<Sight> {
     let started = Instant::now();
+    let seen = Mutex::new(BTreeSet::new());
     let next = AtomicU64::new(0);
     let threads = thread::available_parallelism().map_or(1, usize::from);
     thread::scope(|scope| {
@@ -119,7 +123,8 @@ fn run_many(worlds: u64, time: Option<Duration>) {
                     if seed >= worlds {
                         break;
                     }
-                    run(seed);
+                    let report = run(seed);
+                    seen.lock().expect("nobody panics there").extend(report.seen);
                     if (seed + 1).is_multiple_of(PROGRESS) {
                         eprintln!("{} worlds, {:.0?}", seed + 1, started.elapsed());
                     }
@@ -129,6 +134,7 @@ fn run_many(worlds: u64, time: Option<Duration>) {
     });
     let count = next.into_inner().min(worlds);
     eprintln!("{count} worlds simulated in {:.1?}", started.elapsed());
+    seen.into_inner().expect("nobody panics there")
 }
 
 #[test]
@@ -164,7 +170,7 @@ fn the_simulation_catches_every_planted_bug() {
 
 #[test]
 fn the_worlds_are_not_too_tame_to_show_every_race() {
-    let seen: BTreeSet<Sight> = (0..300).flat_map(|seed| run(seed).seen).collect();
+    let seen = run_many(WORLDS_FOR_RACES, None);
     for sight in [
         Sight::Refused(RefusalReason::NoServer),
         Sight::Refused(RefusalReason::QueueFull),

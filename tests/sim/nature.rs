@@ -36,6 +36,8 @@ pub(super) enum Occurrence {
     /// Whoever dialled hears whether it is through.
     Dialed(ConnectionId, bool),
     Packet(ConnectionId, End, Packet),
+    /// A process looks at what its kernel has for it.
+    News(ConnectionId, End),
     /// A worker's mail reaches its control thread.
     ControlMail {
         gateway: usize,
@@ -137,7 +139,9 @@ impl Nature {
     }
 
     pub(super) fn mail(&mut self, way: Way, occurrence: Occurrence) {
-        let arrival = self.now + self.random.millis(20);
+        // Now and then the reader is busy.
+        let within_ms = if self.random.percent(10) { 300 } else { 20 };
+        let arrival = self.now + self.random.millis(within_ms);
         let arrival = self.ways.get(&way).map_or(arrival, |last| arrival.max(*last));
         self.ways.insert(way, arrival);
         self.at(arrival, occurrence);

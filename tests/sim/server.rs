@@ -47,7 +47,7 @@ impl ServerSettings {
         Self {
             offered,
             capacity: if random.percent(50) { 0 } else { bound },
-            spares: *random.pick(&[0, 2, 8]),
+            spares: *random.pick(&[0, 2, 8, 8]),
             relay,
             sickness: *random.pick(&[0, 5, 30, 100]),
         }

@@ -163,8 +163,9 @@ impl World {
 
     /// Runs to the end.
     pub(super) fn run(mut self) -> Result<Report, Fall> {
-        for _ in 0..self.nature.random.between(0, 30) {
-            let is_flood = self.nature.random.percent(4);
+        let most = *self.nature.random.pick(&[10, 20, 30, 60]);
+        for _ in 0..self.nature.random.between(0, most) {
+            let is_flood = self.nature.random.percent(3);
             let number = if is_flood { 30 } else { 1 };
             self.nature.after(Duration::from_millis(50), 25_000, Occurrence::Arrive(number));
         }
@@ -275,9 +276,10 @@ impl World {
             Occurrence::Dialed(id, through) => self.dialed(id, through),
             Occurrence::Packet(id, end, packet) => {
                 if self.nature.deliver(id, end, packet) {
-                    self.ready(id, end);
+                    self.tell_of(id, end);
                 }
             }
+            Occurrence::News(id, end) => self.ready(id, end),
             Occurrence::Wake(process) => self.wake(process),
             Occurrence::Act(process, id) => self.act(process, id),
             other => self.inside(other),
@@ -325,7 +327,7 @@ impl World {
         match occurrence {
             Occurrence::Knock(id) => Some(network.owner(*id, End::Acceptor)),
             Occurrence::Dialed(id, _) => Some(network.owner(*id, End::Dialer)),
-            Occurrence::Packet(id, end, _) => Some(network.owner(*id, *end)),
+            Occurrence::Packet(id, end, _) | Occurrence::News(id, end) => Some(network.owner(*id, *end)),
             Occurrence::ControlMail { gateway, .. }
             | Occurrence::WorkerTurn { gateway, .. }
             | Occurrence::SignalOpened { gateway, .. } => Some(ProcessId::Gateway(*gateway)),
@@ -375,7 +377,19 @@ impl World {
         }
     }
 
+    /// The kernel has something for a process, which now and then is busy with something else first.
+    fn tell_of(&mut self, id: usize, end: End) {
+        if self.nature.random.percent(10) {
+            self.nature.after(Duration::ZERO, 30, Occurrence::News(id, end));
+        } else {
+            self.ready(id, end);
+        }
+    }
+
     fn ready(&mut self, id: usize, end: End) {
+        if self.is_down(self.nature.network.owner(id, end)) {
+            return;
+        }
         let nature = &mut self.nature;
         match nature.network.owner(id, end) {
             ProcessId::Gateway(index) => match &mut self.gateways[index] {
@@ -403,8 +417,9 @@ impl World {
             }
             ProcessId::Server(index) => {
                 let gateways = self.gateways.len();
-                if let Lan::Hostile(server) = &mut self.servers[index] {
-                    server.act(gateways, nature);
+                match &mut self.servers[index] {
+                    Lan::Sound(server) => server.tire_of_spare(id, nature),
+                    Lan::Hostile(server) => server.act(gateways, nature),
                 }
             }
         }

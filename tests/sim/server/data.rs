@@ -11,7 +11,7 @@ use vestibule::wire::{
 };
 
 use super::{HERE, Order, Purpose, Server, Stage};
-use crate::sim::nature::{Nature, ProcessId};
+use crate::sim::nature::{Nature, Occurrence, ProcessId};
 use crate::sim::network::{Broken, ConnectionId, Hello};
 use crate::sim::session::{Leg, Session};
 
@@ -97,9 +97,22 @@ impl Server {
         nature.say(id, HERE, &FromDataConnection { message: Some(Message::Claim(claim)) });
         if let Purpose::Spare { life } = order.purpose {
             self.deadlines.insert(id, self.clock.read(nature.now) + life);
+            if !nature.calm && nature.random.percent(self.settings.sickness / 2) {
+                nature.after(Duration::ZERO, 8_000, Occurrence::Act(self.id(), id));
+            }
         }
         self.stages.insert(id, Stage::Claiming { order, decoder: FrameDecoder::default() });
         self.read_header(id, nature);
+    }
+
+    /// Ends a spare for no reason, which a server may.
+    pub(in crate::sim) fn tire_of_spare(&mut self, id: ConnectionId, nature: &mut Nature) {
+        if let Some(Stage::Claiming { order, .. }) = self.stages.get(&id)
+            && matches!(order.purpose, Purpose::Spare { .. })
+        {
+            self.data_failed(id, CloseReason::SpareUnused, nature);
+            self.act(nature);
+        }
     }
 
     fn read_header(&mut self, id: ConnectionId, nature: &mut Nature) {

@@ -1,8 +1,8 @@
 //! Data connections of a worker: the claim, the header, the answer, the session.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use vestibule::control::{Event, Purpose, Ticket};
+use vestibule::control::{Event, Purpose};
 use vestibule::relay::{CloseReason, Ending, Party};
 use vestibule::wire::{
     Claim, FrameDecoder, FromDataConnection, Opened, RefusalReason, Refused, SessionHeader,
@@ -41,7 +41,11 @@ impl Worker {
         let Some(Stage::Claiming { server, hint, .. }) = self.stages.get(&id) else { return };
         let (index, hint) = (*server, hint.clone());
         let server = self.settings.servers[index].name.clone();
-        let Ok(purpose) = self.tickets.claim(claim, &server) else {
+        let mut judged = self.tickets.claim(claim, &server);
+        if nature.has_planted(Planted::TicketIsKept) && nature.checks.was_honoured(claim) {
+            judged = Ok(Purpose::Spare { life: Duration::from_secs(1) });
+        }
+        let Ok(purpose) = judged else {
             nature.checks.a_valid_claim_is_honoured(self.gateway, claim, &server, &hint);
             return self.refuse_data(id, RefusalReason::TicketInvalid, nature);
         };
@@ -55,11 +59,6 @@ impl Worker {
             &server,
             agent,
         );
-        if nature.has_planted(Planted::TicketIsKept) {
-            let again = Ticket::draw(&mut |bytes| bytes.copy_from_slice(&claim.ticket));
-            let agent = agent.unwrap_or_default() as u64;
-            self.tickets.expect(claim.id, again, server, agent);
-        }
         match purpose {
             Purpose::Agent(_) => {
                 self.give(id, agent.expect("just found"), claim.id, index, nature);

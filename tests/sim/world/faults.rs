@@ -48,10 +48,12 @@ impl World {
     }
 
     fn any_connection(&mut self) -> Option<ConnectionId> {
-        let mut live = self.nature.network.live();
-        if self.nature.random.percent(50) {
-            let network = &self.nature.network;
-            live.retain(|id| matches!(network.hello(*id), Hello::Signal { .. }));
+        let network = &self.nature.network;
+        let mut live = network.live();
+        match self.nature.random.below(4) {
+            0 | 1 => live.retain(|id| matches!(network.hello(*id), Hello::Signal { .. })),
+            2 => live.retain(|id| matches!(network.hello(*id), Hello::Data { .. })),
+            _ => {}
         }
         (!live.is_empty()).then(|| *self.nature.random.pick(&live))
     }
