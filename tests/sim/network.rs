@@ -322,7 +322,9 @@ impl Nature {
                 }
             }
             Cut::Silent => {
-                End::BOTH.iter().for_each(|end| self.network.socket_mut(id, *end).cut = true);
+                for end in End::BOTH {
+                    self.network.socket_mut(id, end).cut = true;
+                }
                 self.lose(id);
             }
             Cut::OneWay(end) => {

@@ -327,7 +327,9 @@ impl World {
         match occurrence {
             Occurrence::Knock(id) => Some(network.owner(*id, End::Acceptor)),
             Occurrence::Dialed(id, _) => Some(network.owner(*id, End::Dialer)),
-            Occurrence::Packet(id, end, _) | Occurrence::News(id, end) => Some(network.owner(*id, *end)),
+            Occurrence::Packet(id, end, _) | Occurrence::News(id, end) => {
+                Some(network.owner(*id, *end))
+            }
             Occurrence::ControlMail { gateway, .. }
             | Occurrence::WorkerTurn { gateway, .. }
             | Occurrence::SignalOpened { gateway, .. } => Some(ProcessId::Gateway(*gateway)),

@@ -1,5 +1,6 @@
 //! What goes wrong in a world, and how it ends.
 
+use std::collections::btree_map::Entry;
 use std::time::Duration;
 
 use super::{Condition, Gate, Lan, World};
@@ -81,8 +82,8 @@ impl World {
 
     fn stop_any(&mut self) {
         let process = self.any_process();
-        if !self.conditions.contains_key(&process) {
-            self.conditions.insert(process, Condition::Stopped(Vec::new()));
+        if let Entry::Vacant(running) = self.conditions.entry(process) {
+            running.insert(Condition::Stopped(Vec::new()));
             self.nature.note(|| format!("{process:?} is stopped"));
             self.nature.after(Duration::ZERO, STOP_MS, Occurrence::Resume(process));
         }
