@@ -172,8 +172,8 @@ impl Worker {
 
     /// Does what is due.
     pub(super) fn wake(&mut self, now: Instant, nature: &mut Nature) {
-        self.is_late = false;
         self.read_mails(now, nature);
+        self.is_late = false;
         let due = |(id, at): (&ConnectionId, &Instant)| (*at <= now).then_some(*id);
         for id in self.deadlines.iter().filter_map(due).collect::<Vec<_>>() {
             self.deadlines.remove(&id);
