@@ -141,7 +141,8 @@ impl GatewayWorker {
         }
     }
 
-    /// The claim led to no session: both connections end, for the same reason.
+    /// The claim led to no session: both connections end, for the same reason. The data connection is
+    /// reset, since its server may have joined its own end by now, and would pass an end on as the agent's.
     pub(super) fn answer_failed(
         &mut self,
         core: &mut GatewayCore,
@@ -155,7 +156,7 @@ impl GatewayWorker {
             self.control.send(ControlMail::Released { invitation });
             self.turn_down(core, agent, reason);
         }
-        self.fail(core, token, reason);
+        self.abort(core, token, reason);
     }
 
     fn refuse_data(&mut self, core: &mut GatewayCore, token: Token, reason: CloseReason) {

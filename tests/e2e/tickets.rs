@@ -96,7 +96,7 @@ fn the_data_connection_of_an_agent_that_was_turned_down_never_ends_cleanly() {
     agent.rest();
     assert_eq!(data.0.ending(), Ending::Reset);
     drop((agent, data));
-    trial.assert_ended("invitation_timeout", 2);
+    trial.assert_ended("backend_timeout", 2);
 }
 
 #[test]

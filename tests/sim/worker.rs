@@ -184,7 +184,7 @@ impl Worker {
                     self.offer_failed(id, SpareFailure::Silent, nature);
                 }
                 Some(Stage::Answering { .. }) => {
-                    let reason = CloseReason::Refused(RefusalReason::InvitationTimeout);
+                    let reason = CloseReason::Refused(RefusalReason::BackendTimeout);
                     self.answer_failed(id, reason, nature);
                 }
                 _ => {}
