@@ -408,6 +408,9 @@ impl World {
     }
 
     fn act(&mut self, process: ProcessId, id: usize) {
+        if self.is_down(process) {
+            return;
+        }
         let nature = &mut self.nature;
         match process {
             ProcessId::Agent(index) => self.agents.act(index, id, nature),

@@ -124,7 +124,9 @@ impl Worker {
                     return self.join(agent, id, now, nature);
                 }
                 Some(from_data_connection::Message::Refused(refused)) => {
-                    CloseReason::Refused(refused.reason())
+                    let reason = CloseReason::Refused(refused.reason());
+                    self.turn_claimed_down(id, reason, nature);
+                    return self.hang_up(id, nature);
                 }
                 Some(_) => CloseReason::MessageUnexpected,
                 None => CloseReason::MessageUnknown,
@@ -134,12 +136,18 @@ impl Worker {
         self.answer_failed(id, reason, nature);
     }
 
+    /// Its server may have joined its own end, and must not take this for the agent's.
     pub(super) fn answer_failed(
         &mut self,
         id: ConnectionId,
         reason: CloseReason,
         nature: &mut Nature,
     ) {
+        self.turn_claimed_down(id, reason, nature);
+        self.abort(id, nature);
+    }
+
+    fn turn_claimed_down(&mut self, id: ConnectionId, reason: CloseReason, nature: &mut Nature) {
         let Some(Stage::Answering { agent, .. }) = self.stages.get(&id) else { return };
         let agent = *agent;
         if let Some(Stage::Claimed { invitation, .. }) = self.stages.get(&agent) {
@@ -147,8 +155,6 @@ impl Worker {
             self.tell(Event::Released { invitation }, nature);
             self.turn_down(agent, reason, nature);
         }
-        // Its server may have joined its own end, and must not take this for the agent's.
-        self.abort(id, nature);
     }
 
     pub(super) fn refuse_data(
