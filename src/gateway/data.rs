@@ -127,7 +127,9 @@ impl GatewayWorker {
                 from_data_connection::Message::Refused(Refused { reason, .. }) => {
                     let reason =
                         RefusalReason::try_from(reason).unwrap_or(RefusalReason::Unspecified);
-                    self.answer_failed(core, token, CloseReason::Refused(reason));
+                    let reason = CloseReason::Refused(reason);
+                    self.turn_claimed_down(core, token, reason);
+                    self.fail(core, token, reason);
                 }
                 from_data_connection::Message::Claim(_)
                 | from_data_connection::Message::Taken(_) => {
@@ -141,13 +143,21 @@ impl GatewayWorker {
         }
     }
 
-    /// The claim led to no session: both connections end, for the same reason.
+    /// The claim led to no session: both connections end, for the same reason. The data connection is
+    /// reset, since its server may have joined its own end by now, and would pass an end on as the agent's.
+    /// One that refused has not.
     pub(super) fn answer_failed(
         &mut self,
         core: &mut GatewayCore,
         token: Token,
         reason: CloseReason,
     ) {
+        self.turn_claimed_down(core, token, reason);
+        self.abort(core, token, reason);
+    }
+
+    /// Turns down the agent of a data connection that claimed it.
+    fn turn_claimed_down(&mut self, core: &mut GatewayCore, token: Token, reason: CloseReason) {
         let Some(Stage::Answering { agent, .. }) = core.stage(token) else { return };
         let agent = *agent;
         if let Some(Stage::Claimed { claim, .. }) = core.stage(agent) {
@@ -155,7 +165,6 @@ impl GatewayWorker {
             self.control.send(ControlMail::Released { invitation });
             self.turn_down(core, agent, reason);
         }
-        self.fail(core, token, reason);
     }
 
     fn refuse_data(&mut self, core: &mut GatewayCore, token: Token, reason: CloseReason) {

@@ -86,6 +86,19 @@ fn a_ticket_is_worth_nothing_after_its_time() {
     trial.assert_ended("ticket_invalid", 1);
 }
 
+/// Its server may have joined its own end, and would pass the end on to the backend.
+#[test]
+fn the_data_connection_of_an_agent_that_was_turned_down_never_ends_cleanly() {
+    let file = GatewayFile { limits: "invitation_timeout_ms = 300", ..GatewayFile::DEFAULT };
+    let mut trial = Trial::new(&file);
+    let (mut agent, invitation) = trial.waiting_agent();
+    let (mut data, _) = trial.server.claim(&invitation);
+    agent.rest();
+    assert_eq!(data.0.ending(), Ending::Reset);
+    drop((agent, data));
+    trial.assert_ended("backend_timeout", 2);
+}
+
 #[test]
 fn a_ticket_is_worth_nothing_in_the_hands_of_another_server() {
     let mut trial = Trial::new(&GatewayFile::DEFAULT);

@@ -1,443 +1,332 @@
-use std::collections::{BTreeSet, HashMap, HashSet};
-use std::time::Instant;
+//! A gateway's process: the real `Dispatcher` on its control thread, its workers, its clock.
 
-use vestibule::control::{
-    Action, AgentRef, Dispatcher, DispatcherLimits, Event, LinkId, LinkStatus, ServiceId, Snapshot,
-    SpareFailure,
-};
-use vestibule::limits::{MAX_INVITATIONS_PER_AGENT, SIGNAL_DEAD_AFTER, TICKET_LEN};
-use vestibule::wire::{Invitation, RefusalReason, ToServer, from_server, to_server};
+use std::collections::BTreeMap;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
 
+use vestibule::control::{Action, AgentRef, Dispatcher, DispatcherLimits, Event, LinkId};
+use vestibule::relay::RelayLimits;
+use vestibule::wire::{FrameDecoder, FromServer, Pong, ToServer, from_server, to_server};
+
+use super::checks::Check;
+use super::ledger::Ledger;
+use super::nature::{Clock, Nature, Occurrence, Way};
+use super::network::{ConnectionId, End, Hello};
+use super::planted::Planted;
 use super::random::Random;
+use super::worker::{Mail, Worker};
 
-/// The dispatcher, and the ledger of what it was told and did.
-pub(super) struct Gateway {
-    dispatcher: Dispatcher,
-    limits: DispatcherLimits,
-    services: Vec<String>,
-    draining: bool,
-    links: HashMap<LinkId, Link>,
-    waiting: HashMap<AgentRef, Waiting>,
-    /// Where each invitation went.
-    invitations: HashMap<u64, LinkId>,
-    tickets: HashSet<Vec<u8>>,
-    /// The last action, if it was to expect a claim.
-    expected: Option<(u64, Vec<u8>, String)>,
-    /// Spares that were asked for and neither given out nor ended: where, and whether it is there.
-    spares: HashMap<u64, Spare>,
-    /// Servers invited in this step.
-    invited: HashSet<LinkId>,
-    pub(super) seen: BTreeSet<Sight>,
+/// The gateway dials nobody.
+const HERE: End = End::Acceptor;
+
+/// What its operator configured; the same at every gateway.
+pub(super) struct Settings {
+    pub(super) services: Vec<String>,
+    pub(super) servers: Vec<AllowedServer>,
+    pub(super) limits: DispatcherLimits,
+    pub(super) relay: RelayLimits,
+    pub(super) admission_timeout: Duration,
+    workers: u32,
 }
 
-/// What is worth seeing at least once over all worlds: otherwise they are too tame.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Sight {
-    Refused(RefusalReason),
-    /// A second invitation for an agent.
-    Moved,
-    /// A claim by an invitation that the dispatcher has replaced.
-    ClaimCrossedWithMove,
-    /// A claim of an agent that the dispatcher has refused.
-    ClaimCrossedWithRefusal,
-    /// A session that outlives its server's signal connection.
-    SessionOutlivedLink,
-    /// A link closed by the dispatcher.
-    LinkClosed,
-    SpareTookAgent,
-    SpareFailed(FailedSpare),
+pub(super) struct AllowedServer {
+    pub(super) name: String,
+    pub(super) services: Vec<usize>,
+    pub(super) is_hostile: bool,
 }
 
-/// How a spare failed its agent.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum FailedSpare {
-    Gone,
-    Silent,
-    Refused,
-}
+impl Settings {
+    pub(super) fn new(
+        services: Vec<String>,
+        servers: Vec<AllowedServer>,
+        random: &mut Random,
+    ) -> Self {
+        let limits = DispatcherLimits {
+            max_waiting: random.between(1, 24),
+            invitation_timeout: Duration::from_millis(random.between(500, 8_000) as u64),
+            max_links: random.between(servers.len(), 6),
+            max_spares: *random.pick(&[0, 2, 6, 6]),
+            spare_life: Duration::from_millis(random.between(1_000, 20_000) as u64),
+        };
+        let relay = RelayLimits {
+            idle_timeout: Some(Duration::from_millis(random.between(2_000, 8_000) as u64)),
+            half_closed_timeout: Duration::from_millis(random.between(1_000, 4_000) as u64),
+        };
+        let workers = u32::try_from(random.between(1, 3)).expect("few");
+        let admission_timeout = Duration::from_secs(5);
+        Self { services, servers, limits, relay, admission_timeout, workers }
+    }
 
-#[derive(Debug, Clone, Copy)]
-struct Spare {
-    link: LinkId,
-    worker: u32,
-    ready: bool,
-}
-
-struct Link {
-    server: String,
-    allowed: Vec<ServiceId>,
-    offered: Option<Vec<String>>,
-    /// How many spares it will hold.
-    spares: usize,
-    heard: Instant,
-    draining: bool,
-    /// Services that it declined as unknown.
-    disowned: HashSet<ServiceId>,
-    sessions: usize,
-}
-
-struct Waiting {
-    service: ServiceId,
-    since: Instant,
-    invitations: usize,
-    last: Option<u64>,
-    /// Whether the last invitation was declined, or the spare failed.
-    declined: bool,
-    on_spare: bool,
-    declined_by: HashSet<LinkId>,
-}
-
-impl Link {
-    fn note_decline(&mut self, id: LinkId, waiting: &mut Waiting, reason: RefusalReason) {
-        match reason {
-            RefusalReason::Draining => self.draining = true,
-            RefusalReason::ServiceUnknown => drop(self.disowned.insert(waiting.service)),
-            _ => drop(waiting.declined_by.insert(id)),
+    pub(super) fn server_of(&self, hello: &Hello) -> Option<&AllowedServer> {
+        match hello {
+            Hello::Signal { server } | Hello::Data { server, .. } => self.servers.get(*server),
+            Hello::Agent { .. } | Hello::Backend { .. } => None,
         }
     }
+}
+
+pub(super) struct Gateway {
+    index: usize,
+    life: u32,
+    clock: Clock,
+    instance: String,
+    settings: Rc<Settings>,
+    dispatcher: Dispatcher,
+    ledger: Ledger,
+    workers: Vec<Worker>,
+    signals: BTreeMap<ConnectionId, FrameDecoder>,
+    drains: bool,
+    is_late: bool,
 }
 
 impl Gateway {
-    pub(super) fn new(limits: DispatcherLimits, services: Vec<String>) -> Self {
-        let instance = "00112233445566ff".to_owned();
+    /// A new process, with a name of its own.
+    pub(super) fn new(
+        index: usize,
+        life: u32,
+        settings: &Rc<Settings>,
+        nature: &mut Nature,
+    ) -> Self {
+        let instance = format!("{:016x}", nature.random.next());
+        let mut told = settings.limits.clone();
+        if nature.has_planted(Planted::VisitorWaitsForEver) {
+            told.invitation_timeout = Duration::from_secs(3_600);
+        }
+        if nature.has_planted(Planted::QueueWithoutBound) {
+            told.max_waiting = usize::MAX;
+        }
+        let services = settings.services.clone();
+        let workers = 0..settings.workers;
         Self {
-            dispatcher: Dispatcher::new(limits.clone(), services.clone(), instance),
-            limits,
-            services,
-            draining: false,
-            links: HashMap::new(),
-            waiting: HashMap::new(),
-            invitations: HashMap::new(),
-            tickets: HashSet::new(),
-            expected: None,
-            spares: HashMap::new(),
-            invited: HashSet::new(),
-            seen: BTreeSet::new(),
+            index,
+            life,
+            clock: Clock::new(nature.start, &mut nature.random),
+            dispatcher: Dispatcher::new(told, services.clone(), instance.clone()),
+            ledger: Ledger::new(settings.limits.clone(), services),
+            workers: workers
+                .map(|worker| Worker::new(index, life, worker, &instance, settings))
+                .collect(),
+            instance,
+            settings: Rc::clone(settings),
+            signals: BTreeMap::new(),
+            drains: false,
+            is_late: false,
         }
     }
 
-    /// A new process of the same configuration.
-    pub(super) fn restart(&mut self) {
-        let seen = std::mem::take(&mut self.seen);
-        *self = Self { seen, ..Self::new(self.limits.clone(), self.services.clone()) };
+    pub(super) fn life(&self) -> u32 {
+        self.life
+    }
+
+    pub(super) fn drains(&self) -> bool {
+        self.drains
     }
 
     pub(super) fn next_timeout(&self) -> Option<Instant> {
-        self.dispatcher.next_timeout()
+        let workers = self.workers.iter().filter_map(Worker::next_timeout);
+        let next = workers.chain(self.dispatcher.next_timeout()).min();
+        next.map(|local| self.clock.when(local))
     }
 
-    pub(super) fn handle(&mut self, event: Event, now: Instant, random: &mut Random) {
-        self.enter(&event, now);
-        self.dispatcher.handle(event, now, &mut |bytes| random.fill(bytes));
+    /// It was stopped, and has much to read before it looks at its clock.
+    pub(super) fn resume(&mut self) {
+        self.is_late = true;
+        self.workers.iter_mut().for_each(|worker| worker.is_late = true);
     }
 
-    pub(super) fn handle_timeout(&mut self, now: Instant, random: &mut Random) {
-        self.dispatcher.handle_timeout(now, &mut |bytes| random.fill(bytes));
+    pub(super) fn wake(&mut self, nature: &mut Nature) {
+        self.is_late = false;
+        let now = self.clock.read(nature.now);
+        self.dispatcher.handle_timeout(now, &mut |bytes| nature.random.fill(bytes));
+        self.act(now, nature);
+        self.workers.iter_mut().for_each(|worker| worker.wake(now, nature));
+        let next = self.next_timeout();
+        nature.checks.hold(Check::DueIsDone, next.is_none_or(|next| next > nature.now), || {
+            format!("gateway {} has something due, and has looked", self.index)
+        });
     }
 
-    pub(super) fn poll_action(&mut self) -> Option<Action> {
-        let action = self.dispatcher.poll_action()?;
-        self.check_action(&action);
-        Some(action)
-    }
-
-    fn enter(&mut self, event: &Event, now: Instant) {
-        match event {
-            Event::LinkOpened { link, server, allowed } => {
-                let entry = Link {
-                    server: server.clone(),
-                    allowed: allowed.clone(),
-                    offered: None,
-                    spares: 0,
-                    heard: now,
-                    draining: false,
-                    disowned: HashSet::new(),
-                    sessions: 0,
-                };
-                self.links.insert(*link, entry);
-            }
-            Event::LinkMessage { link, message } => {
-                if let Some(entry) = self.links.get_mut(link) {
-                    entry.heard = now;
-                    self.enter_message(*link, message.message.as_ref());
-                }
-            }
-            Event::LinkClosed { link } => drop(self.links.remove(link)),
-            Event::Admit { agent, service } => {
-                let entry = Waiting {
-                    service: *service,
-                    since: now,
-                    invitations: 0,
-                    last: None,
-                    declined: false,
-                    on_spare: false,
-                    declined_by: HashSet::new(),
-                };
-                assert!(self.waiting.insert(*agent, entry).is_none());
-            }
-            Event::Leave { agent } => drop(self.waiting.remove(agent)),
-            Event::Claimed { agent, invitation } => {
-                match self.waiting.remove(agent) {
-                    None => drop(self.seen.insert(Sight::ClaimCrossedWithRefusal)),
-                    Some(waiting) if waiting.last != Some(*invitation) => {
-                        self.seen.insert(Sight::ClaimCrossedWithMove);
-                    }
-                    Some(waiting) if waiting.on_spare => {
-                        self.seen.insert(Sight::SpareTookAgent);
-                    }
-                    Some(_) => {}
-                }
-                if let Some(link) = self.links.get_mut(&self.invitations[invitation]) {
-                    link.sessions += 1;
-                }
-            }
-            Event::Released { invitation } => {
-                match self.links.get_mut(&self.invitations[invitation]) {
-                    Some(link) => link.sessions -= 1,
-                    None => drop(self.seen.insert(Sight::SessionOutlivedLink)),
-                }
-            }
-            Event::SpareReady { invitation } => {
-                if let Some(spare) = self.spares.get_mut(invitation) {
-                    spare.ready = true;
-                }
-            }
-            Event::SpareEnded { invitation, .. } => drop(self.spares.remove(invitation)),
-            Event::SpareFailed { agent, invitation, failure } => {
-                self.enter_failure(*agent, *invitation, *failure);
-            }
-            Event::Drain => self.draining = true,
-        }
-    }
-
-    fn enter_failure(&mut self, agent: AgentRef, invitation: u64, failure: SpareFailure) {
-        self.seen.insert(Sight::SpareFailed(match failure {
-            SpareFailure::Gone => FailedSpare::Gone,
-            SpareFailure::Silent => FailedSpare::Silent,
-            SpareFailure::Refused(_) => FailedSpare::Refused,
-        }));
-        let id = self.invitations[&invitation];
-        let Some(link) = self.links.get_mut(&id).filter(|link| !link.draining) else { return };
-        let Some(waiting) = self.waiting.get_mut(&agent) else { return };
-        if waiting.last == Some(invitation) && !waiting.declined {
-            waiting.declined = true;
-            if let SpareFailure::Refused(reason) = failure {
-                link.note_decline(id, waiting, reason);
-            }
-        }
-    }
-
-    fn enter_message(&mut self, id: LinkId, message: Option<&from_server::Message>) {
-        let Some(link) = self.links.get_mut(&id) else { return };
-        match message {
-            Some(from_server::Message::ServerHello(hello)) if link.offered.is_none() => {
-                link.offered = Some(hello.services.clone());
-                link.spares = hello.spares as usize;
-            }
-            Some(from_server::Message::Goodbye(_)) => link.draining = true,
-            Some(from_server::Message::Decline(decline)) => {
-                let is_spare = self.spares.get(&decline.id).is_some_and(|spare| spare.link == id);
-                if is_spare && decline.reason() == RefusalReason::Draining {
-                    link.draining = true;
-                }
-                let is_meant =
-                    |waiting: &&mut Waiting| waiting.last == Some(decline.id) && !waiting.declined;
-                if self.invitations.get(&decline.id) != Some(&id) || link.draining {
-                    return;
-                }
-                let Some(waiting) = self.waiting.values_mut().find(is_meant) else { return };
-                waiting.declined = true;
-                link.note_decline(id, waiting, decline.reason());
-            }
-            _ => {}
-        }
-    }
-
-    fn check_action(&mut self, action: &Action) {
-        let expected = self.expected.take();
-        match action {
-            Action::Send { link, message } => {
-                assert!(self.links.contains_key(link), "sent on a link that is gone");
-                let ToServer { message: Some(message) } = message else { panic!("sent nothing") };
-                if let to_server::Message::Invitation(invitation) = message {
-                    let expected = expected.expect("an invitation without its expectation");
-                    let is_spare = invitation.spare_for_ms > 0;
-                    assert_eq!(is_spare, self.spares.contains_key(&invitation.id));
-                    self.check_invitation(*link, invitation, &expected);
-                }
-            }
-            Action::CloseLink { link, .. } => {
-                self.links.remove(link);
-                self.seen.insert(Sight::LinkClosed);
-            }
-            Action::Expect { agent, invitation, ticket, server } => {
-                let waiting = self.waiting.get_mut(agent).expect("who is invited for waits");
-                waiting.invitations += 1;
-                waiting.last = Some(*invitation);
-                waiting.declined = false;
-                waiting.on_spare = false;
-                if waiting.invitations > 1 {
-                    self.seen.insert(Sight::Moved);
-                }
-                assert!(waiting.invitations <= MAX_INVITATIONS_PER_AGENT);
-                self.expected = Some((*invitation, ticket.as_bytes().to_vec(), server.clone()));
-            }
-            Action::ExpectSpare { worker, invitation, ticket, server, life } => {
-                assert!(*life <= self.limits.spare_life);
-                let named = |(_, link): &(&LinkId, &Link)| link.server == *server;
-                let (link, _) = self.links.iter().find(named).expect("asked of a server");
-                let spare = Spare { link: *link, worker: *worker, ready: false };
-                assert!(self.spares.insert(*invitation, spare).is_none());
-                self.expected = Some((*invitation, ticket.as_bytes().to_vec(), server.clone()));
-            }
-            Action::UseSpare { agent, invitation } => self.check_use(*agent, *invitation),
-            Action::CloseSpare { worker, invitation } => {
-                let spare = self.spares.remove(invitation);
-                assert!(spare.is_none_or(|spare| spare.worker == *worker));
-            }
-            Action::Refuse { agent, reason } => {
-                if *reason == RefusalReason::QueueFull {
-                    assert!(self.waiting.len() > self.limits.max_waiting, "refused without need");
-                }
-                self.seen.insert(Sight::Refused(*reason));
-                assert!(self.waiting.remove(agent).is_some(), "refused who does not wait");
-            }
-        }
-    }
-
-    fn check_invitation(
-        &mut self,
-        link: LinkId,
-        invitation: &Invitation,
-        expected: &(u64, Vec<u8>, String),
-    ) {
-        let (id, ticket, server) = expected;
-        assert_eq!((invitation.id, &invitation.ticket), (*id, ticket));
-        assert_eq!(ticket.len(), TICKET_LEN);
-        assert!(self.tickets.insert(ticket.clone()), "a ticket was given out twice");
-        assert!(self.invitations.insert(*id, link).is_none(), "two invitations of one id");
-        assert!(!self.draining, "invited while the gateway drains");
-        let entry = &self.links[&link];
-        assert!(!entry.draining, "invited a server that drains");
-        assert_eq!(&entry.server, server, "the ticket is bound to another server");
-        let offered = entry.offered.as_ref().expect("invited before its hello");
-        if let Some(spare) = self.spares.get_mut(id) {
-            // Two of a kind have one name.
-            spare.link = link;
-            assert_eq!(spare.worker, invitation.worker);
+    /// A connection comes to its listeners.
+    pub(super) fn knock(&mut self, id: ConnectionId, nature: &mut Nature) {
+        nature.answer_dial(id, !self.drains);
+        if self.drains {
             return;
         }
-        assert!(offered.contains(&invitation.service), "invited for what it does not offer");
-        let allowed = |service: &ServiceId| self.services[*service] == invitation.service;
-        assert!(entry.allowed.iter().any(allowed), "invited for what it may not serve");
-        self.invited.insert(link);
-    }
-
-    fn check_use(&mut self, agent: AgentRef, invitation: u64) {
-        let spare = self.spares.remove(&invitation).expect("given out without being held");
-        assert!(spare.ready, "given out before it was there");
-        assert_eq!(spare.worker, agent.worker, "given out at another worker");
-        let link = &self.links[&spare.link];
-        assert!(!self.draining && !link.draining, "given out while somebody drains");
-        let waiting = self.waiting.get_mut(&agent).expect("who is given a spare waits");
-        let service = &self.services[waiting.service];
-        assert!(link.allowed.contains(&waiting.service));
-        assert!(link.offered.as_ref().is_some_and(|offered| offered.contains(service)));
-        waiting.invitations += 1;
-        waiting.last = Some(invitation);
-        waiting.declined = false;
-        waiting.on_spare = true;
-        assert!(waiting.invitations <= MAX_INVITATIONS_PER_AGENT);
-        self.invited.insert(spare.link);
-    }
-
-    fn check_spares(&self, snapshot: &Snapshot) {
-        let mut by_worker: HashMap<u32, usize> = HashMap::new();
-        let mut by_link: HashMap<LinkId, (usize, usize)> = HashMap::new();
-        for spare in self.spares.values() {
-            let link = self.links.get(&spare.link).expect("a spare outlived its link");
-            assert!(!link.draining && !self.draining, "a spare is held while somebody drains");
-            *by_worker.entry(spare.worker).or_default() += 1;
-            let (held, ready) = by_link.entry(spare.link).or_default();
-            *held += 1;
-            *ready += usize::from(spare.ready);
-        }
-        let most = by_worker.values().max().copied().unwrap_or(0);
-        assert!(most <= self.limits.max_spares, "{most} spares at one worker");
-        for status in &snapshot.links {
-            let (held, ready) = by_link.get(&status.link).copied().unwrap_or_default();
-            assert!(held <= self.links[&status.link].spares, "more spares than it will hold");
-            assert_eq!(status.spares, ready, "spares are miscounted");
+        let now = self.clock.read(nature.now);
+        let accepting = nature.random.below(self.workers.len());
+        match nature.network.hello(id).clone() {
+            Hello::Signal { .. } => {
+                let (gateway, life) = (self.index, self.life);
+                let worker = u32::try_from(accepting).expect("few");
+                let opened = Occurrence::SignalOpened { gateway, life, connection: id };
+                nature.mail(Way { gateway, worker }, opened);
+            }
+            Hello::Data { server, hint } => {
+                let is_ours = hint.instance == self.instance;
+                let hinted = usize::try_from(hint.worker).unwrap_or(usize::MAX);
+                let follows = is_ours && !nature.has_planted(Planted::ClaimStaysWhereItCame);
+                let is_known = follows && hinted < self.workers.len();
+                let worker = if is_known { hinted } else { accepting };
+                self.workers[worker].accept_data(id, server, hint, now, nature);
+            }
+            Hello::Agent { device } => {
+                self.workers[accepting].accept_agent(id, device, now, nature);
+            }
+            Hello::Backend { .. } => {}
         }
     }
 
-    /// After each step, once its actions are carried out.
-    pub(super) fn check_after_step(&mut self, now: Instant) {
-        let snapshot = self.dispatcher.snapshot();
-        assert_eq!(snapshot.waiting, self.waiting.len(), "agents are lost or invented");
-        assert!(snapshot.waiting <= self.limits.max_waiting);
-        assert_eq!(snapshot.links.len() + snapshot.greeting, self.links.len());
-        assert!(self.links.len() <= self.limits.max_links);
-        let mut by_service = vec![0; self.services.len()];
-        for waiting in self.waiting.values() {
-            by_service[waiting.service] += 1;
-            assert!(now <= waiting.since + self.limits.invitation_timeout, "a deadline was missed");
+    /// Something came on a connection.
+    pub(super) fn ready(&mut self, id: ConnectionId, nature: &mut Nature) {
+        if self.signals.contains_key(&id) {
+            return self.read_signal(id, nature);
         }
-        assert!(snapshot.services.iter().map(|service| service.waiting).eq(by_service));
-        for status in &snapshot.links {
-            assert_eq!(status.sessions, self.links[&status.link].sessions, "load is miscounted");
-            if let Some(capacity) = status.capacity
-                && self.invited.contains(&status.link)
-            {
-                assert!(status.waiting + status.sessions <= capacity as usize, "over its capacity");
+        let now = self.clock.read(nature.now);
+        if let Some(worker) = self.workers.iter_mut().find(|worker| worker.holds(id)) {
+            worker.ready(id, now, nature);
+            worker.check(nature);
+        }
+    }
+
+    pub(super) fn worker_turn(&mut self, worker: u32, nature: &mut Nature) {
+        let now = self.clock.read(nature.now);
+        self.workers[worker as usize].read_mails(now, nature);
+        self.workers[worker as usize].check(nature);
+    }
+
+    pub(super) fn signal_opened(&mut self, id: ConnectionId, nature: &mut Nature) {
+        let Hello::Signal { server } = *nature.network.hello(id) else { return };
+        let allowed = &self.settings.servers[server];
+        let opened = Event::LinkOpened {
+            link: LinkId(id as u64),
+            server: allowed.name.clone(),
+            allowed: allowed.services.clone(),
+        };
+        self.signals.insert(id, FrameDecoder::default());
+        self.handle(opened, nature);
+        self.read_signal(id, nature);
+    }
+
+    fn read_signal(&mut self, id: ConnectionId, nature: &mut Nature) {
+        let link = LinkId(id as u64);
+        while let Some(decoder) = self.signals.get_mut(&id) {
+            match nature.read_message::<FromServer>(id, HERE, decoder) {
+                Ok(None) => return,
+                Ok(Some(message)) => self.handle(Event::LinkMessage { link, message }, nature),
+                Err(_) => {
+                    self.signals.remove(&id);
+                    nature.close(id, HERE);
+                    self.handle(Event::LinkClosed { link }, nature);
+                }
             }
         }
-        self.check_spares(&snapshot);
-        self.invited.clear();
-        let invited: usize = snapshot.links.iter().map(|link| link.waiting).sum();
-        assert!(invited <= snapshot.waiting, "an invitation outlived its agent");
-        let silent = |link: &Link| now > link.heard + SIGNAL_DEAD_AFTER;
-        assert!(!self.links.values().any(silent), "a silent link is still there");
-        self.check_nobody_is_forgotten(&snapshot);
-        assert!(!self.draining || snapshot.waiting == 0, "someone waits while the gateway drains");
     }
 
-    /// No agent is left in the queue while there is a server that could have it.
-    fn check_nobody_is_forgotten(&self, snapshot: &Snapshot) {
-        let has_room = |status: &&LinkStatus| {
-            let load = status.waiting + status.sessions;
-            status.capacity.is_none_or(|capacity| load < capacity as usize)
-        };
-        let open: Vec<LinkId> =
-            snapshot.links.iter().filter(has_room).map(|link| link.link).collect();
-        for waiting in self.waiting.values().filter(|waiting| !self.is_invited(waiting)) {
-            let could_have_it = |id: &&LinkId| {
-                let link = &self.links[id];
-                let offered = link
-                    .offered
-                    .as_ref()
-                    .is_some_and(|offered| offered.contains(&self.services[waiting.service]));
-                let may = offered
-                    && link.allowed.contains(&waiting.service)
-                    && !link.disowned.contains(&waiting.service);
-                may && !link.draining && !waiting.declined_by.contains(id)
-            };
-            assert_eq!(open.iter().find(could_have_it), None, "an agent is forgotten in the queue");
+    pub(super) fn handle(&mut self, event: Event, nature: &mut Nature) {
+        let now = self.clock.read(nature.now);
+        self.ledger.enter(&event, now, &mut nature.checks);
+        self.dispatcher.handle(event, now, &mut |bytes| nature.random.fill(bytes));
+        self.act(now, nature);
+    }
+
+    pub(super) fn drain(&mut self, nature: &mut Nature) {
+        self.drains = true;
+        self.handle(Event::Drain, nature);
+    }
+
+    /// The process ends in good order, as far as it can.
+    pub(super) fn stop(&mut self, nature: &mut Nature) {
+        self.workers.iter_mut().for_each(|worker| worker.stop(nature));
+        for id in std::mem::take(&mut self.signals).into_keys() {
+            nature.close(id, HERE);
         }
     }
 
-    fn is_invited(&self, waiting: &Waiting) -> bool {
-        let Some(last) = waiting.last else { return false };
-        let link = self.links.get(&self.invitations[&last]);
-        !waiting.declined && link.is_some_and(|link| !link.draining)
+    fn act(&mut self, now: Instant, nature: &mut Nature) {
+        let mut asked = Vec::new();
+        let mut swallows = false;
+        while let Some(action) = self.dispatcher.poll_action() {
+            if std::mem::take(&mut swallows) {
+                continue;
+            }
+            swallows = nature.has_planted(Planted::LostInvitationIsNotRenewed)
+                && matches!(&action, Action::Expect { agent, .. }
+                    if self.ledger.invitations_of(*agent) > 0);
+            if swallows {
+                continue;
+            }
+            self.ledger.check_action(&action, &mut nature.checks);
+            asked.extend(pinged(&action));
+            self.carry_out(action, nature);
+        }
+        if nature.has_planted(Planted::SignalIsWrittenOnly) {
+            for link in asked {
+                // The ping went out: it is taken for a sign of life.
+                let pong = from_server::Message::Pong(Pong { nonce: 0 });
+                let message = FromServer { message: Some(pong) };
+                let event = Event::LinkMessage { link, message };
+                self.dispatcher.handle(event, now, &mut |bytes| nature.random.fill(bytes));
+            }
+        }
+        let snapshot = self.dispatcher.snapshot();
+        self.ledger.check_after_step(&snapshot, self.is_late, now, &mut nature.checks);
     }
 
-    pub(super) fn check_nothing_left(&self) {
+    fn carry_out(&mut self, action: Action, nature: &mut Nature) {
+        match action {
+            Action::Send { link, message } => {
+                nature.say(connection_of(link), HERE, &message);
+            }
+            Action::CloseLink { link, .. } => {
+                self.signals.remove(&connection_of(link));
+                nature.close(connection_of(link), HERE);
+            }
+            Action::Expect { agent, invitation, ticket, server } => {
+                let AgentRef { worker, connection } = agent;
+                let agent = usize::try_from(connection).expect("one of ours");
+                self.post(worker, Mail::Expect { agent, invitation, ticket, server }, nature);
+            }
+            Action::ExpectSpare { worker, invitation, ticket, server, life } => {
+                self.post(worker, Mail::ExpectSpare { invitation, ticket, server, life }, nature);
+            }
+            Action::UseSpare { agent: AgentRef { worker, connection }, invitation } => {
+                let agent = usize::try_from(connection).expect("one of ours");
+                self.post(worker, Mail::UseSpare { agent, invitation }, nature);
+            }
+            Action::CloseSpare { worker, invitation } => {
+                self.post(worker, Mail::CloseSpare { invitation }, nature);
+            }
+            Action::Refuse { agent: AgentRef { worker, connection }, reason } => {
+                let agent = usize::try_from(connection).expect("one of ours");
+                self.post(worker, Mail::Refuse { agent, reason }, nature);
+            }
+        }
+    }
+
+    fn post(&mut self, worker: u32, mail: Mail, nature: &mut Nature) {
+        self.workers[worker as usize].post(mail, nature);
+    }
+
+    /// It drains, and everyone has gone.
+    pub(super) fn check_nothing_left(&self, nature: &mut Nature) {
+        self.workers.iter().for_each(|worker| worker.check_nothing_left(nature));
         let snapshot = self.dispatcher.snapshot();
-        assert_eq!(snapshot.waiting, 0);
-        assert!(
-            snapshot.links.iter().all(|link| link.waiting + link.sessions == 0),
-            "{snapshot:?}"
-        );
+        let of_links: usize =
+            snapshot.links.iter().map(|link| link.waiting + link.sessions + link.spares).sum();
+        let what = format!("the dispatcher of gateway {}", self.index);
+        nature.checks.nothing_is_left(&what, of_links + snapshot.waiting);
+    }
+}
+
+fn connection_of(link: LinkId) -> ConnectionId {
+    usize::try_from(link.0).expect("one of ours")
+}
+
+fn pinged(action: &Action) -> Option<LinkId> {
+    match action {
+        Action::Send { link, message: ToServer { message: Some(to_server::Message::Ping(_)) } } => {
+            Some(*link)
+        }
+        _ => None,
     }
 }

@@ -1,205 +1,379 @@
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
-use std::time::Duration;
+//! A worker of a gateway: the real `Tickets`, and around them what `src/gateway` does with sockets.
 
-use vestibule::control::{Purpose, SpareFailure, Ticket, TicketError, Tickets};
-use vestibule::wire::{Claim, RefusalReason};
+use std::collections::{BTreeMap, VecDeque};
+use std::rc::Rc;
+use std::time::{Duration, Instant};
 
-/// A worker as far as the control plane goes, and the ledger of its agents and spares.
-#[derive(Default)]
+use vestibule::control::{AgentRef, Event, SpareFailure, Ticket, Tickets};
+use vestibule::relay::{CloseReason, Ending};
+use vestibule::wire::alpn::Hint;
+use vestibule::wire::{
+    Claim, FrameDecoder, FromAgent, RefusalReason, Refused, ToAgent, from_agent, to_agent,
+};
+
+use super::checks::{Check, Expected};
+use super::gateway::Settings;
+use super::nature::{Leaked, Nature, Occurrence, Way};
+use super::network::{ConnectionId, End};
+use super::session::Session;
+
+mod data;
+mod spares;
+
+/// The gateway dials nobody.
+const HERE: End = End::Acceptor;
+
 pub(super) struct Worker {
+    gateway: usize,
+    life: u32,
+    index: u32,
+    instance: String,
+    settings: Rc<Settings>,
     tickets: Tickets,
     mailbox: VecDeque<Mail>,
-    fates: HashMap<u64, Fate>,
-    expected: HashMap<u64, (Claim, String)>,
-    honoured: HashSet<Vec<u8>>,
-    /// Spares that wait for an agent.
-    spares: BTreeSet<u64>,
-    /// Agents that were given to a spare which has not taken them.
-    offers: BTreeMap<u64, u64>,
-    /// Spares that an agent was given to, ever.
-    given: HashSet<u64>,
+    stages: BTreeMap<ConnectionId, Stage>,
+    /// By the agent's connection, with the invitation.
+    sessions: BTreeMap<ConnectionId, (Session, u64)>,
+    spares: BTreeMap<u64, ConnectionId>,
+    deadlines: BTreeMap<ConnectionId, Instant>,
+    /// Its process was stopped, and it has not looked at its clock yet.
+    pub(super) is_late: bool,
 }
 
 pub(super) enum Mail {
-    Expect { agent: u64, invitation: u64, ticket: Ticket, server: String },
+    Expect { agent: ConnectionId, invitation: u64, ticket: Ticket, server: String },
     ExpectSpare { invitation: u64, ticket: Ticket, server: String, life: Duration },
-    UseSpare { agent: u64, invitation: u64 },
+    UseSpare { agent: ConnectionId, invitation: u64 },
     CloseSpare { invitation: u64 },
-    Refuse { agent: u64, reason: RefusalReason },
+    Refuse { agent: ConnectionId, reason: RefusalReason },
 }
 
-/// What a worker did with its mail, for the world to go on with.
-pub(super) enum Deed {
-    /// Sent the header of an agent over a spare.
-    Offered { agent: u64, invitation: u64 },
-    /// Had no such spare.
-    Failed { agent: u64, invitation: u64 },
-    /// Closed a spare.
-    Closed { invitation: u64 },
+enum Stage {
+    Request { device: String, decoder: FrameDecoder },
+    Waiting(Waiting),
+    Claimed { data: ConnectionId, invitation: u64 },
+    Claiming { server: usize, hint: Hint, decoder: FrameDecoder },
+    Spare { invitation: u64, old_at: Instant, decoder: FrameDecoder },
+    Offered { invitation: u64, agent: ConnectionId, decoder: FrameDecoder },
+    Answering { agent: ConnectionId, decoder: FrameDecoder },
+    Joined { agent: ConnectionId },
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Fate {
-    Waiting,
-    Joined,
-    Refused(RefusalReason),
-    Left,
+struct Waiting {
+    device: String,
+    service: usize,
+    admitted: Instant,
+    /// The spare that it was given to.
+    offered: Option<ConnectionId>,
 }
 
 impl Worker {
-    pub(super) fn arrive(&mut self, agent: u64) {
-        assert_eq!(self.fates.insert(agent, Fate::Waiting), None);
-    }
-
-    /// Whether it still waited.
-    pub(super) fn leave(&mut self, agent: u64) -> bool {
-        if self.fates[&agent] != Fate::Waiting {
-            return false;
+    pub(super) fn new(
+        gateway: usize,
+        life: u32,
+        index: u32,
+        instance: &str,
+        settings: &Rc<Settings>,
+    ) -> Self {
+        Self {
+            gateway,
+            life,
+            index,
+            instance: instance.to_owned(),
+            settings: Rc::clone(settings),
+            tickets: Tickets::default(),
+            mailbox: VecDeque::new(),
+            stages: BTreeMap::new(),
+            sessions: BTreeMap::new(),
+            spares: BTreeMap::new(),
+            deadlines: BTreeMap::new(),
+            is_late: false,
         }
-        self.end(agent, Fate::Left);
-        self.tickets.forget(agent);
-        self.offers.remove(&agent);
-        true
     }
 
-    pub(super) fn post(&mut self, mail: Mail) {
-        self.mailbox.push_back(mail);
+    pub(super) fn holds(&self, id: ConnectionId) -> bool {
+        self.stages.contains_key(&id)
     }
 
-    pub(super) fn read_mails(&mut self) -> Vec<Deed> {
-        let mut deeds = Vec::new();
-        for mail in std::mem::take(&mut self.mailbox) {
-            deeds.extend(self.read_mail(mail));
-        }
-        deeds
+    pub(super) fn next_timeout(&self) -> Option<Instant> {
+        let sessions = self.sessions.values().filter_map(|(session, _)| session.deadline());
+        self.deadlines.values().copied().chain(sessions).min()
     }
 
-    fn read_mail(&mut self, mail: Mail) -> Option<Deed> {
-        match mail {
-            Mail::Expect { agent, invitation, ticket, server } => {
-                self.offers.remove(&agent);
-                if self.fates[&agent] == Fate::Waiting {
-                    let claim = Claim { id: invitation, ticket: ticket.as_bytes().to_vec() };
-                    self.expected.insert(agent, (claim, server.clone()));
-                    self.tickets.expect(invitation, ticket, server, agent);
-                }
-            }
-            Mail::ExpectSpare { invitation, ticket, server, life } => {
-                self.tickets.expect_spare(invitation, ticket, server, life);
-            }
-            Mail::UseSpare { agent, invitation } => return self.use_spare(agent, invitation),
-            Mail::CloseSpare { invitation } => {
-                self.tickets.forget_spare(invitation);
-                return self.spares.remove(&invitation).then_some(Deed::Closed { invitation });
-            }
-            Mail::Refuse { agent, reason } => match self.fates[&agent] {
-                Fate::Waiting => {
-                    self.end(agent, Fate::Refused(reason));
-                    self.tickets.forget(agent);
-                    self.offers.remove(&agent);
-                }
-                Fate::Joined | Fate::Left => {}
-                Fate::Refused(before) => {
-                    panic!("{agent} was refused for {before}, then for {reason}")
-                }
-            },
-        }
-        None
-    }
-
-    fn use_spare(&mut self, agent: u64, invitation: u64) -> Option<Deed> {
-        self.offers.remove(&agent);
-        let is_there = self.spares.remove(&invitation);
-        if self.fates[&agent] != Fate::Waiting {
-            return is_there.then_some(Deed::Closed { invitation });
-        }
-        self.tickets.forget(agent);
-        self.expected.remove(&agent);
-        if !is_there {
-            return Some(Deed::Failed { agent, invitation });
-        }
-        assert!(self.given.insert(invitation), "a spare was given to two agents");
-        self.offers.insert(agent, invitation);
-        Some(Deed::Offered { agent, invitation })
-    }
-
-    /// The end of a spare that waits for an agent; whether it did.
-    pub(super) fn end_spare(&mut self, invitation: u64) -> bool {
-        self.spares.remove(&invitation)
-    }
-
-    /// The agent that a spare has not taken yet.
-    pub(super) fn offered(&self, invitation: u64) -> Option<u64> {
-        let mut offers = self.offers.iter();
-        offers.find_map(|(agent, offered)| (*offered == invitation).then_some(*agent))
-    }
-
-    /// The server's answer over a spare; whether it still counts.
-    pub(super) fn answer(
+    pub(super) fn accept_agent(
         &mut self,
-        agent: u64,
-        invitation: u64,
-        answer: Result<(), SpareFailure>,
-    ) -> bool {
-        if self.offers.get(&agent) != Some(&invitation) {
-            return false;
-        }
-        self.offers.remove(&agent);
-        if answer.is_ok() {
-            self.end(agent, Fate::Joined);
-        }
-        true
+        id: ConnectionId,
+        device: String,
+        now: Instant,
+        nature: &mut Nature,
+    ) {
+        self.enter(id, Stage::Request { device, decoder: FrameDecoder::default() });
+        self.deadlines.insert(id, now + self.settings.admission_timeout);
+        self.ready(id, now, nature);
     }
 
-    /// What the claim gets. The mail was read before.
-    pub(super) fn claim(&mut self, claim: &Claim, server: &str) -> Option<Purpose> {
-        let right = |(expected, by): &(Claim, String)| expected == claim && by == server;
-        let entitled = self.expected.iter().find(|(_, expected)| right(expected));
-        let entitled = entitled.map(|(agent, _)| *agent);
-        match self.tickets.claim(claim, server) {
-            Ok(purpose) => {
-                assert!(self.honoured.insert(claim.ticket.clone()), "a ticket was honoured twice");
-                match purpose {
-                    Purpose::Agent(agent) => {
-                        assert_eq!(Some(agent), entitled, "claimed without being invited");
-                        self.offers.remove(&agent);
-                        self.end(agent, Fate::Joined);
-                    }
-                    Purpose::Spare { .. } => assert!(self.spares.insert(claim.id)),
+    pub(super) fn accept_data(
+        &mut self,
+        id: ConnectionId,
+        server: usize,
+        hint: Hint,
+        now: Instant,
+        nature: &mut Nature,
+    ) {
+        self.enter(id, Stage::Claiming { server, hint, decoder: FrameDecoder::default() });
+        self.deadlines.insert(id, now + self.settings.admission_timeout);
+        self.ready(id, now, nature);
+    }
+
+    /// Something came on a connection. Mail is older than that.
+    pub(super) fn ready(&mut self, id: ConnectionId, now: Instant, nature: &mut Nature) {
+        self.read_mails(now, nature);
+        match self.stages.get(&id) {
+            None => {}
+            Some(Stage::Request { .. }) => self.read_request(id, now, nature),
+            Some(Stage::Waiting(_) | Stage::Claimed { .. }) => self.watch_waiting(id, nature),
+            Some(Stage::Claiming { .. }) => self.read_claim(id, now, nature),
+            Some(Stage::Spare { .. }) => drop(self.watch_spare(id, nature)),
+            Some(Stage::Offered { .. }) => self.read_taken(id, now, nature),
+            Some(Stage::Answering { .. }) => self.read_answer(id, now, nature),
+            Some(Stage::Joined { agent }) => self.run_session(*agent, now, nature),
+        }
+    }
+
+    pub(super) fn post(&mut self, mail: Mail, nature: &mut Nature) {
+        self.mailbox.push_back(mail);
+        let (gateway, life, worker) = (self.gateway, self.life, self.index);
+        nature.after(Duration::ZERO, 20, Occurrence::WorkerTurn { gateway, life, worker });
+    }
+
+    pub(super) fn read_mails(&mut self, now: Instant, nature: &mut Nature) {
+        while let Some(mail) = self.mailbox.pop_front() {
+            match mail {
+                Mail::Expect { agent, invitation, ticket, server } => {
+                    self.expect(agent, invitation, ticket, server, nature);
                 }
-                Some(purpose)
-            }
-            Err(TicketError::Unknown | TicketError::OtherServer | TicketError::Wrong) => {
-                assert_eq!(entitled, None, "a valid claim was turned away");
-                None
+                Mail::ExpectSpare { invitation, ticket, server, life } => {
+                    self.note_expected(None, invitation, &ticket, &server, nature);
+                    self.tickets.expect_spare(invitation, ticket, server, life);
+                }
+                Mail::UseSpare { agent, invitation } => {
+                    self.use_spare(agent, invitation, now, nature);
+                }
+                Mail::CloseSpare { invitation } => self.close_spare(invitation, nature),
+                Mail::Refuse { agent, reason } => {
+                    if matches!(self.stages.get(&agent), Some(Stage::Waiting(_))) {
+                        self.recall_offer(agent, nature);
+                        self.turn_down(agent, CloseReason::Refused(reason), nature);
+                    }
+                }
             }
         }
     }
 
-    fn end(&mut self, agent: u64, fate: Fate) {
-        let before = self.fates.insert(agent, fate);
-        assert_eq!(before, Some(Fate::Waiting), "an agent ended twice");
-        self.expected.remove(&agent);
+    /// Does what is due.
+    pub(super) fn wake(&mut self, now: Instant, nature: &mut Nature) {
+        self.read_mails(now, nature);
+        self.is_late = false;
+        let due = |(id, at): (&ConnectionId, &Instant)| (*at <= now).then_some(*id);
+        for id in self.deadlines.iter().filter_map(due).collect::<Vec<_>>() {
+            self.deadlines.remove(&id);
+            match self.stages.get(&id) {
+                Some(Stage::Request { .. } | Stage::Claiming { .. }) => self.hang_up(id, nature),
+                Some(Stage::Spare { .. }) => self.spare_is_old(id, nature),
+                Some(Stage::Offered { .. }) => {
+                    self.offer_failed(id, SpareFailure::Silent, nature);
+                }
+                Some(Stage::Answering { .. }) => {
+                    let reason = CloseReason::Refused(RefusalReason::BackendTimeout);
+                    self.answer_failed(id, reason, nature);
+                }
+                _ => {}
+            }
+        }
+        let timed_out = |(agent, (session, _)): (&ConnectionId, &(Session, u64))| {
+            session.timed_out(now).map(|ending| (*agent, ending))
+        };
+        for (agent, ending) in self.sessions.iter().filter_map(timed_out).collect::<Vec<_>>() {
+            self.session_over(agent, ending, nature);
+        }
+        let overdue = self.sessions.iter().find(|(_, (session, _))| session.is_overdue(now));
+        nature.checks.hold(Check::QuietSessionEnds, overdue.is_none(), || {
+            format!("the session of connection {:?}", overdue.map(|(agent, _)| agent))
+        });
     }
 
-    pub(super) fn fate(&self, agent: u64) -> Fate {
-        self.fates[&agent]
+    /// A ticket lives no longer than its agent waits.
+    pub(super) fn check(&self, nature: &mut Nature) {
+        let waits = |stage: &&Stage| matches!(stage, Stage::Waiting(_));
+        let waiting = self.stages.values().filter(waits).count();
+        let tickets = self.tickets.len();
+        nature.checks.hold(Check::BooksAgree, tickets <= waiting, || {
+            format!("{tickets} tickets for {waiting} agents at worker {}", self.index)
+        });
     }
 
-    pub(super) fn check(&self) {
-        let waiting = self.fates.values().filter(|fate| **fate == Fate::Waiting).count();
-        assert!(self.tickets.len() <= waiting, "a ticket outlived its agent");
-        let offered = |agent: &u64| self.fates[agent] == Fate::Waiting;
-        assert!(self.offers.keys().all(offered), "a spare is kept for an agent that is gone");
+    /// The process ends, and its sessions with it.
+    pub(super) fn stop(&mut self, nature: &mut Nature) {
+        let reason = CloseReason::DrainTimeout;
+        for agent in self.sessions.keys().copied().collect::<Vec<_>>() {
+            self.session_over(agent, Ending { reason, reset: true }, nature);
+        }
+        for (id, stage) in std::mem::take(&mut self.stages) {
+            nature.abort(id, HERE);
+            if matches!(stage, Stage::Waiting(_) | Stage::Claimed { .. }) {
+                self.agent_ends(id, reason, nature);
+            }
+        }
     }
 
-    pub(super) fn check_nothing_left(&self) {
-        assert_eq!(self.tickets.len(), 0);
-        assert!(self.offers.is_empty());
-        // Spares are replaced as long as there are any.
-        let is_agents =
-            |mail: &Mail| !matches!(mail, Mail::ExpectSpare { .. } | Mail::CloseSpare { .. });
-        assert!(!self.mailbox.iter().any(is_agents));
-        assert!(self.fates.values().all(|fate| *fate != Fate::Waiting));
+    pub(super) fn check_nothing_left(&self, nature: &mut Nature) {
+        let tickets = usize::from(!self.tickets.is_empty());
+        for (what, len) in [
+            ("tickets", tickets),
+            ("mail", self.mailbox.len()),
+            ("spares", self.spares.len()),
+            ("sessions", self.sessions.len()),
+            ("deadlines", self.deadlines.len()),
+            ("connections", self.stages.len()),
+        ] {
+            nature.checks.nothing_is_left(&format!("{what} of gateway {}", self.gateway), len);
+        }
+    }
+}
+
+// ---- agents ----
+
+impl Worker {
+    fn read_request(&mut self, id: ConnectionId, now: Instant, nature: &mut Nature) {
+        let Some(Stage::Request { device, decoder }) = self.stages.get_mut(&id) else { return };
+        let open = match nature.read_message::<FromAgent>(id, HERE, decoder) {
+            Ok(None) => return,
+            Ok(Some(FromAgent { message: Some(from_agent::Message::Open(open)) })) => open,
+            Ok(Some(_)) | Err(_) => return self.hang_up(id, nature),
+        };
+        let device = std::mem::take(device);
+        let known = self.settings.services.iter().position(|name| *name == open.service);
+        let Some(service) = known else {
+            say_refused_to_agent(id, RefusalReason::ServiceUnknown, nature);
+            return self.hang_up(id, nature);
+        };
+        nature.checks.note_admitted(self.gateway, id);
+        let waiting = Waiting { device, service, admitted: now, offered: None };
+        self.enter(id, Stage::Waiting(waiting));
+        let agent = self.agent_ref(id);
+        self.tell(Event::Admit { agent, service }, nature);
+        self.watch_waiting(id, nature);
+    }
+
+    /// A clean end is a request that is complete; anything else is an agent that left.
+    fn watch_waiting(&mut self, id: ConnectionId, nature: &mut Nature) {
+        if !nature.network.has_left(id, HERE) {
+            return;
+        }
+        if let Some(Stage::Claimed { data, invitation, .. }) = self.stages.get(&id) {
+            let (data, invitation) = (*data, *invitation);
+            self.abort(data, nature);
+            self.tell(Event::Released { invitation }, nature);
+        } else {
+            self.recall_offer(id, nature);
+            let agent = self.agent_ref(id);
+            self.tell(Event::Leave { agent }, nature);
+        }
+        self.abort(id, nature);
+        self.agent_ends(id, CloseReason::AgentLeft, nature);
+    }
+
+    fn turn_down(&mut self, id: ConnectionId, reason: CloseReason, nature: &mut Nature) {
+        say_refused_to_agent(id, reason.refusal(), nature);
+        self.hang_up(id, nature);
+        self.agent_ends(id, reason, nature);
+    }
+
+    fn agent_ends(&mut self, id: ConnectionId, reason: CloseReason, nature: &mut Nature) {
+        self.tickets.forget(id as u64);
+        nature.checks.forget_agent(id);
+        nature.checks.each_agent_ends_once_with_a_reason(id, reason);
+    }
+
+    fn expect(
+        &mut self,
+        agent: ConnectionId,
+        invitation: u64,
+        ticket: Ticket,
+        server: String,
+        nature: &mut Nature,
+    ) {
+        self.recall_offer(agent, nature);
+        if matches!(self.stages.get(&agent), Some(Stage::Waiting(_))) {
+            nature.checks.forget_agent(agent);
+            self.note_expected(Some(agent), invitation, &ticket, &server, nature);
+            self.tickets.expect(invitation, ticket, server, agent as u64);
+        }
+    }
+
+    fn note_expected(
+        &self,
+        agent: Option<ConnectionId>,
+        invitation: u64,
+        ticket: &Ticket,
+        server: &str,
+        nature: &mut Nature,
+    ) {
+        let ticket = ticket.as_bytes().to_vec();
+        let hint = Hint { instance: self.instance.clone(), worker: self.index };
+        let claim = Claim { id: invitation, ticket: ticket.clone() };
+        nature.leak(Leaked { gateway: self.gateway, hint, claim });
+        let expected = Expected {
+            ticket,
+            server: server.to_owned(),
+            instance: self.instance.clone(),
+            worker: self.index,
+            agent,
+        };
+        nature.checks.note_expected(self.gateway, invitation, expected);
+    }
+}
+
+// ---- small steps ----
+
+impl Worker {
+    fn enter(&mut self, id: ConnectionId, stage: Stage) {
+        self.deadlines.remove(&id);
+        self.stages.insert(id, stage);
+    }
+
+    /// Closes a connection after its last words.
+    fn hang_up(&mut self, id: ConnectionId, nature: &mut Nature) {
+        self.stages.remove(&id);
+        self.deadlines.remove(&id);
+        nature.close(id, HERE);
+    }
+
+    fn abort(&mut self, id: ConnectionId, nature: &mut Nature) {
+        self.stages.remove(&id);
+        self.deadlines.remove(&id);
+        nature.abort(id, HERE);
+    }
+
+    fn tell(&self, event: Event, nature: &mut Nature) {
+        let (gateway, life, worker) = (self.gateway, self.life, self.index);
+        let way = Way { gateway, worker };
+        nature.mail(way, Occurrence::ControlMail { gateway, life, event });
+    }
+
+    fn agent_ref(&self, id: ConnectionId) -> AgentRef {
+        AgentRef { worker: self.index, connection: id as u64 }
+    }
+}
+
+fn say_refused_to_agent(id: ConnectionId, reason: RefusalReason, nature: &mut Nature) {
+    let refused = Refused { reason: reason.into(), retry_after_ms: 0 };
+    let message = ToAgent { message: Some(to_agent::Message::Refused(refused)) };
+    nature.say(id, HERE, &message);
+}
+
+fn taint(device: &str, nature: &mut Nature) {
+    if let Ok(device) = device.parse() {
+        nature.checks.taint(device);
     }
 }

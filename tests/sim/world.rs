@@ -1,489 +1,485 @@
-mod faults;
-mod spares;
+//! A world: its processes, and what happens to them in the order of time.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use vestibule::control::{
-    Action, AgentRef, DispatcherLimits, Event, GatewayAction, GatewayEvent, LinkId, Purpose,
-    SpareFailure,
-};
-use vestibule::wire::{Claim, Decline, FromServer, Invitation, RefusalReason, ToServer};
-
-use super::gateway::{Gateway, Sight};
+use super::agent::Agents;
+use super::backend::Backends;
+use super::checks::{Check, Failure, Sight};
+use super::gateway::{AllowedServer, Gateway, Settings};
+use super::hostile::{HostileGateway, HostileServer};
+use super::nature::{Nature, Occurrence, ProcessId};
+use super::network::End;
+use super::planted::Planted;
 use super::random::Random;
-use super::server::{Answer, Server};
-use super::worker::{Fate, Mail, Worker};
-use spares::Spare;
+use super::server::{Server, ServerSettings};
+
+mod faults;
 
 /// How long things go wrong.
-const CHAOS: Duration = Duration::from_secs(40);
-/// Longer than any deadline and session, and than a dead link and the longest wait before dialing
-/// again together: what is not over then never will be.
+const CHAOS: Duration = Duration::from_secs(25);
+/// Longer than any deadline and session, and than the longest dial and wait before the next together:
+/// what is not over then never will be.
 const REST: Duration = Duration::from_secs(20);
+/// Time for one agent, once nothing goes wrong any more.
+const VISIT: Duration = Duration::from_secs(5);
+/// Far more than any world takes: one that goes on has a process that never waits.
+const MAX_STEPS: usize = 500_000;
 
 pub(super) struct World {
-    now: Instant,
-    random: Random,
-    calendar: BTreeMap<(Instant, u64), Occurrence>,
-    scheduled: u64,
-    /// When the last thing sent on each ordered way arrives: the next can't overtake it.
-    ways: HashMap<Way, Instant>,
-    gateway: Gateway,
-    workers: Vec<Worker>,
-    servers: Vec<Server>,
-    wires: Vec<Wire>,
-    services: usize,
-    agents: u64,
-    claims_seen: Vec<Claim>,
-    /// Every spare that was claimed.
-    spares: HashMap<u64, Spare>,
-    latency_ms: u64,
-    epoch: Epoch,
-    calm: bool,
-    drained: bool,
+    nature: Nature,
+    settings: Rc<Settings>,
+    server_settings: Vec<Rc<ServerSettings>>,
+    gateways: Vec<Gate>,
+    servers: Vec<Lan>,
+    agents: Agents,
+    backends: Backends,
+    /// Of those that do not run.
+    conditions: BTreeMap<ProcessId, Condition>,
+    /// When each process is woken next.
+    wakes: BTreeMap<ProcessId, Instant>,
+    lives: u32,
+    steps: usize,
 }
 
-/// A signal connection in the network.
-struct Wire {
-    server: usize,
-    /// Swallows every packet without a word.
-    cut: bool,
-    gateway_end: bool,
-    server_end: bool,
+enum Gate {
+    Sound(Box<Gateway>),
+    Hostile(HostileGateway),
 }
 
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
-enum Way {
-    FromWorker(u32),
-    ToGateway(usize),
-    ToServer(usize),
+enum Lan {
+    Sound(Box<Server>),
+    Hostile(HostileServer),
 }
 
-/// Counts the restarts of the gateway: what belonged to an earlier process is gone with it.
-type Epoch = u64;
+enum Condition {
+    /// By SIGSTOP: all that happens to it waits.
+    Stopped(Vec<Occurrence>),
+    /// Killed; `silently` where its host went with it.
+    Down { silently: bool },
+}
 
-enum Occurrence {
-    /// A worker's mail reaches the control thread.
-    Control(Event, Epoch),
-    WorkerTurn(u32),
-    /// A wire is through to the gateway, or not.
-    Dialed(usize, bool),
-    AtGateway(usize, Option<FromServer>),
-    AtServer(usize, Option<ToServer>),
-    LocalDecline(usize, Decline),
-    Claim(u32, usize, Claim),
-    Release(u32, u64, Epoch),
-    /// A spare breaks.
-    SpareDies(u64),
-    SpareIsOld(u64),
-    /// The server's answer to the header of that agent over a spare.
-    SpareAnswer(AgentRef, u64, Result<(), SpareFailure>),
-    Arrive(usize),
-    Depart(AgentRef, Epoch),
-    Fault,
-    Restart(usize),
-    Drain,
+/// What a world that went well has shown.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Report {
+    pub(super) seen: BTreeSet<Sight>,
+    pub(super) steps: usize,
+    /// Drawn at the end: two runs of one seed agree on it.
+    pub(super) fingerprint: u64,
+}
+
+/// How a world went wrong.
+#[derive(Debug)]
+pub(super) struct Fall {
+    pub(super) failure: Failure,
+    pub(super) steps: usize,
+    pub(super) journal: String,
 }
 
 impl World {
-    pub(super) fn new(seed: u64) -> Self {
+    pub(super) fn new(seed: u64, planted: Option<Planted>, with_journal: bool) -> Self {
         let mut random = Random::new(seed);
         let services: Vec<String> =
             (0..random.between(1, 3)).map(|index| format!("service-{index}")).collect();
-        let servers: Vec<Server> = (0..random.between(1, 4))
-            .map(|index| Server::new(index, &services, &mut random))
+        let servers = random.between(1, 4);
+        let allowed = (0..servers).map(|index| AllowedServer {
+            // Two of a kind now and then: a name may be connected twice.
+            name: format!("lan-{}", if random.percent(10) { 0 } else { index }),
+            // The first serves everything, so that no service is without a server for good.
+            services: (0..services.len()).filter(|_| index == 0 || random.percent(60)).collect(),
+            is_hostile: index > 0 && random.percent(20),
+        });
+        let allowed = allowed.collect();
+        let settings = Settings::new(services.clone(), allowed, &mut random);
+        let server_settings = (0..servers)
+            .map(|index| ServerSettings::new(index, &services, settings.relay, &mut random))
+            .map(Rc::new)
             .collect();
-        let limits = DispatcherLimits {
-            max_waiting: random.between(1, 24),
-            invitation_timeout: Duration::from_millis(random.between(500, 12_000) as u64),
-            max_links: random.between(servers.len(), 6),
-            max_spares: *random.pick(&[0, 2, 6]),
-            spare_life: Duration::from_millis(random.between(1_000, 30_000) as u64),
+        let hosts = random.between(1, 4);
+        let gateways = random.between(1, 3);
+        let hostile: Vec<bool> = (0..gateways).map(|g| g > 0 && random.percent(20)).collect();
+        let nature = Nature::new(random, planted, with_journal);
+        let mut world = Self {
+            nature,
+            settings: Rc::new(settings),
+            server_settings,
+            gateways: Vec::new(),
+            servers: Vec::new(),
+            agents: Agents::new(hosts),
+            backends: Backends::default(),
+            conditions: BTreeMap::new(),
+            wakes: BTreeMap::new(),
+            lives: 0,
+            steps: 0,
         };
-        let workers = (0..random.between(1, 3)).map(|_| Worker::default()).collect();
-        Self {
-            now: Instant::now(),
-            calendar: BTreeMap::new(),
-            scheduled: 0,
-            ways: HashMap::new(),
-            services: services.len(),
-            gateway: Gateway::new(limits, services),
-            workers,
-            servers,
-            wires: Vec::new(),
-            agents: 0,
-            claims_seen: Vec::new(),
-            spares: HashMap::new(),
-            latency_ms: *random.pick(&[0, 5, 100, 800]),
-            epoch: 0,
-            calm: false,
-            drained: false,
-            random,
+        world.populate(&hostile);
+        world
+    }
+
+    fn populate(&mut self, hostile_gateways: &[bool]) {
+        for (index, is_hostile) in hostile_gateways.iter().enumerate() {
+            let gate = if *is_hostile {
+                let idea = Occurrence::Act(ProcessId::Gateway(index), 0);
+                self.nature.after(Duration::ZERO, 1_000, idea);
+                Gate::Hostile(HostileGateway::new(index))
+            } else {
+                self.sound_gateway(index)
+            };
+            self.gateways.push(gate);
+        }
+        for index in 0..self.server_settings.len() {
+            let lan = if self.settings.servers[index].is_hostile {
+                let idea = Occurrence::Act(ProcessId::Server(index), 0);
+                self.nature.after(Duration::ZERO, 1_000, idea);
+                Lan::Hostile(HostileServer::new(index, self.settings.services.clone()))
+            } else {
+                self.sound_server(index)
+            };
+            self.servers.push(lan);
+        }
+        for process in self.processes() {
+            self.wake_in_time(process);
         }
     }
 
-    /// Runs to the end, and returns what was seen.
-    pub(super) fn run(mut self) -> BTreeSet<Sight> {
-        let end = self.now + CHAOS;
-        for server in 0..self.servers.len() {
-            self.servers[server].start(self.now);
-        }
-        for _ in 0..self.random.between(0, 60) {
-            let flood = if self.random.percent(5) { 40 } else { 1 };
-            self.after(Duration::from_millis(50), 40_000, Occurrence::Arrive(flood));
-        }
-        for _ in 0..self.random.between(0, 12) {
-            self.after(Duration::ZERO, 40_000, Occurrence::Fault);
-        }
-        if self.random.percent(15) {
-            self.after(Duration::ZERO, 40_000, Occurrence::Drain);
-        }
-        self.run_until(end);
-        self.recover();
-        self.check_recovered();
-        self.run_until(self.now + REST);
-        self.gateway.check_nothing_left();
-        self.workers.iter().for_each(Worker::check_nothing_left);
-        self.gateway.seen
+    fn sound_gateway(&mut self, index: usize) -> Gate {
+        self.lives += 1;
+        Gate::Sound(Box::new(Gateway::new(index, self.lives, &self.settings, &mut self.nature)))
     }
 
-    /// Every server is started anew and well.
-    fn recover(&mut self) {
-        self.calm = true;
-        self.latency_ms = 5;
-        for server in 0..self.servers.len() {
-            self.kill(server, false);
-            self.servers[server].sickness = 0;
-            self.servers[server].start(self.now);
+    fn sound_server(&mut self, index: usize) -> Lan {
+        self.lives += 1;
+        let gateways = self.gateways.len();
+        let settings = Rc::clone(&self.server_settings[index]);
+        let server = Server::new(index, self.lives, gateways, &settings, &mut self.nature);
+        Lan::Sound(Box::new(server))
+    }
+
+    fn processes(&self) -> Vec<ProcessId> {
+        let gateways = (0..self.gateways.len()).map(ProcessId::Gateway);
+        gateways.chain((0..self.servers.len()).map(ProcessId::Server)).collect()
+    }
+
+    /// Runs to the end.
+    pub(super) fn run(mut self) -> Result<Report, Fall> {
+        let most = *self.nature.random.pick(&[10, 20, 30, 60]);
+        for _ in 0..self.nature.random.between(0, most) {
+            let is_flood = self.nature.random.percent(3);
+            let number = if is_flood { 30 } else { 1 };
+            self.nature.after(Duration::from_millis(50), 25_000, Occurrence::Arrive(number));
         }
-        self.run_until(self.now + REST);
+        for _ in 0..self.nature.random.between(0, 12) {
+            self.nature.after(Duration::ZERO, 25_000, Occurrence::Fault);
+        }
+        for act in [Self::recover, Self::everybody_is_served, Self::drain_all, Self::all_is_freed] {
+            self.run_for(if self.nature.calm { REST } else { CHAOS });
+            if self.nature.checks.failure.is_none() {
+                act(&mut self);
+            }
+        }
+        match self.nature.checks.failure.take() {
+            None => Ok(Report {
+                seen: self.nature.checks.seen,
+                steps: self.steps,
+                fingerprint: self.nature.random.next(),
+            }),
+            Some(failure) => {
+                Err(Fall { failure, steps: self.steps, journal: self.nature.journal() })
+            }
+        }
+    }
+
+    fn run_for(&mut self, time: Duration) {
+        let end = self.nature.now + time;
+        while self.nature.checks.failure.is_none()
+            && let Some(occurrence) = self.nature.next(end)
+        {
+            self.steps += 1;
+            let is_endless = self.steps > MAX_STEPS;
+            self.nature.checks.hold(Check::DueIsDone, !is_endless, || "no end in sight".to_owned());
+            self.nature.note(|| format!("{occurrence:?}"));
+            self.happen(occurrence);
+        }
+        if self.nature.checks.failure.is_none() {
+            self.nature.now = end;
+        }
     }
 
     /// Whatever has happened before, agents are served; none of them takes another's place.
-    fn check_recovered(&mut self) {
-        for _ in 0..6 {
-            let first = self.agents;
+    fn everybody_is_served(&mut self) {
+        for _ in 0..4 {
+            let first = self.agents.len();
             self.arrive(1);
-            self.run_until(self.now + Duration::from_millis(400));
-            for agent in first..self.agents {
-                let fate = self.workers[self.worker_of(agent) as usize].fate(agent);
-                let drained = Fate::Refused(RefusalReason::Draining);
-                assert_eq!(fate, if self.drained { drained } else { Fate::Joined });
+            self.run_for(VISIT);
+            for agent in first..self.agents.len() {
+                let is_served = self.agents.has_finished(agent);
+                let end = self.agents.end_of(agent);
+                self.nature.checks.hold(Check::ServedAfterwards, is_served, || {
+                    format!("agent {agent} came when all was well, and ended with {end:?}")
+                });
             }
         }
     }
 
-    fn run_until(&mut self, end: Instant) {
-        loop {
-            let due = self.calendar.first_key_value().map(|((due, _), _)| *due);
-            let servers = self.servers.iter().filter_map(Server::next_timeout);
-            let timeouts = servers.chain(self.gateway.next_timeout());
-            let Some(next) = timeouts.chain(due).min().filter(|next| *next <= end) else { break };
-            assert!(next >= self.now || due.is_none_or(|due| due > next), "the past comes back");
-            self.now = self.now.max(next);
-            match self.calendar.first_entry().filter(|entry| entry.key().0 <= self.now) {
-                Some(entry) => {
-                    let occurrence = entry.remove();
-                    self.happen(occurrence);
-                }
-                None => self.wake(),
-            }
-        }
-        self.now = end;
-    }
-
-    /// Nothing came from outside: a timeout is due.
-    fn wake(&mut self) {
-        self.gateway.handle_timeout(self.now, &mut self.random);
-        self.carry_out_of_gateway();
-        assert!(self.gateway.next_timeout() != Some(self.now), "what was due is not done");
-        for server in 0..self.servers.len() {
-            self.servers[server].handle_timeout(self.now, &mut self.random);
-            self.carry_out_of_server(server);
-            let next = self.servers[server].next_timeout();
-            assert!(next != Some(self.now), "what was due is not done");
-        }
-    }
-
-    fn happen(&mut self, occurrence: Occurrence) {
-        match occurrence {
-            Occurrence::Control(_, epoch)
-            | Occurrence::Release(_, _, epoch)
-            | Occurrence::Depart(_, epoch)
-                if epoch != self.epoch => {}
-            Occurrence::Control(event, _) => self.control(event),
-            Occurrence::WorkerTurn(worker) => {
-                self.read_mails(worker);
-                self.workers[worker as usize].check();
-            }
-            Occurrence::Dialed(wire, through) => self.dialed(wire, through),
-            Occurrence::AtGateway(wire, message) => {
-                if self.wires[wire].gateway_end && !self.wires[wire].cut {
-                    let link = LinkId(wire as u64);
-                    self.wires[wire].gateway_end = message.is_some();
-                    self.control(match message {
-                        Some(message) => Event::LinkMessage { link, message },
-                        None => Event::LinkClosed { link },
-                    });
-                }
-            }
-            Occurrence::AtServer(wire, message) => {
-                if self.wires[wire].server_end && !self.wires[wire].cut {
-                    self.wires[wire].server_end = message.is_some();
-                    let event = message.map_or(GatewayEvent::Closed, GatewayEvent::Message);
-                    self.serve(self.wires[wire].server, event);
-                }
-            }
-            Occurrence::LocalDecline(server, Decline { id, reason }) => {
-                let reason = RefusalReason::try_from(reason).expect("one of ours");
-                self.serve(server, GatewayEvent::Decline { id, reason });
-            }
-            Occurrence::Claim(worker, server, claim) => self.claim(worker, server, &claim),
-            Occurrence::Release(worker, invitation, _) => {
-                self.mail_control(worker, Event::Released { invitation });
-            }
-            Occurrence::SpareDies(id) => self.spare_dies(id),
-            Occurrence::SpareIsOld(id) => self.spare_is_old(id),
-            Occurrence::SpareAnswer(agent, id, answer) => self.spare_answers(agent, id, answer),
-            Occurrence::Arrive(number) => self.arrive(number),
-            Occurrence::Depart(agent, _) => {
-                if self.workers[agent.worker as usize].leave(agent.connection) {
-                    self.mail_control(agent.worker, Event::Leave { agent });
-                }
-            }
-            Occurrence::Fault | Occurrence::Restart(_) if self.calm => {}
-            Occurrence::Fault => self.fault(),
-            Occurrence::Restart(server) => {
-                self.kill(server, false);
-                self.servers[server].start(self.now);
-            }
-            Occurrence::Drain => {
-                self.drained = true;
-                self.control(Event::Drain);
+    fn drain_all(&mut self) {
+        for gate in &mut self.gateways {
+            if let Gate::Sound(gateway) = gate {
+                gateway.drain(&mut self.nature);
             }
         }
     }
-}
 
-// ---- time and ways ----
-
-impl World {
-    fn after(&mut self, least: Duration, jitter_ms: u64, occurrence: Occurrence) {
-        let due = self.now + least + self.random.millis(jitter_ms);
-        self.at(due, occurrence);
-    }
-
-    fn at(&mut self, due: Instant, occurrence: Occurrence) {
-        self.scheduled += 1;
-        self.calendar.insert((due, self.scheduled), occurrence);
-    }
-
-    fn send(&mut self, way: Way, most_ms: u64, occurrence: Occurrence) {
-        let arrival = self.now + self.random.millis(most_ms);
-        let arrival = self.ways.get(&way).map_or(arrival, |last| arrival.max(*last));
-        self.ways.insert(way, arrival);
-        self.at(arrival, occurrence);
-    }
-
-    fn mail_control(&mut self, worker: u32, event: Event) {
-        self.send(Way::FromWorker(worker), 20, Occurrence::Control(event, self.epoch));
-    }
-
-    fn mail_worker(&mut self, worker: u32, mail: Mail) {
-        self.workers[worker as usize].post(mail);
-        self.after(Duration::ZERO, 20, Occurrence::WorkerTurn(worker));
-    }
-}
-
-// ---- gateway ----
-
-impl World {
-    fn control(&mut self, event: Event) {
-        self.gateway.handle(event, self.now, &mut self.random);
-        self.carry_out_of_gateway();
-    }
-
-    fn carry_out_of_gateway(&mut self) {
-        while let Some(action) = self.gateway.poll_action() {
-            match action {
-                Action::Send { link, message } => {
-                    let wire = usize::try_from(link.0).expect("an index");
-                    let arrival = Occurrence::AtServer(wire, Some(message));
-                    self.send(Way::ToServer(wire), self.latency_ms, arrival);
-                }
-                Action::CloseLink { link, .. } => {
-                    let wire = usize::try_from(link.0).expect("an index");
-                    self.wires[wire].gateway_end = false;
-                    let arrival = Occurrence::AtServer(wire, None);
-                    self.send(Way::ToServer(wire), self.latency_ms, arrival);
-                }
-                Action::Expect { agent, invitation, ticket, server } => {
-                    let mail = Mail::Expect { agent: agent.connection, invitation, ticket, server };
-                    self.mail_worker(agent.worker, mail);
-                }
-                Action::ExpectSpare { worker, invitation, ticket, server, life } => {
-                    self.mail_worker(
-                        worker,
-                        Mail::ExpectSpare { invitation, ticket, server, life },
-                    );
-                }
-                Action::UseSpare { agent, invitation } => {
-                    let mail = Mail::UseSpare { agent: agent.connection, invitation };
-                    self.mail_worker(agent.worker, mail);
-                }
-                Action::CloseSpare { worker, invitation } => {
-                    self.mail_worker(worker, Mail::CloseSpare { invitation });
-                }
-                Action::Refuse { agent, reason } => {
-                    let mail = Mail::Refuse { agent: agent.connection, reason };
-                    self.mail_worker(agent.worker, mail);
-                }
+    fn all_is_freed(&mut self) {
+        let nature = &mut self.nature;
+        nature.checks.every_agent_has_ended();
+        nature.checks.nothing_is_left("agents", self.agents.unended());
+        nature.checks.nothing_is_left("backends' connections", self.backends.len());
+        for gate in &self.gateways {
+            if let Gate::Sound(gateway) = gate {
+                gateway.check_nothing_left(nature);
             }
         }
-        self.gateway.check_after_step(self.now);
-    }
-
-    fn worker_of(&self, agent: u64) -> u32 {
-        u32::try_from(agent % self.workers.len() as u64).expect("few")
+        for lan in &self.servers {
+            if let Lan::Sound(server) = lan {
+                server.check_nothing_left(nature);
+            }
+        }
     }
 
     fn arrive(&mut self, number: usize) {
+        let (gateways, services) = (self.gateways.len(), self.settings.services.len());
         for _ in 0..number {
-            let connection = self.agents;
-            self.agents += 1;
-            let agent = AgentRef { worker: self.worker_of(connection), connection };
-            let service = self.random.below(self.services);
-            self.workers[agent.worker as usize].arrive(connection);
-            self.mail_control(agent.worker, Event::Admit { agent, service });
-            if !self.calm && self.random.percent(20) {
-                self.after(Duration::ZERO, 3_000, Occurrence::Depart(agent, self.epoch));
-            }
+            self.agents.arrive(gateways, services, &mut self.nature);
         }
-    }
-
-    fn claim(&mut self, worker: u32, server: usize, claim: &Claim) {
-        self.read_mails(worker);
-        let held = &mut self.workers[worker as usize];
-        match held.claim(claim, &self.servers[server].name) {
-            Some(Purpose::Agent(connection)) => {
-                self.begin_session(AgentRef { worker, connection }, claim.id);
-            }
-            Some(Purpose::Spare { life }) => self.keep_spare(worker, server, claim.id, life),
-            None => {}
-        }
-    }
-
-    fn begin_session(&mut self, agent: AgentRef, invitation: u64) {
-        self.mail_control(agent.worker, Event::Claimed { agent, invitation });
-        let length_ms = if self.calm { 50 } else { 5_000 };
-        let release = Occurrence::Release(agent.worker, invitation, self.epoch);
-        self.after(Duration::ZERO, length_ms, release);
     }
 }
 
-// ---- servers ----
+// ---- what happens ----
 
 impl World {
-    fn serve(&mut self, server: usize, event: GatewayEvent) {
-        self.servers[server].handle(event, self.now, &mut self.random);
-        self.carry_out_of_server(server);
-    }
-
-    fn carry_out_of_server(&mut self, server: usize) {
-        while let Some(action) = self.servers[server].poll_action() {
-            match action {
-                GatewayAction::Dial => self.dial(server),
-                GatewayAction::Send(message) => {
-                    let wire = self.servers[server].wire.expect("checked when polled");
-                    self.say(wire, message);
-                }
-                GatewayAction::Close(_) => {
-                    if let Some(wire) = self.servers[server].wire.take() {
-                        self.hang_up(wire);
-                    }
-                }
-                GatewayAction::Invited { invitation, .. } => self.invited(server, invitation),
-                GatewayAction::Withdrawn { .. } => {}
-                GatewayAction::CloseSpare { id } => {
-                    self.after(Duration::ZERO, self.latency_ms, Occurrence::SpareDies(id));
-                }
-            }
-        }
-        self.servers[server].check(self.now);
-    }
-
-    fn dial(&mut self, server: usize) {
-        let wire = self.wires.len();
-        let cut = !self.calm && self.random.percent(5);
-        self.wires.push(Wire { server, cut, gateway_end: false, server_end: false });
-        self.servers[server].wire = Some(wire);
-        let through = self.calm || !self.random.percent(10);
-        self.after(Duration::ZERO, self.latency_ms, Occurrence::Dialed(wire, through));
-    }
-
-    fn dialed(&mut self, wire: usize, through: bool) {
-        let server = self.wires[wire].server;
-        if self.servers[server].wire != Some(wire) || self.wires[wire].cut {
+    fn happen(&mut self, occurrence: Occurrence) {
+        let process = self.process_of(&occurrence);
+        if let Some(Condition::Stopped(held)) =
+            process.and_then(|process| self.conditions.get_mut(&process))
+        {
+            held.push(occurrence);
             return;
         }
-        if !through {
-            return self.serve(server, GatewayEvent::DialFailed);
+        match occurrence {
+            Occurrence::Arrive(number) => self.arrive(number),
+            Occurrence::Leave(agent) => self.agents.leave(agent, &mut self.nature),
+            Occurrence::Fault => self.fault(),
+            Occurrence::Start(process) if !self.nature.calm => self.start(process),
+            Occurrence::Resume(process) => self.resume(process),
+            Occurrence::Knock(id) => self.knock(id),
+            Occurrence::Dialed(id, through) => self.dialed(id, through),
+            Occurrence::Packet(id, end, packet) => {
+                if self.nature.deliver(id, end, packet) {
+                    self.tell_of(id, end);
+                }
+            }
+            Occurrence::News(id, end) => self.ready(id, end),
+            Occurrence::Wake(process) => self.wake(process),
+            Occurrence::Act(process, id) => self.act(process, id),
+            other => self.inside(other),
         }
-        self.wires[wire].gateway_end = true;
-        self.wires[wire].server_end = true;
-        let name = self.servers[server].name.clone();
-        let allowed = self.servers[server].allowed.clone();
-        self.control(Event::LinkOpened { link: LinkId(wire as u64), server: name, allowed });
-        self.serve(server, GatewayEvent::Dialed);
-    }
-
-    fn say(&mut self, wire: usize, message: FromServer) {
-        let arrival = Occurrence::AtGateway(wire, Some(message));
-        self.send(Way::ToGateway(wire), self.latency_ms, arrival);
-    }
-
-    fn hang_up(&mut self, wire: usize) {
-        self.wires[wire].server_end = false;
-        let arrival = Occurrence::AtGateway(wire, None);
-        self.send(Way::ToGateway(wire), self.latency_ms, arrival);
-    }
-
-    fn invited(&mut self, server: usize, invitation: Invitation) {
-        let Invitation { id, ticket, worker, .. } = invitation;
-        let claim = Claim { id, ticket };
-        self.claims_seen.push(claim.clone());
-        let prompt = Duration::ZERO;
-        match self.servers[server].answer(&mut self.random) {
-            Answer::Claim => self.after(prompt, 100, Occurrence::Claim(worker, server, claim)),
-            Answer::ClaimLate => {
-                self.after(prompt, 15_000, Occurrence::Claim(worker, server, claim));
-            }
-            Answer::ClaimTwice => {
-                self.after(prompt, 100, Occurrence::Claim(worker, server, claim.clone()));
-                self.after(prompt, 2_000, Occurrence::Claim(worker, server, claim));
-            }
-            Answer::ClaimWithWrongTicket => {
-                let mut wrong = claim.clone();
-                wrong.ticket[self.random.below(16)] ^= 1;
-                self.after(prompt, 100, Occurrence::Claim(worker, server, wrong));
-                self.after(
-                    Duration::from_millis(100),
-                    100,
-                    Occurrence::Claim(worker, server, claim),
-                );
-            }
-            Answer::ClaimOfAnother => {
-                let other = self.random.pick(&self.claims_seen).clone();
-                let worker = self.random.below(self.workers.len());
-                let worker = u32::try_from(worker).expect("few");
-                self.after(prompt, 100, Occurrence::Claim(worker, server, other));
-            }
-            Answer::Decline(reason) => {
-                let decline = Decline { id, reason: reason.into() };
-                self.after(prompt, 300, Occurrence::LocalDecline(server, decline));
-            }
-            Answer::Nothing => {}
+        if let Some(process) = process {
+            self.wake_in_time(process);
         }
+    }
+
+    /// Within one process.
+    fn inside(&mut self, occurrence: Occurrence) {
+        if self.process_of(&occurrence).is_some_and(|process| self.is_down(process)) {
+            return;
+        }
+        let nature = &mut self.nature;
+        match occurrence {
+            Occurrence::ControlMail { gateway, life, event } => {
+                if let Some(gateway) = sound_gateway(&mut self.gateways, gateway, life) {
+                    gateway.handle(event, nature);
+                }
+            }
+            Occurrence::WorkerTurn { gateway, life, worker } => {
+                if let Some(gateway) = sound_gateway(&mut self.gateways, gateway, life) {
+                    gateway.worker_turn(worker, nature);
+                }
+            }
+            Occurrence::SignalOpened { gateway, life, connection } => {
+                if let Some(gateway) = sound_gateway(&mut self.gateways, gateway, life) {
+                    gateway.signal_opened(connection, nature);
+                }
+            }
+            Occurrence::Follow { server, life, order } => {
+                if let Lan::Sound(server) = &mut self.servers[server]
+                    && server.life() == life
+                {
+                    server.follow(order, nature);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn process_of(&self, occurrence: &Occurrence) -> Option<ProcessId> {
+        let network = &self.nature.network;
+        match occurrence {
+            Occurrence::Knock(id) => Some(network.owner(*id, End::Acceptor)),
+            Occurrence::Dialed(id, _) => Some(network.owner(*id, End::Dialer)),
+            Occurrence::Packet(id, end, _) | Occurrence::News(id, end) => {
+                Some(network.owner(*id, *end))
+            }
+            Occurrence::ControlMail { gateway, .. }
+            | Occurrence::WorkerTurn { gateway, .. }
+            | Occurrence::SignalOpened { gateway, .. } => Some(ProcessId::Gateway(*gateway)),
+            Occurrence::Follow { server, .. } => Some(ProcessId::Server(*server)),
+            Occurrence::Wake(process) | Occurrence::Act(process, _) => Some(*process),
+            Occurrence::Arrive(_)
+            | Occurrence::Leave(_)
+            | Occurrence::Fault
+            | Occurrence::Start(_)
+            | Occurrence::Resume(_) => None,
+        }
+    }
+
+    fn knock(&mut self, id: usize) {
+        let nature = &mut self.nature;
+        if !nature.network.is_open(id, End::Dialer) {
+            return;
+        }
+        let process = nature.network.owner(id, End::Acceptor);
+        match self.conditions.get(&process) {
+            Some(Condition::Down { silently: true }) => return,
+            Some(Condition::Down { silently: false }) => return nature.answer_dial(id, false),
+            _ => {}
+        }
+        match process {
+            ProcessId::Gateway(index) => match &mut self.gateways[index] {
+                Gate::Sound(gateway) => gateway.knock(id, nature),
+                Gate::Hostile(gateway) => gateway.knock(id, nature),
+            },
+            ProcessId::Backends => self.backends.accept(id, nature),
+            ProcessId::Server(_) | ProcessId::Agent(_) => {}
+        }
+    }
+
+    fn dialed(&mut self, id: usize, through: bool) {
+        let nature = &mut self.nature;
+        if !nature.network.is_open(id, End::Dialer) {
+            return;
+        }
+        match nature.network.owner(id, End::Dialer) {
+            ProcessId::Server(index) => match &mut self.servers[index] {
+                Lan::Sound(server) => server.dialed(id, through, nature),
+                Lan::Hostile(server) => server.dialed(id, through, nature),
+            },
+            ProcessId::Agent(index) => self.agents.dialed(index, id, through, nature),
+            ProcessId::Gateway(_) | ProcessId::Backends => {}
+        }
+    }
+
+    /// The kernel has something for a process, which now and then is busy with something else first.
+    fn tell_of(&mut self, id: usize, end: End) {
+        if self.nature.random.percent(10) {
+            self.nature.after(Duration::ZERO, 30, Occurrence::News(id, end));
+        } else {
+            self.ready(id, end);
+        }
+    }
+
+    fn ready(&mut self, id: usize, end: End) {
+        if self.is_down(self.nature.network.owner(id, end)) {
+            return;
+        }
+        let nature = &mut self.nature;
+        match nature.network.owner(id, end) {
+            ProcessId::Gateway(index) => match &mut self.gateways[index] {
+                Gate::Sound(gateway) => gateway.ready(id, nature),
+                Gate::Hostile(gateway) => gateway.ready(id, nature),
+            },
+            ProcessId::Server(index) => match &mut self.servers[index] {
+                Lan::Sound(server) => server.ready(id, nature),
+                Lan::Hostile(server) => server.ready(id, nature),
+            },
+            ProcessId::Agent(index) => self.agents.ready(index, id, nature),
+            ProcessId::Backends => self.backends.ready(id, nature),
+        }
+    }
+
+    fn act(&mut self, process: ProcessId, id: usize) {
+        if self.is_down(process) {
+            return;
+        }
+        let nature = &mut self.nature;
+        match process {
+            ProcessId::Agent(index) => self.agents.act(index, id, nature),
+            ProcessId::Backends => self.backends.act(id, nature),
+            ProcessId::Gateway(index) => {
+                if let Gate::Hostile(gateway) = &mut self.gateways[index] {
+                    gateway.act(nature);
+                }
+            }
+            ProcessId::Server(index) => {
+                let gateways = self.gateways.len();
+                match &mut self.servers[index] {
+                    Lan::Sound(server) => server.tire_of_spare(id, nature),
+                    Lan::Hostile(server) => server.act(gateways, nature),
+                }
+            }
+        }
+    }
+
+    fn wake(&mut self, process: ProcessId) {
+        if self.wakes.get(&process).is_some_and(|at| *at <= self.nature.now) {
+            self.wakes.remove(&process);
+        }
+        if self.is_down(process) {
+            return;
+        }
+        match process {
+            ProcessId::Gateway(index) => {
+                if let Gate::Sound(gateway) = &mut self.gateways[index] {
+                    gateway.wake(&mut self.nature);
+                }
+            }
+            ProcessId::Server(index) => {
+                if let Lan::Sound(server) = &mut self.servers[index] {
+                    server.wake(&mut self.nature);
+                }
+            }
+            ProcessId::Agent(_) | ProcessId::Backends => {}
+        }
+    }
+
+    /// Sees to it that a process is woken when it has something to do.
+    fn wake_in_time(&mut self, process: ProcessId) {
+        let next = match process {
+            ProcessId::Gateway(index) => match &self.gateways[index] {
+                Gate::Sound(gateway) => gateway.next_timeout(),
+                Gate::Hostile(_) => None,
+            },
+            ProcessId::Server(index) => match &self.servers[index] {
+                Lan::Sound(server) => server.next_timeout(),
+                Lan::Hostile(_) => None,
+            },
+            ProcessId::Agent(_) | ProcessId::Backends => None,
+        };
+        let Some(next) = next.filter(|_| !self.is_down(process)) else { return };
+        if self.wakes.get(&process).is_none_or(|at| next < *at) {
+            self.wakes.insert(process, next);
+            self.nature.at(next, Occurrence::Wake(process));
+        }
+    }
+
+    fn is_down(&self, process: ProcessId) -> bool {
+        matches!(self.conditions.get(&process), Some(Condition::Down { .. }))
+    }
+}
+
+fn sound_gateway(gateways: &mut [Gate], index: usize, life: u32) -> Option<&mut Gateway> {
+    match &mut gateways[index] {
+        Gate::Sound(gateway) if gateway.life() == life => Some(gateway),
+        _ => None,
     }
 }

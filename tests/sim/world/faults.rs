@@ -1,78 +1,210 @@
+//! What goes wrong in a world, and how it ends.
+
+use std::collections::btree_map::Entry;
 use std::time::Duration;
 
-use vestibule::control::GatewayEvent;
-use vestibule::wire::{Decline, FromServer, Goodbye, Pong, ServerHello, from_server};
+use super::{Condition, Gate, Lan, World};
+use crate::sim::checks::Sight;
+use crate::sim::nature::{Occurrence, ProcessId};
+use crate::sim::network::{ConnectionId, Cut, End, Hello};
 
-use super::{Occurrence, Way, World};
-use crate::sim::worker::Worker;
+/// Longest time for which a process is stopped, or a connection stalls.
+const STOP_MS: u64 = 12_000;
+/// Longest time until a process that died is back.
+const ABSENCE_MS: u64 = 8_000;
 
 impl World {
     pub(super) fn fault(&mut self) {
-        if self.random.percent(10) {
-            return self.restart_gateway();
+        if self.nature.calm {
+            return;
         }
-        let server = self.random.below(self.servers.len());
-        match self.random.below(7) {
-            6 => self.abandon_spares(server, true),
-            0 => {
-                if let Some(wire) = self.servers[server].wire {
-                    self.wires[wire].cut = true;
+        match self.nature.random.below(11) {
+            0..=2 => self.cut_somewhere(),
+            3 | 4 => self.stall_somewhere(),
+            5 | 6 => {
+                let process = self.any_process();
+                if !self.is_hostile(process) {
+                    let silently = self.nature.random.percent(50);
+                    self.kill(process, silently);
+                    self.nature.after(Duration::ZERO, ABSENCE_MS, Occurrence::Start(process));
                 }
             }
-            1 | 2 => {
-                let silently = self.random.percent(50);
-                self.kill(server, silently);
-                self.after(Duration::ZERO, 12_000, Occurrence::Restart(server));
-            }
-            3 => {
-                self.serve(server, GatewayEvent::Drain);
-                self.after(Duration::from_secs(1), 5_000, Occurrence::Restart(server));
-            }
-            _ => self.babble(server),
+            7 | 8 => self.stop_any(),
+            _ => self.drain_any(),
         }
     }
 
-    pub(super) fn kill(&mut self, server: usize, silently: bool) {
-        self.abandon_spares(server, silently);
-        if let Some(wire) = self.servers[server].stop() {
-            self.wires[wire].cut |= silently;
-            self.hang_up(wire);
+    fn any_process(&mut self) -> ProcessId {
+        let processes = self.processes();
+        *self.nature.random.pick(&processes)
+    }
+
+    /// Whoever is hostile lives as long as things go wrong.
+    fn is_hostile(&self, process: ProcessId) -> bool {
+        match process {
+            ProcessId::Gateway(index) => matches!(self.gateways[index], Gate::Hostile(_)),
+            ProcessId::Server(index) => matches!(self.servers[index], Lan::Hostile(_)),
+            ProcessId::Agent(_) | ProcessId::Backends => false,
         }
     }
 
-    /// Every agent goes with it, and every session.
-    fn restart_gateway(&mut self) {
-        let silently = self.random.percent(50);
-        for wire in 0..self.wires.len() {
-            if std::mem::take(&mut self.wires[wire].gateway_end) {
-                self.wires[wire].cut |= silently;
-                self.send(Way::ToServer(wire), self.latency_ms, Occurrence::AtServer(wire, None));
+    fn any_connection(&mut self) -> Option<ConnectionId> {
+        let network = &self.nature.network;
+        let mut live = network.live();
+        match self.nature.random.below(4) {
+            0 | 1 => live.retain(|id| matches!(network.hello(*id), Hello::Signal { .. })),
+            2 => live.retain(|id| matches!(network.hello(*id), Hello::Data { .. })),
+            _ => {}
+        }
+        (!live.is_empty()).then(|| *self.nature.random.pick(&live))
+    }
+
+    fn cut_somewhere(&mut self) {
+        let Some(id) = self.any_connection() else { return };
+        let how = match self.nature.random.below(4) {
+            0 => Cut::Reset,
+            1 => Cut::OneWay(*self.nature.random.pick(&End::BOTH)),
+            _ => Cut::Silent,
+        };
+        self.nature.note(|| format!("connection {id} is cut: {how:?}"));
+        self.nature.cut(id, how);
+    }
+
+    fn stall_somewhere(&mut self) {
+        let Some(id) = self.any_connection() else { return };
+        self.nature.note(|| format!("connection {id} stalls"));
+        for end in End::BOTH {
+            if self.nature.random.percent(70) {
+                self.nature.stall(id, end, STOP_MS);
             }
         }
-        self.spares.clear();
-        self.epoch += 1;
-        self.drained = false;
-        self.gateway.restart();
-        self.workers.fill_with(Worker::default);
     }
 
-    /// A frame that no sound server would send at this moment.
-    fn babble(&mut self, server: usize) {
-        let Some(wire) = self.servers[server].wire.filter(|wire| self.wires[*wire].server_end)
-        else {
+    fn stop_any(&mut self) {
+        let process = self.any_process();
+        if let Entry::Vacant(running) = self.conditions.entry(process) {
+            running.insert(Condition::Stopped(Vec::new()));
+            self.nature.note(|| format!("{process:?} is stopped"));
+            self.nature.after(Duration::ZERO, STOP_MS, Occurrence::Resume(process));
+        }
+    }
+
+    /// Everything that came meanwhile is there at once, and the clock has moved on.
+    pub(super) fn resume(&mut self, process: ProcessId) {
+        let Some(Condition::Stopped(held)) = self.conditions.get_mut(&process) else { return };
+        let held = std::mem::take(held);
+        self.conditions.remove(&process);
+        self.nature.checks.see(Sight::Resumed);
+        match process {
+            ProcessId::Gateway(index) => {
+                if let Gate::Sound(gateway) = &mut self.gateways[index] {
+                    gateway.resume();
+                }
+            }
+            ProcessId::Server(index) => {
+                if let Lan::Sound(server) = &mut self.servers[index] {
+                    server.resume();
+                }
+            }
+            ProcessId::Agent(_) | ProcessId::Backends => {}
+        }
+        for occurrence in held {
+            self.nature.at(self.nature.now, occurrence);
+        }
+        self.nature.at(self.nature.now, Occurrence::Wake(process));
+    }
+
+    fn drain_any(&mut self) {
+        let process = self.any_process();
+        if self.conditions.contains_key(&process) || self.is_hostile(process) {
             return;
-        };
-        let message = match self.random.below(5) {
-            0 => None,
-            1 => Some(from_server::Message::ServerHello(ServerHello::default())),
-            2 => Some(from_server::Message::Goodbye(Goodbye {})),
-            3 => Some(from_server::Message::Pong(Pong { nonce: self.random.next() })),
-            _ => {
-                let ids: Vec<u64> = self.claims_seen.iter().map(|claim| claim.id).collect();
-                let id = if ids.is_empty() { 0 } else { *self.random.pick(&ids) };
-                Some(from_server::Message::Decline(Decline { id, reason: 6 }))
+        }
+        match process {
+            ProcessId::Gateway(index) => {
+                if let Gate::Sound(gateway) = &mut self.gateways[index] {
+                    gateway.drain(&mut self.nature);
+                }
             }
-        };
-        self.say(wire, FromServer { message });
+            ProcessId::Server(index) => {
+                if let Lan::Sound(server) = &mut self.servers[index] {
+                    server.drain(&mut self.nature);
+                }
+            }
+            ProcessId::Agent(_) | ProcessId::Backends => {}
+        }
+        self.wake_in_time(process);
+        self.nature.note(|| format!("{process:?} drains"));
+        self.nature.after(Duration::from_secs(1), ABSENCE_MS, Occurrence::Start(process));
+    }
+
+    fn kill(&mut self, process: ProcessId, silently: bool) {
+        self.nature.note(|| format!("{process:?} dies; silently: {silently}"));
+        self.nature.drop_sockets(process, silently);
+        if let ProcessId::Gateway(index) = process {
+            self.nature.checks.forget_gateway(index);
+        }
+        self.conditions.insert(process, Condition::Down { silently });
+    }
+
+    /// A new process in the place of the one that died, or of one that is still there.
+    pub(super) fn start(&mut self, process: ProcessId) {
+        if let ProcessId::Gateway(index) = process
+            && let Gate::Sound(gateway) = &mut self.gateways[index]
+            && gateway.drains()
+            && !self.conditions.contains_key(&process)
+        {
+            gateway.stop(&mut self.nature);
+        }
+        if !self.is_down(process) {
+            self.kill(process, false);
+        }
+        self.conditions.remove(&process);
+        self.wakes.remove(&process);
+        self.nature.host_returns(process);
+        match process {
+            ProcessId::Gateway(index) => {
+                if let Gate::Sound(_) = self.gateways[index] {
+                    self.gateways[index] = self.sound_gateway(index);
+                }
+            }
+            ProcessId::Server(index) => {
+                if let Lan::Sound(_) = self.servers[index] {
+                    self.servers[index] = self.sound_server(index);
+                }
+            }
+            ProcessId::Agent(_) | ProcessId::Backends => {}
+        }
+        self.wake_in_time(process);
+    }
+
+    /// From now on nothing goes wrong. Who is down, drains, is sick or hostile is replaced; the others go
+    /// on as they are, with whatever they remember.
+    pub(super) fn recover(&mut self) {
+        self.nature.calm = true;
+        self.nature.network.latency_ms = 5;
+        self.nature.heal();
+        for process in self.processes() {
+            self.resume(process);
+            let needs_help = match process {
+                ProcessId::Gateway(index) => match &mut self.gateways[index] {
+                    Gate::Sound(gateway) => gateway.drains(),
+                    Gate::Hostile(_) => {
+                        self.gateways[index] = self.sound_gateway(index);
+                        true
+                    }
+                },
+                ProcessId::Server(index) => match &mut self.servers[index] {
+                    Lan::Sound(server) => server.drains() || server.is_sick(),
+                    Lan::Hostile(_) => {
+                        self.servers[index] = self.sound_server(index);
+                        true
+                    }
+                },
+                ProcessId::Agent(_) | ProcessId::Backends => false,
+            };
+            if needs_help || self.is_down(process) {
+                self.start(process);
+            }
+        }
     }
 }
