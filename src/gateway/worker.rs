@@ -54,14 +54,7 @@ impl engine::Role for GatewayWorker {
         peer: SocketAddr,
     ) {
         let listener = self.sockets[socket_index];
-        let full = if core.connections_len() >= core.settings.max_connections {
-            Some(CloseReason::ConnectionsFull)
-        } else if self.handshakes >= self.max_handshakes && self.speaks_tls(listener) {
-            Some(CloseReason::HandshakesFull)
-        } else {
-            None
-        };
-        match full {
+        match self.full(core, listener) {
             Some(reason) => self.turn_away(core, listener, peer, reason),
             None if self.speaks_tls(listener) => {
                 self.begin_hello(core, listener, socket, peer, core.now, &[]);
@@ -170,6 +163,15 @@ impl GatewayWorker {
         matches!(self.shared.config.listeners[listener].kind, ListenerKind::Tls { .. })
     }
 
+    /// Why this worker takes in no further connection.
+    fn full(&self, core: &GatewayCore, listener: usize) -> Option<CloseReason> {
+        if core.connections_len() >= core.settings.max_connections {
+            return Some(CloseReason::ConnectionsFull);
+        }
+        let full = self.handshakes >= self.max_handshakes && self.speaks_tls(listener);
+        full.then_some(CloseReason::HandshakesFull)
+    }
+
     /// A connection that is closed at once: its socket was dropped by the caller.
     fn turn_away(
         &mut self,
@@ -204,7 +206,10 @@ impl GatewayWorker {
 
     fn receive_transfer(&mut self, core: &mut GatewayCore, transfer: Transfer) {
         let Transfer { socket, peer, listener, seen, accepted } = transfer;
-        self.begin_hello(core, listener, socket, peer, accepted, &seen);
+        match self.full(core, listener) {
+            Some(reason) => self.turn_away(core, listener, peer, reason),
+            None => self.begin_hello(core, listener, socket, peer, accepted, &seen),
+        }
     }
 
     fn read_hello(&mut self, core: &mut GatewayCore, token: Token) {
