@@ -1,10 +1,10 @@
 use std::io::{self, ErrorKind, Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::net::{IpAddr, Shutdown, SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::time::Duration;
 
 use rustls::{AlertDescription, ClientConfig, ClientConnection, Connection, HandshakeKind};
-use socket2::SockRef;
+use socket2::{Domain, SockRef, Socket, Type};
 use vestibule::wire::{FrameDecoder, Message, RefusalReason, ToAgent, encode, to_agent};
 
 use super::LONG;
@@ -42,6 +42,14 @@ impl Peer {
 
     pub(crate) fn dial(address: SocketAddr) -> Self {
         Self::plain(TcpStream::connect(address).expect("somebody listens"))
+    }
+
+    /// From another address of this host.
+    pub(crate) fn dial_from(source: IpAddr, address: SocketAddr) -> Self {
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
+        socket.bind(&SocketAddr::new(source, 0).into()).expect("an address of loopback");
+        socket.connect(&address.into()).expect("somebody listens");
+        Self::plain(socket.into())
     }
 
     /// A TLS client after its own part of the handshake: whether the other side takes its
@@ -83,6 +91,13 @@ impl Peer {
 
     pub(crate) fn send(&mut self, bytes: &[u8]) {
         self.write_all(bytes).expect("the other side takes it");
+    }
+
+    /// Changes the keys that it sends with, and has the other side do the same.
+    pub(crate) fn update_keys(&mut self) -> io::Result<()> {
+        let tls = self.tls.as_mut().expect("it has TLS");
+        tls.refresh_traffic_keys().expect("TLS 1.3");
+        self.flush()
     }
 
     /// As many bytes as asked for.
