@@ -92,7 +92,7 @@ pub const PACE_TIME: Duration = Duration::from_millis(100);
 /// Time without a byte after which a session has to let another's receive buffers grow.
 pub const REST_TIME: Duration = Duration::from_secs(1);
 /// Bytes that wait for a peer above which nothing more is received from it: it makes us answer
-/// (`KeyUpdate`) and does not read the answers.
+/// (`KeyUpdate`) and does not read the answers. A signal connection ends there.
 pub const MAX_ANSWERS_LEN: usize = 256 * 1024;
 /// Runs of payload in one send. Unpadded records are a single run; plain payload is one for each record.
 pub const RUNS_PER_SEND: usize = 32;
@@ -195,6 +195,9 @@ pub const PING_INTERVAL: Duration = Duration::from_secs(3);
 pub const SIGNAL_DEAD_AFTER: Duration = Duration::from_secs(9);
 /// Signal connections that a gateway holds at once, over all servers.
 pub const MAX_SIGNAL_CONNECTIONS: usize = 64;
+/// Those of one server: one is in use, and those that it lost unnoticed end within
+/// [`SIGNAL_DEAD_AFTER`]. A server that opens more would take the place of the others.
+pub const MAX_SIGNAL_CONNECTIONS_OF_SERVER: usize = 8;
 /// Bytes waiting to be written to one signal connection. A server that does not read for so long
 /// that this fills (some 10,000 invitations) is as good as dead.
 pub const MAX_SIGNAL_BACKLOG_LEN: usize = 1024 * 1024;
@@ -257,6 +260,9 @@ pub const RESOLVER_THREADS: usize = 4;
 
 // ---- server ----
 
+/// Where a server has several gateways, one of them gets all seats but the part that this says: with a
+/// quarter left, sessions of the others go on when one is taken over, and one that is alone gets most.
+pub const SEATS_DIVISOR: usize = 4;
 /// Time for looking a backend's name up. Nobody waits for it but the next lookup.
 pub const RESOLVE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Between two lookups of the backends' names: a backend that moved is found this soon.

@@ -227,7 +227,7 @@ pub struct ServerConfig {
     pub gateways: Vec<Gateway>,
     /// At least one.
     pub services: Vec<ServedService>,
-    /// Sessions at once; told to the gateways.
+    /// Sessions at once. Each gateway is told how many of them it may have.
     pub max_sessions: usize,
     /// Connections opened ahead of need, for each gateway; told to the gateways.
     pub max_spares: usize,

@@ -6,6 +6,7 @@ use super::queue::{Place, Queue};
 use super::{
     Action, AgentRef, DispatcherLimits, Event, LinkId, ServiceId, ServiceStatus, Snapshot, Vital,
 };
+use crate::limits::MAX_SIGNAL_CONNECTIONS_OF_SERVER;
 use crate::relay::CloseReason;
 use crate::wire::{
     Decline, GatewayHello, Goodbye, Ping, Pong, RefusalReason, ServerHello, ToServer, from_server,
@@ -163,7 +164,10 @@ impl Dispatcher {
         now: Instant,
         random: &mut dyn FnMut(&mut [u8]),
     ) {
-        if self.links.len() >= self.limits.max_links {
+        let of_server = self.links.iter().filter(|link| link.server == server).count();
+        if self.links.len() >= self.limits.max_links
+            || of_server >= MAX_SIGNAL_CONNECTIONS_OF_SERVER
+        {
             return self.push(Action::CloseLink { link: id, reason: CloseReason::ConnectionsFull });
         }
         let mut drawn = [0; 4];

@@ -6,14 +6,16 @@ use std::time::Instant;
 
 use super::leg::Leg;
 use super::listener;
+use super::received::MessageError;
 use super::scratch::Scratch;
 use super::session::Session;
 use super::slots::Slots;
 use super::timers::Timers;
 use super::worker::WorkerSettings;
-use crate::limits::{LINGER, MAX_LINGER_LEN};
+use crate::limits::{LINGER, MAX_ANSWERS_LEN, MAX_LINGER_LEN};
 use crate::telemetry::counters::WorkerCounters;
 use crate::uring::{Event, Ring, Token};
+use crate::wire::{FrameDecoder, Message};
 
 mod growth;
 mod ready;
@@ -208,6 +210,22 @@ impl<S, R> Core<S, R> {
                 None
             }
         }
+    }
+
+    /// Receives a message of a connection that is in the hands of its role, which is called again where
+    /// there is more than one turn allows. `None` where the connection is gone.
+    pub fn receive_message<M: Message>(
+        &mut self,
+        token: Token,
+        decoder: &mut FrameDecoder,
+    ) -> Option<Result<Option<M>, MessageError>> {
+        let (connection, scratch) = self.with_scratch(token)?;
+        let message = connection.leg.receive_message(decoder, scratch);
+        let answers = connection.leg.outbox_len();
+        if matches!(message, Ok(None)) && connection.leg.has_input() && answers <= MAX_ANSWERS_LEN {
+            self.requeue(token);
+        }
+        Some(message)
     }
 
     /// Puts a connection into its next stage.

@@ -11,8 +11,8 @@ use super::outbox::Outbox;
 use super::received::{HandshakeError, MessageError, Received};
 use super::scratch::Scratch;
 use crate::limits::{
-    MAX_PENDING_LEN, MAX_RECORD_CONTENT_LEN, MAX_RECORD_LEN, READ_AHEAD_LEN, RECEIVE_LEN,
-    RUNS_PER_SEND,
+    MAX_ANSWERS_LEN, MAX_PENDING_LEN, MAX_RECORD_CONTENT_LEN, MAX_RECORD_LEN, READ_AHEAD_LEN,
+    RECEIVE_LEN, RUNS_PER_SEND, STEPS_PER_TURN,
 };
 use crate::relay::Failure;
 use crate::tls::{Alert, Pieces, TlsConnection, looks_like_tls};
@@ -258,15 +258,20 @@ impl Leg {
         Ok(())
     }
 
-    /// Receives until a whole message is there; what follows it stays for the next to receive.
+    /// Receives until a whole message is there, or as much as a turn allows; what follows the message
+    /// stays for the next to receive.
     pub fn receive_message<M: Message>(
         &mut self,
         decoder: &mut FrameDecoder,
         scratch: &mut Scratch,
     ) -> Result<Option<M>, MessageError> {
-        loop {
+        for _ in 0..STEPS_PER_TURN {
+            // It has us answer, and reads no answer.
+            if self.outbox_len() > MAX_ANSWERS_LEN {
+                break;
+            }
             match self.receive(scratch, MAX_RECORD_CONTENT_LEN) {
-                Received::Nothing if !self.readiness.readable => return Ok(None),
+                Received::Nothing if !self.readiness.readable => break,
                 Received::Nothing => {}
                 Received::End => return Err(MessageError::Ended),
                 Received::Failed(failure) => return Err(MessageError::Failed(failure)),
@@ -281,6 +286,7 @@ impl Leg {
                 }
             }
         }
+        Ok(None)
     }
 
     /// Receives and keeps payload that nobody can take yet, up to a bound, to see what stands behind

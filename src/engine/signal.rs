@@ -10,7 +10,9 @@ use std::time::Duration;
 use socket2::SockRef;
 use tokio::sync::{Notify, mpsc};
 
-use crate::limits::{LINGER, MAX_PENDING_LEN, MAX_RECORD_LEN, MAX_SIGNAL_BACKLOG_LEN};
+use crate::limits::{
+    LINGER, MAX_ANSWERS_LEN, MAX_PENDING_LEN, MAX_RECORD_LEN, MAX_SIGNAL_BACKLOG_LEN,
+};
 use crate::relay::{CloseReason, Party};
 use crate::tls::{Pieces, TlsConnection, TlsError};
 use crate::wire::{self, FrameDecoder, FrameError, Message};
@@ -219,6 +221,9 @@ async fn read<In: Message>(
             Ok(kept) => kept,
             Err(_) => return CloseReason::Corrupt(wire.party),
         };
+        if wire.records.borrow().len() > MAX_ANSWERS_LEN {
+            return CloseReason::SignalStalled;
+        }
         let mut rest = &plain[..];
         loop {
             match decoder.decode::<In>(&mut rest) {

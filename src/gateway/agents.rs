@@ -53,8 +53,8 @@ impl GatewayWorker {
     /// Reads which service our own agent asks for.
     pub(super) fn read_request(&mut self, core: &mut GatewayCore, token: Token) {
         let Some(Stage::Request { visitor, mut decoder }) = core.take_stage(token) else { return };
-        let Some((connection, scratch)) = core.with_scratch(token) else { return };
-        let request = connection.leg.receive_message::<wire::FromAgent>(&mut decoder, scratch);
+        let request = core.receive_message::<wire::FromAgent>(token, &mut decoder);
+        let Some(request) = request else { return };
         let listener = visitor.listener;
         match request {
             Ok(Some(wire::FromAgent { message: Some(from_agent::Message::Open(open)) })) => {

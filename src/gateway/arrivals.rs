@@ -53,6 +53,20 @@ impl GatewayWorker {
     /// already.
     pub(super) fn receive_transfer(&mut self, core: &mut GatewayCore, transfer: Transfer) {
         let Transfer { socket, peer, listener, seen, accepted } = transfer;
+        let is_server = is_server_address(&self.shared.config, peer.ip());
+        let full = if core.connections_len() >= self.max_connections_from(core, peer.ip()) {
+            Some(CloseReason::ConnectionsFull)
+        } else if self.handshakes >= self.max_handshakes && !is_server {
+            Some(CloseReason::HandshakesFull)
+        } else {
+            None
+        };
+        if let Some(reason) = full
+            && !self.shed(core)
+        {
+            self.sources.disconnect(peer.ip());
+            return self.turn_away(core, listener, peer, reason);
+        }
         self.sources.count_admission(peer.ip());
         let stage = Stage::Hello { listener, reader: Box::<HelloReader>::default() };
         let token = self.begin(core, socket, peer, accepted, stage);

@@ -21,8 +21,8 @@ impl GatewayWorker {
         let Some(Stage::Claiming { listener, server, mut decoder }) = core.take_stage(token) else {
             return;
         };
-        let Some((connection, scratch)) = core.with_scratch(token) else { return };
-        let message = connection.leg.receive_message::<FromDataConnection>(&mut decoder, scratch);
+        let message = core.receive_message::<FromDataConnection>(token, &mut decoder);
+        let Some(message) = message else { return };
         core.enter(token, Stage::Claiming { listener, server, decoder });
         match message {
             Ok(None) => {}
@@ -117,8 +117,8 @@ impl GatewayWorker {
         else {
             return;
         };
-        let Some((connection, scratch)) = core.with_scratch(token) else { return };
-        let message = connection.leg.receive_message::<FromDataConnection>(&mut decoder, scratch);
+        let message = core.receive_message::<FromDataConnection>(token, &mut decoder);
+        let Some(message) = message else { return };
         core.enter(token, Stage::Answering { listener, server, agent, decoder });
         match message {
             Ok(None) => {}

@@ -41,8 +41,8 @@ impl GatewayWorker {
         else {
             return false;
         };
-        let Some((connection, scratch)) = core.with_scratch(token) else { return false };
-        let message = connection.leg.receive_message::<FromDataConnection>(&mut decoder, scratch);
+        let message = core.receive_message::<FromDataConnection>(token, &mut decoder);
+        let Some(message) = message else { return false };
         core.enter(token, Stage::Spare { listener, server, invitation, decoder });
         let reason = match message {
             Ok(None) => return true,
@@ -127,9 +127,8 @@ impl GatewayWorker {
     /// Reads whether the server takes the agent.
     pub(super) fn read_taken(&mut self, core: &mut GatewayCore, token: Token) {
         let Some(Stage::Offered(mut offered)) = core.take_stage(token) else { return };
-        let Some((connection, scratch)) = core.with_scratch(token) else { return };
-        let decoder = &mut offered.decoder;
-        let message = connection.leg.receive_message::<FromDataConnection>(decoder, scratch);
+        let message = core.receive_message::<FromDataConnection>(token, &mut offered.decoder);
+        let Some(message) = message else { return };
         let (failure, reason) = match message {
             Ok(None) => return core.enter(token, Stage::Offered(offered)),
             Ok(Some(FromDataConnection { message })) => match message {

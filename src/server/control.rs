@@ -112,7 +112,7 @@ impl Control {
         counters: Vec<Arc<WorkerCounters>>,
     ) -> Self {
         let services: Vec<String> = shared.config.services.iter().map(|s| s.name.clone()).collect();
-        let capacity = u32::try_from(shared.config.max_sessions).unwrap_or(u32::MAX);
+        let capacity = u32::try_from(shared.seats.share()).unwrap_or(u32::MAX);
         let spares = u32::try_from(shared.config.max_spares).unwrap_or(u32::MAX);
         let now = Instant::now();
         let link = |name: &ServerName<'static>| Link {
@@ -264,7 +264,7 @@ impl Control {
 
     fn session_over(&mut self, gateway: usize) {
         self.links[gateway].sessions -= 1;
-        self.shared.seats.give_back();
+        self.shared.seats.give_back(gateway);
     }
 
     fn set_backends(&mut self, backends: Arc<Addresses>) {
@@ -413,7 +413,7 @@ impl Control {
         let Some(service) = service else {
             return self.decline(gateway, invitation.id, RefusalReason::ServiceUnknown);
         };
-        if !self.shared.seats.take() {
+        if !self.shared.seats.take(gateway) {
             return self.decline(gateway, invitation.id, RefusalReason::ServerFull);
         }
         self.links[gateway].sessions += 1;

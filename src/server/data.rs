@@ -105,8 +105,8 @@ impl ServerWorker {
 
     pub(super) fn read_header(&mut self, core: &mut ServerCore, token: Token) {
         let Some(Stage::Claiming { order, mut decoder }) = core.take_stage(token) else { return };
-        let Some((connection, scratch)) = core.with_scratch(token) else { return };
-        let message = connection.leg.receive_message::<ToDataConnection>(&mut decoder, scratch);
+        let message = core.receive_message::<ToDataConnection>(token, &mut decoder);
+        let Some(message) = message else { return };
         let failure = match message {
             Ok(None) => return core.enter(token, Stage::Claiming { order, decoder }),
             Ok(Some(ToDataConnection { message: Some(message) })) => match message {

@@ -34,6 +34,7 @@ use crate::uring::Waker;
 use crate::wire::alpn;
 use control::Control;
 use seats::Seats;
+pub use visitor::Visitor;
 use worker::ServerWorker;
 
 /// Why a server does not run.
@@ -91,7 +92,7 @@ impl Shared {
             gateway_tls: Arc::new(gateway_tls),
             backend_tls,
             certificates: file_expiry(&config.credentials.certificate).into_iter().collect(),
-            seats: Seats::new(config.max_sessions),
+            seats: Seats::new(config.max_sessions, config.gateways.len()),
             config,
         })
     }

@@ -26,7 +26,7 @@ impl ServerWorker {
         let mut services = self.shared.config.services.iter();
         let refused = match services.position(|served| served.name == service) {
             None => Err(RefusalReason::ServiceUnknown),
-            Some(_) if !self.shared.seats.take() => Err(RefusalReason::ServerFull),
+            Some(_) if !self.shared.seats.take(order.gateway) => Err(RefusalReason::ServerFull),
             Some(service) => Ok(service),
         };
         let answer = match refused {

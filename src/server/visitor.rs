@@ -7,22 +7,25 @@ use crate::wire::SessionHeader;
 
 /// Whom a session brings, as its gateway said in a session header that was well-formed.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Visitor {
+pub struct Visitor {
     /// Name of the session at the gateway.
-    pub(super) session: String,
-    /// Verified identity of the device.
-    pub(super) device: Option<Arc<str>>,
-    pub(super) agent: SocketAddr,
+    pub session: String,
+    /// Identity of the device, which the gateway has verified.
+    pub device: Option<Arc<str>>,
+    /// Address of the agent.
+    pub agent: SocketAddr,
     /// Where the agent had connected to.
-    pub(super) listener: SocketAddr,
-    pub(super) sni: String,
-    pub(super) alpn: String,
+    pub listener: SocketAddr,
+    /// Server name of the agent's ClientHello; empty where there was none.
+    pub sni: String,
+    /// Protocol agreed with the agent by ALPN; empty where there was none.
+    pub alpn: String,
 }
 
 impl Visitor {
     /// Checks what a gateway says, which may have been taken over: what it sends goes into our log
     /// and to the backend.
-    pub(super) fn of(header: SessionHeader, invited_for: &str) -> Result<Self, CloseReason> {
+    pub fn of(header: SessionHeader, invited_for: &str) -> Result<Self, CloseReason> {
         let SessionHeader { session, service, device, sni, alpn, .. } = &header;
         let texts = [session, device, sni, alpn];
         let printable = |text: &&String| text.bytes().all(|b| b.is_ascii_graphic() || b == b' ');

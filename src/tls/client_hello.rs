@@ -48,14 +48,15 @@ impl HelloReader {
         if !looks_like_tls(&self.seen) {
             return Err(HelloError::NotTls);
         }
-        let mut rest = bytes;
+        // A hello that ends within the bound counts, whatever came behind it in the same piece.
+        let room = (MAX_CLIENT_HELLO_LEN + bytes.len()).saturating_sub(self.seen.len());
+        let mut rest = &bytes[..room.min(bytes.len())];
         while !rest.is_empty() {
             // Fails only where rustls's own bound on a hello is passed.
             if !matches!(self.acceptor.read_tls(&mut rest), Ok(1..)) {
                 return Err(too_large());
             }
             match self.acceptor.accept() {
-                Ok(None) if self.seen.len() > MAX_CLIENT_HELLO_LEN => return Err(too_large()),
                 Ok(None) => {}
                 Ok(Some(accepted)) => {
                     let hello = accepted.client_hello();
@@ -68,6 +69,9 @@ impl HelloReader {
                     return Err(HelloError::Damaged { answer });
                 }
             }
+        }
+        if self.seen.len() > MAX_CLIENT_HELLO_LEN {
+            return Err(too_large());
         }
         Ok(None)
     }

@@ -67,8 +67,10 @@ impl RustlsEnd {
         self.run(Task::Open(&mut payload), outgoing)?;
         while self.is_handshaking() && self.show_next_record() {
             self.run(Task::Open(&mut payload), outgoing)?;
+            // What waits for another record, and not what else has come: the same chain of certificates
+            // is taken or not in whatever pieces it comes.
+            self.check_waiting(self.shown, MAX_PENDING_LEN - MAX_RECORD_LEN, outgoing)?;
         }
-        self.check_pending(outgoing)?;
         Ok(!self.is_handshaking())
     }
 
@@ -82,7 +84,7 @@ impl RustlsEnd {
         self.shown = self.pending.len();
         let mut payload = Vec::new();
         self.run(Task::Open(&mut payload), outgoing)?;
-        self.check_pending(outgoing)?;
+        self.check_waiting(self.pending.len(), MAX_PENDING_LEN, outgoing)?;
         Ok(payload)
     }
 
@@ -169,8 +171,13 @@ impl RustlsEnd {
         Ok(())
     }
 
-    fn check_pending(&mut self, outgoing: &mut Vec<u8>) -> Result<(), Error> {
-        if self.pending.len() <= MAX_PENDING_LEN {
+    fn check_waiting(
+        &mut self,
+        len: usize,
+        bound: usize,
+        outgoing: &mut Vec<u8>,
+    ) -> Result<(), Error> {
+        if len <= bound {
             return Ok(());
         }
         Err(self.fail(Error::General("a message in more pieces than allowed".into()), outgoing))

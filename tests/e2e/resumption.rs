@@ -20,7 +20,7 @@ use super::harness::{
     Telemetry, Trial, World, wait_until,
 };
 
-/// A client's tickets, which counts those that are offered.
+/// A client's tickets, whatever name they were given under; counts those that are offered.
 #[derive(Debug)]
 struct Tickets {
     kept: ClientSessionMemoryCache,
@@ -28,12 +28,12 @@ struct Tickets {
 }
 
 impl ClientSessionStore for Tickets {
-    fn insert_tls13_ticket(&self, name: ServerName<'static>, ticket: Tls13ClientSessionValue) {
-        self.kept.insert_tls13_ticket(name, ticket);
+    fn insert_tls13_ticket(&self, _: ServerName<'static>, ticket: Tls13ClientSessionValue) {
+        self.kept.insert_tls13_ticket(any_name(), ticket);
     }
 
-    fn take_tls13_ticket(&self, name: &ServerName<'static>) -> Option<Tls13ClientSessionValue> {
-        let ticket = self.kept.take_tls13_ticket(name)?;
+    fn take_tls13_ticket(&self, _: &ServerName<'static>) -> Option<Tls13ClientSessionValue> {
+        let ticket = self.kept.take_tls13_ticket(&any_name())?;
         self.offered.fetch_add(1, Ordering::Relaxed);
         Some(ticket)
     }
@@ -51,6 +51,10 @@ impl ClientSessionStore for Tickets {
     }
 
     fn remove_tls12_session(&self, _: &ServerName<'static>) {}
+}
+
+fn any_name() -> ServerName<'static> {
+    "any".try_into().expect("a name")
 }
 
 /// A client whose connections share their tickets, whatever they ask for.
@@ -110,6 +114,29 @@ fn a_device_ticket_never_resumes_as_a_server() {
         trial.assert_ended("certificate_untrusted", count as u64 + 1);
         device.visit(gateway);
     }
+}
+
+#[test]
+fn a_ticket_of_one_service_opens_no_other() {
+    let more =
+        "[[services]]\nname = \"ssh\"\nsni = [\"ssh.gateway.test\"]\ndevices = [\"build-*\"]\n";
+    let mut trial = Trial::new(&GatewayFile { more, ..GatewayFile::DEFAULT });
+    let own = trial.world.credentials("laptop-7.test");
+    let device = Client::new(&trial.world.client(Some(&own), vec![]));
+    let config = Arc::new(device.config.clone());
+    let mut agent = Peer::dial_tls(trial.gateway.tls, World::ECHO, &config);
+    let mut data = trial.server.join();
+    // The ticket comes before the first byte.
+    data.send(b"welcome");
+    agent.expect(b"welcome");
+    drop((agent, data));
+
+    let mut agent = Peer::dial_tls(trial.gateway.tls, "ssh.gateway.test", &config);
+    assert_eq!(device.offered(), 1, "the ticket of the other service");
+    assert_eq!(agent.handshake_kind(), HandshakeKind::Full);
+    assert_eq!(agent.ending(), Ending::Alert(AlertDescription::AccessDenied));
+    drop(agent);
+    trial.assert_ended("device_not_allowed", 1);
 }
 
 #[test]

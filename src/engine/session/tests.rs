@@ -14,7 +14,7 @@ use crate::relay::{CloseReason, Party, RelayLimits};
 use crate::tls::testing::{Authority, Folder, gateway_config};
 use crate::tls::{TlsConnection, client_config, listener_roles, load_roots};
 use crate::uring::Readiness;
-use crate::wire::alpn;
+use crate::wire::{FrameDecoder, FromAgent, alpn};
 
 const LIMITS: RelayLimits =
     RelayLimits { idle_timeout: None, half_closed_timeout: Duration::from_secs(60) };
@@ -284,6 +284,32 @@ fn a_record_costs_no_allocation_once_a_session_runs() {
     });
     reader.join().expect("all has arrived");
     assert!(allocations <= GROWTH, "{allocations} allocations, however many records there are");
+}
+
+#[test]
+fn a_message_byte_by_byte_is_received_in_several_turns() {
+    let (mut near, mut peer) = tls_leg();
+    // The first bytes of a frame of 16 KiB, a record for each.
+    let mut sealed = Vec::new();
+    for byte in [&[0, 0, 0x40, 0][..], &[0; 5000]].concat() {
+        peer.conn.writer().write_all(&[byte]).expect("buffered");
+        peer.conn.write_tls(&mut sealed).expect("a Vec grows as needed");
+    }
+    SockRef::from(near.socket()).set_recv_buffer_size(4 * sealed.len()).expect("a socket");
+    let len = sealed.len();
+    let writer = thread::spawn(move || {
+        peer.sock.write_all(&sealed).expect("sends");
+        peer
+    });
+    let mut arrived = vec![0; len];
+    while near.socket().peek(&mut arrived).unwrap_or(0) < len {
+        thread::yield_now();
+    }
+    near.note(Readiness { readable: true, writable: true, ..Readiness::default() });
+    let (mut decoder, mut scratch) = (FrameDecoder::default(), Scratch::default());
+    assert_eq!(near.receive_message::<FromAgent>(&mut decoder, &mut scratch), Ok(None));
+    assert!(near.has_input(), "the rest is left for another turn");
+    writer.join().expect("no panic");
 }
 
 #[test]

@@ -1,11 +1,12 @@
 use proptest::prelude::*;
+use rcgen::CustomExtension;
 use rustls::{AlertDescription, ClientConnection};
 
 use super::*;
 use crate::config::DeviceCertificates;
-use crate::limits::MAX_RECORD_LEN;
+use crate::limits::{MAX_CLIENT_HELLO_LEN, MAX_RECORD_LEN};
 use crate::relay::CloseReason;
-use crate::tls::testing::{Authority, Folder, gateway_config};
+use crate::tls::testing::{Authority, Folder, gateway_config, params};
 use crate::tls::{
     HelloError, HelloReader, client_config, listener_roles, load_credentials, load_roots,
 };
@@ -15,20 +16,25 @@ const NAME: &str = "gateway.example.com";
 
 /// A gateway's configuration for our own agent, and that of an agent that it lets in.
 fn configs() -> (Arc<ServerConfig>, Arc<ClientConfig>) {
-    configs_of(true)
+    configs_of(Some(0))
 }
 
-fn configs_of(with_certificate: bool) -> (Arc<ServerConfig>, Arc<ClientConfig>) {
+/// The agent's certificate has so many bytes more than it needs; `None`: it has none.
+fn configs_of(padding: Option<usize>) -> (Arc<ServerConfig>, Arc<ClientConfig>) {
     let folder = Folder::new();
     let gateways = Authority::new(&folder, "gateways-ca");
     let devices = Authority::new(&folder, "devices-ca");
     let asked = DeviceCertificates::Required(devices.file.clone());
     let config = gateway_config(gateways.issue(NAME), asked, &devices.file);
     let roles = listener_roles(&config, 0).expect("good files");
-    let device = load_credentials(&devices.issue("pc-1.example.com")).expect("a pair");
+    let device = padding.map(|padding| {
+        let mut params = params("pc-1.example.com");
+        let content = vec![0; padding];
+        params.custom_extensions = vec![CustomExtension::from_oid_content(&[2, 999], content)];
+        load_credentials(&devices.issue_with("pc-1.example.com", &params)).expect("a pair")
+    });
     let roots = load_roots(&gateways.file).expect("a CA");
-    let client =
-        client_config(roots, with_certificate.then_some(device), vec![alpn::AGENT.to_vec()]);
+    let client = client_config(roots, device, vec![alpn::AGENT.to_vec()]);
     (roles.agent.config, Arc::new(client.expect("accepted")))
 }
 
@@ -218,7 +224,7 @@ fn a_refusal_before_the_handshake_is_a_plain_alert() {
 
 #[test]
 fn a_peer_without_a_certificate_is_refused_with_its_reason() {
-    let (server, client) = configs_of(false);
+    let (server, client) = configs_of(None);
     let mut ours = Ours::new(TlsConnection::server(server).expect("accepted"));
     let mut peer = ClientConnection::new(client, name()).expect("accepted");
     ours.take(&sent(&mut peer)).expect("a hello");
@@ -227,6 +233,22 @@ fn a_peer_without_a_certificate_is_refused_with_its_reason() {
     assert_eq!(error.handshake_failure(), CloseReason::CertificateMissing);
     let heard = give(&mut peer, &ours.outgoing);
     assert_eq!(heard, Err(Error::AlertReceived(AlertDescription::CertificateRequired)));
+}
+
+#[test]
+fn a_chain_of_two_full_records_is_taken_in_any_pieces_and_a_larger_one_in_none() {
+    for (padding, is_taken) in [(32_000, true), (33_000, false)] {
+        let (server, client) = configs_of(Some(padding));
+        for piece in [100, 16_000, 50_000] {
+            let server = TlsConnection::server(Arc::clone(&server)).expect("accepted");
+            let mut ours = Ours::new(server);
+            let mut peer = ClientConnection::new(Arc::clone(&client), name()).expect("accepted");
+            ours.take(&sent(&mut peer)).expect("a hello");
+            let flight = give(&mut peer, &std::mem::take(&mut ours.outgoing)).expect("a flight");
+            let taken = flight.chunks(piece).try_for_each(|bytes| ours.take(bytes));
+            assert_eq!(taken.is_ok(), is_taken, "{padding} bytes in pieces of {piece}: {taken:?}");
+        }
+    }
 }
 
 #[test]
@@ -245,6 +267,21 @@ fn a_hello_is_read_in_any_pieces_and_kept_whole() {
         assert_eq!((read.sni.as_str(), read.alpn.len()), (NAME, 1));
         assert!(read.offers(alpn::AGENT));
         assert_eq!(reader.into_seen(), hello);
+    }
+}
+
+#[test]
+fn a_hello_within_the_bound_counts_whatever_came_behind_it() {
+    let (_, client) = configs();
+    let mut client = ClientConfig::clone(&client);
+    client.alpn_protocols = (0..200).map(|number| format!("{number:030}").into_bytes()).collect();
+    let mut peer = ClientConnection::new(Arc::new(client), name()).expect("accepted");
+    let mut bytes = sent(&mut peer);
+    bytes.resize(MAX_CLIENT_HELLO_LEN + 1, 0);
+    for piece in [1, 1000, bytes.len()] {
+        let mut reader = HelloReader::default();
+        let read = bytes.chunks(piece).find_map(|bytes| reader.read(bytes).expect("within it"));
+        assert_eq!(read.expect("whole").alpn.len(), 200, "in pieces of {piece} bytes");
     }
 }
 

@@ -94,6 +94,13 @@ impl Peer {
         self.write_all(bytes).expect("the other side takes it");
     }
 
+    /// Changes the keys that it sends with, and has the other side do the same.
+    pub(crate) fn update_keys(&mut self) -> io::Result<()> {
+        let tls = self.tls.as_mut().expect("it has TLS");
+        tls.refresh_traffic_keys().expect("TLS 1.3");
+        self.flush()
+    }
+
     /// As many bytes as asked for.
     pub(crate) fn take(&mut self, len: usize) -> Vec<u8> {
         let mut bytes = vec![0; len];

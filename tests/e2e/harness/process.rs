@@ -1,5 +1,7 @@
+use std::collections::HashSet;
 use std::ffi::OsStr;
 use std::io::{BufRead, BufReader};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::process::{Child, ChildStderr, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
@@ -102,6 +104,21 @@ impl Process {
         }
     }
 
+    /// Where its TCP connections over IPv4 lead, asked of the kernel (proc(5), `/proc/pid/net/tcp`),
+    /// but for those that came to its `listener`.
+    pub(crate) fn connected_to(&self, listener: SocketAddr) -> HashSet<SocketAddr> {
+        let folder = format!("/proc/{}", self.child.id());
+        let entries = std::fs::read_dir(format!("{folder}/fd")).expect("it runs");
+        let links = entries.filter_map(|entry| std::fs::read_link(entry.ok()?.path()).ok());
+        let own: HashSet<String> = links.map(|link| link.display().to_string()).collect();
+        let table = std::fs::read_to_string(format!("{folder}/net/tcp")).expect("it runs");
+        let rows = table.lines().skip(1).map(|line| line.split_whitespace().collect::<Vec<_>>());
+        rows.filter(|row| own.contains(&format!("socket:[{}]", row[9])))
+            .filter(|row| socket_address(row[1]) != listener)
+            .map(|row| socket_address(row[2]))
+            .collect()
+    }
+
     /// Open descriptors.
     pub(crate) fn descriptors(&self) -> usize {
         let folder = format!("/proc/{}/fd", self.child.id());
@@ -129,6 +146,13 @@ impl Log {
                 && fields.iter().all(|(name, value)| line[*name].as_str() == Some(value))
         })
     }
+}
+
+/// From `0100007F:32C8`: the address as the host's own integer, and the port.
+fn socket_address(cell: &str) -> SocketAddr {
+    let (ip, port) = cell.split_once(':').expect("an address and a port");
+    let ip = u32::from_str_radix(ip, 16).expect("hexadecimal").to_ne_bytes();
+    (Ipv4Addr::from(ip), u16::from_str_radix(port, 16).expect("hexadecimal")).into()
 }
 
 fn collect(stderr: ChildStderr, log: &Mutex<Log>) {

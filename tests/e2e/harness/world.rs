@@ -3,7 +3,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, Ordering};
 
-use rcgen::{CertificateParams, Issuer, KeyPair};
+use rcgen::{BasicConstraints, CertificateParams, CustomExtension, DnType, IsCa, Issuer, KeyPair};
 use rustls::version::TLS13;
 use rustls::{ClientConfig, ClientConnection};
 use rustls_pki_types::pem::PemObject;
@@ -153,6 +153,35 @@ impl World {
         let certificate = params.signed_by(&key, &issuer).expect("a certificate");
         Credentials {
             certificate: self.write(&format!("{name}.crt"), &certificate.pem()),
+            key: self.write(&format!("{name}.key"), &key.serialize_pem()),
+        }
+    }
+
+    /// Makes a device's certificate that so many others lead to from its CA, and that has so many bytes
+    /// more than it needs.
+    pub(crate) fn forge_chain(&self, name: &str, between: usize, padding: usize) -> Credentials {
+        let read = |path| std::fs::read_to_string(path).expect("a CA");
+        let certificate = read(self.pki.ca_certificate(Role::Device));
+        let key = KeyPair::from_pem(&read(self.pki.ca_key(Role::Device))).expect("a key");
+        let mut issuer = Issuer::from_ca_cert_pem(&certificate, key).expect("a CA");
+        let mut chain = String::new();
+        for number in 0..between {
+            let mut params = CertificateParams::default();
+            params.distinguished_name.push(DnType::CommonName, format!("between {number}"));
+            params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+            let key = KeyPair::generate().expect("a key");
+            let signed = params.signed_by(&key, &issuer).expect("a certificate");
+            chain.insert_str(0, &signed.pem());
+            issuer = Issuer::new(params, key);
+        }
+        let mut params = CertificateParams::new(vec![name.to_owned()]).expect("a name");
+        // Of no meaning: the arc of examples (RFC 5612).
+        let id = [1, 3, 6, 1, 4, 1, 32473, 1];
+        params.custom_extensions = vec![CustomExtension::from_oid_content(&id, vec![0; padding])];
+        let key = KeyPair::generate().expect("a key");
+        let signed = params.signed_by(&key, &issuer).expect("a certificate");
+        Credentials {
+            certificate: self.write(&format!("{name}.crt"), &(signed.pem() + &chain)),
             key: self.write(&format!("{name}.key"), &key.serialize_pem()),
         }
     }
