@@ -10,6 +10,7 @@ mod ends;
 mod lifecycle;
 mod openssl;
 mod resumption;
+mod sandbox;
 mod signal;
 mod spares;
 mod tickets;
