@@ -19,8 +19,7 @@ const CONFIGURATION: u8 = 78;
 
 /// All but success, for the test that each is in `--help`.
 #[cfg(test)]
-pub(super) const EXIT_CODES: [u8; 5] =
-    [FAILED, USAGE, UNAVAILABLE, UNPROTECTED, CONFIGURATION];
+pub(super) const EXIT_CODES: [u8; 5] = [FAILED, USAGE, UNAVAILABLE, UNPROTECTED, CONFIGURATION];
 
 /// Why a command failed.
 #[derive(Debug, Error)]

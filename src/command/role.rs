@@ -12,9 +12,9 @@ use vestibule::telemetry::log::{LogError, LogFormat, LogGuard};
 #[cfg(any(feature = "gateway", feature = "server"))]
 use vestibule::telemetry::notify;
 
-use super::failure::Failure;
 #[cfg(feature = "demo")]
 use super::ParentOptions;
+use super::failure::Failure;
 use super::{AgentOptions, DemoOptions, RoleOptions};
 
 /// Starts the log of this process.

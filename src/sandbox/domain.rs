@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use landlock::{
-    ABI, Access, AccessFs, AccessNet, BitFlags, LandlockStatus, NetPort, PathBeneath, PathFd, Ruleset,
-    RulesetAttr, RulesetCreatedAttr, RulesetError, Scope,
+    ABI, Access, AccessFs, AccessNet, BitFlags, LandlockStatus, NetPort, PathBeneath, PathFd,
+    Ruleset, RulesetAttr, RulesetCreatedAttr, RulesetError, Scope,
 };
 
 use super::part::Steps;
@@ -121,7 +121,8 @@ fn judge(part: Part, status: &LandlockStatus) -> Result<(), String> {
             Err(format!("Landlock has {since} from Linux {linux} on: take a newer kernel"))
         }
         LandlockStatus::NotEnabled => {
-            Err("Landlock is not enabled: add `landlock` to the kernel's parameter `lsm=`".to_owned())
+            Err("Landlock is not enabled: add `landlock` to the kernel's parameter `lsm=`"
+                .to_owned())
         }
         LandlockStatus::NotImplemented => Err(
             "this kernel was built without Landlock, or a container's seccomp profile refuses it"

@@ -76,8 +76,7 @@ impl Condition {
 
     fn build(self) -> Result<SeccompCondition, BackendError> {
         let Self { argument, operator, value } = self;
-        let len =
-            if argument.is_long { SeccompCmpArgLen::Qword } else { SeccompCmpArgLen::Dword };
+        let len = if argument.is_long { SeccompCmpArgLen::Qword } else { SeccompCmpArgLen::Dword };
         SeccompCondition::new(argument.index, len, operator, value)
     }
 }

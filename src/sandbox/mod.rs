@@ -47,9 +47,8 @@ pub fn enter(needs: Needs, options: &Options) -> Result<(), NotAllOn> {
     steps.take(Part::CoreDumps, privileges::refuse_core_dumps);
     steps.take(Part::Swap, swap::look);
     let keep_binding = needs.binds_privileged_port;
-    let capabilities_dropped = steps
-        .take(Part::Capabilities, || privileges::drop_capabilities(keep_binding))
-        .is_some();
+    let capabilities_dropped =
+        steps.take(Part::Capabilities, || privileges::drop_capabilities(keep_binding)).is_some();
     let domain = domain::enter(&needs, &mut steps);
     let filters = steps.take(Part::SystemCalls, || filter::install(needs.role));
     steps.take(Part::Rings, || uring::sees_own_rings().map_err(part::ring_advice));

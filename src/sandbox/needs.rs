@@ -174,7 +174,8 @@ mod tests {
         let text = include_str!("../../deploy/server.toml");
         let begun = server(text);
         assert_eq!(server(text).beyond(&begun, &ALL), Vec::<String>::new());
-        let changed = text.replace("[::1]:22", "[::1]:2022").replace("pki/server.key", "new/server.key");
+        let changed =
+            text.replace("[::1]:22", "[::1]:2022").replace("pki/server.key", "new/server.key");
         let missing = server(&changed).beyond(&begun, &ALL);
         assert_eq!(missing.len(), 2, "{missing:?}");
         assert!(missing[0].starts_with("/etc/vestibule/new/server.key: "), "{missing:?}");

@@ -23,7 +23,8 @@ pub(super) fn refuse_core_dumps() -> Result<(), String> {
 /// Drops every capability of the calling thread, or all but the one for ports below 1024, if it is there.
 pub(super) fn drop_capabilities(keep_binding: bool) -> Result<(), String> {
     let refused = |error| format!("the kernel refuses it ({error})");
-    let wanted = if keep_binding { CapabilitySet::NET_BIND_SERVICE } else { CapabilitySet::empty() };
+    let wanted =
+        if keep_binding { CapabilitySet::NET_BIND_SERVICE } else { CapabilitySet::empty() };
     let held = capabilities(None).map_err(refused)?;
     let kept = held.permitted & wanted;
     let inheritable = CapabilitySet::empty();

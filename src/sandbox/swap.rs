@@ -16,13 +16,16 @@ pub(super) fn look() -> Result<(), String> {
     if is_limited(&read("/proc/self/cgroup")?, limit) || !swaps(&read("/proc/swaps")?) {
         return Ok(());
     }
-    Err("this host swaps: set MemorySwapMax=0 in the unit (needs cgroup v2), or turn swap off".to_owned())
+    Err("this host swaps: set MemorySwapMax=0 in the unit (needs cgroup v2), or turn swap off"
+        .to_owned())
 }
 
 /// Whether a control group lets none of its memory be swapped. `groups` is `/proc/self/cgroup`; `limit`
 /// gives the `memory.swap.max` of a group, which bounds the groups in it as well (`cgroups(7)`).
 fn is_limited(groups: &str, limit: impl Fn(&Path) -> Option<String>) -> bool {
-    let Some(group) = groups.lines().find_map(|line| line.strip_prefix("0::")) else { return false };
+    let Some(group) = groups.lines().find_map(|line| line.strip_prefix("0::")) else {
+        return false;
+    };
     Path::new(group).ancestors().any(|group| limit(group).is_some_and(|limit| limit.trim() == "0"))
 }
 
@@ -47,7 +50,9 @@ mod tests {
     #[test]
     fn a_limit_of_zero_on_any_group_around_it_keeps_all_out() {
         let limited = |at: &'static str| {
-            move |group: &Path| Some(if group == Path::new(at) { "0\n" } else { "max\n" }.to_owned())
+            move |group: &Path| {
+                Some(if group == Path::new(at) { "0\n" } else { "max\n" }.to_owned())
+            }
         };
         for at in ["/system.slice/vestibule-gateway.service", "/system.slice", "/"] {
             assert!(is_limited(GROUP, limited(at)), "{at}");

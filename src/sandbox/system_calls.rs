@@ -205,7 +205,10 @@ fn without_execution() -> Condition {
 
 /// What libc's modules for names are mapped with: executable, or writable, but not both.
 fn not_both_written_and_run() -> Vec<Vec<Condition>> {
-    vec![vec![without_execution()], vec![Condition::lacks(Argument::int(2), bits(libc::PROT_WRITE))]]
+    vec![
+        vec![without_execution()],
+        vec![Condition::lacks(Argument::int(2), bits(libc::PROT_WRITE))],
+    ]
 }
 
 /// A thread of this process. `clone3`, whose flags no filter sees, is refused, and libc then takes this.
@@ -251,9 +254,8 @@ fn tcp_socket() -> Call {
 fn looking_up_names() -> Vec<Call> {
     let families = [libc::AF_INET, libc::AF_INET6, libc::AF_UNIX, libc::AF_NETLINK];
     let rules = families.map(|family| vec![Condition::equals(Argument::int(0), bits(family))]);
-    let no_connection = |flags| {
-        vec![vec![Condition::lacks(Argument::int(flags), bits(libc::MSG_FASTOPEN))]]
-    };
+    let no_connection =
+        |flags| vec![vec![Condition::lacks(Argument::int(flags), bits(libc::MSG_FASTOPEN))]];
     let mut calls = always(NAMES);
     calls.extend(always(NAMES_OF_OLD));
     calls.push(Call::when(libc::SYS_sendto, no_connection(3)));
@@ -292,7 +294,8 @@ mod tests {
 
     #[test]
     fn no_thread_of_a_gateway_makes_or_connects_a_socket_and_none_makes_a_ring() {
-        let connecting = [libc::SYS_socket, libc::SYS_connect, libc::SYS_sendmsg, libc::SYS_sendmmsg];
+        let connecting =
+            [libc::SYS_socket, libc::SYS_connect, libc::SYS_sendmsg, libc::SYS_sendmmsg];
         for thread in [Thread::Log, Thread::Worker, Thread::Control] {
             let calls = numbers(Role::Gateway, thread);
             assert!(!connecting.iter().any(|call| calls.contains(call)), "{thread:?}");

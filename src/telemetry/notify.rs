@@ -3,9 +3,7 @@
 use std::ffi::OsStr;
 use std::fmt::Write;
 use std::io;
-use std::os::linux::net::SocketAddrExt;
-use std::os::unix::ffi::{OsStrExt};
-use std::os::unix::net::{SocketAddr, UnixDatagram};
+use std::os::unix::net::UnixDatagram;
 use std::sync::OnceLock;
 
 use sd_notify::NotifyState;
@@ -37,9 +35,7 @@ pub fn connect() {
 
 fn connection() -> &'static io::Result<Option<UnixDatagram>> {
     static SOCKET: OnceLock<io::Result<Option<UnixDatagram>>> = OnceLock::new();
-    SOCKET.get_or_init(|| {
-        std::env::var_os("NOTIFY_SOCKET").map(|path| open(path.as_bytes())).transpose()
-    })
+    SOCKET.get_or_init(|| std::env::var_os("NOTIFY_SOCKET").map(|path| open(&path)).transpose())
 }
 
 fn send(states: &[NotifyState<'_>]) {
@@ -57,12 +53,8 @@ fn send(states: &[NotifyState<'_>]) {
     }
 }
 
-fn open(path: &[u8]) -> io::Result<UnixDatagram> {
-    let address = match path.strip_prefix(b"@") {
-        Some(name) => SocketAddr::from_abstract_name(name)?,
-        None => SocketAddr::from_pathname(OsStr::from_bytes(path))?,
-    };
+fn open(path: &OsStr) -> io::Result<UnixDatagram> {
     let socket = UnixDatagram::unbound()?;
-    socket.connect_addr(&address)?;
+    socket.connect(path)?;
     Ok(socket)
 }

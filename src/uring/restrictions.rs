@@ -67,7 +67,9 @@ pub fn start_control<T>(control: impl Future<Output = T>) -> Result<T, RingError
             let mut new = rings().map_err(RingError::Broken)?;
             new.retain(|ring| !before.contains(ring));
             let [ring] = new[..] else {
-                return Err(RingError::Broken(io::Error::other("the ring can't be told from others")));
+                return Err(RingError::Broken(io::Error::other(
+                    "the ring can't be told from others",
+                )));
             };
             enable(&ring, &CONTROL_OPERATIONS).map_err(RingError::Broken)?;
         }
@@ -98,7 +100,8 @@ mod tests {
 
     /// Result of a no-op on a new ring.
     fn no_op(allowed: &[u8]) -> i32 {
-        let mut ring: IoUring = IoUring::builder().setup_r_disabled().build(8).expect("io_uring works");
+        let mut ring: IoUring =
+            IoUring::builder().setup_r_disabled().build(8).expect("io_uring works");
         enable(&ring, allowed).expect("Linux 5.10");
         // SAFETY: a no-op points to no memory.
         unsafe { ring.submission().push(&opcode::Nop::new().build()) }.expect("it is empty");

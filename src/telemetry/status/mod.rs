@@ -306,7 +306,9 @@ pub(super) fn sample() -> Status {
             SandboxPart { part: "files".to_owned(), why_off: None },
             SandboxPart {
                 part: "tcp".to_owned(),
-                why_off: Some("Landlock has TCP rules from Linux 6.7 on: take a newer kernel".to_owned()),
+                why_off: Some(
+                    "Landlock has TCP rules from Linux 6.7 on: take a newer kernel".to_owned(),
+                ),
             },
         ],
     }

@@ -107,7 +107,8 @@ impl Process {
         let folder = format!("/proc/{}/task", self.child.id());
         let threads = std::fs::read_dir(folder).expect("it runs");
         // A thread may end meanwhile.
-        let status = |thread: std::fs::DirEntry| std::fs::read_to_string(thread.path().join("status"));
+        let status =
+            |thread: std::fs::DirEntry| std::fs::read_to_string(thread.path().join("status"));
         threads.filter_map(|thread| status(thread.ok()?).ok()).collect()
     }
 }

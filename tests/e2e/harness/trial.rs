@@ -62,13 +62,14 @@ impl Trial {
 
 impl Holdings {
     fn of(gateway: &Gateway) -> Self {
-        let [connections, handshakes, sessions, waiting, descriptors] = gateway.telemetry.metrics([
-            "vestibule_connections",
-            "vestibule_handshakes",
-            "vestibule_sessions",
-            "vestibule_waiting_agents",
-            "process_open_fds",
-        ]);
+        let [connections, handshakes, sessions, waiting, descriptors] =
+            gateway.telemetry.metrics([
+                "vestibule_connections",
+                "vestibule_handshakes",
+                "vestibule_sessions",
+                "vestibule_waiting_agents",
+                "process_open_fds",
+            ]);
         Self { connections, handshakes, sessions, waiting, descriptors }
     }
 

@@ -82,7 +82,8 @@ fn a_part_that_is_turned_off_is_named_in_log_and_status() {
 
 #[test]
 fn parts_cant_be_both_required_and_turned_off() {
-    let arguments = ["gateway", "--require-sandbox", "--without-sandbox", "tcp", "--config", "g.toml"];
+    let arguments =
+        ["gateway", "--require-sandbox", "--without-sandbox", "tcp", "--config", "g.toml"];
     let output = Process::command().args(arguments).output().expect("it was built");
     assert_eq!(output.status.code(), Some(2));
 }

@@ -27,22 +27,53 @@ type Tried = Box<dyn FnOnce() -> io::Result<()>>;
 /// Makes what the attempt begins with, as a process has it that is taken while it runs. `None` where there
 /// is no wish of that name.
 pub(super) fn prepare(wish: &str, arena: &Arena) -> Option<Tried> {
-    let arena = arena.clone();
-    Some(match wish {
+    let kinds = [of_files, of_processes, of_sockets, of_rings];
+    kinds.iter().find_map(|of_kind| of_kind(wish, arena.clone()))
+}
+
+fn of_files(wish: &str, arena: Arena) -> Option<Tried> {
+    let tried: Tried = match wish {
         "read-passwd" => Box::new(|| File::open("/etc/passwd").map(drop)),
         "read-shadow" => Box::new(|| File::open("/etc/shadow").map(drop)),
         "read-environment-of-parent" => {
             Box::new(|| fs::read(format!("/proc/{}/environ", parent_id())).map(drop))
         }
+        "read-configuration" => Box::new(move || fs::read(&arena.config).map(drop)),
+        "read-replaced-files" => read_replaced_files(arena.config.parent().expect("a folder")),
+        "read-own-process" => Box::new(|| {
+            fs::read_to_string("/proc/self/status")?;
+            fs::read_dir("/proc/self/fd")?.try_for_each(|entry| entry.map(drop))
+        }),
         "write-file" => Box::new(move || fs::write(arena.config.with_extension("mine"), "x")),
+        _ => return None,
+    };
+    Some(tried)
+}
+
+fn of_processes(wish: &str, _arena: Arena) -> Option<Tried> {
+    let tried: Tried = match wish {
         "run-program" => Box::new(|| Err(Command::new("/bin/true").exec())),
         "start-process" => Box::new(|| Command::new("/bin/true").status().map(drop)),
         "enter-name-space" => {
             let network = File::open("/proc/self/ns/net").expect("it is its own");
-            Box::new(move || {
-                Ok(rustix::thread::move_into_link_name_space(network.as_fd(), None)?)
-            })
+            Box::new(move || Ok(rustix::thread::move_into_link_name_space(network.as_fd(), None)?))
         }
+        "signal-parent" => Box::new(|| {
+            let parent = i32::try_from(parent_id()).ok().and_then(Pid::from_raw);
+            Ok(test_kill_process(parent.expect("it lives"))?)
+        }),
+        "be-dumped" => Box::new(|| match dumpable_behavior()? {
+            DumpableBehavior::Dumpable => Ok(()),
+            other => Err(io::Error::other(format!("{other:?}"))),
+        }),
+        "abort" => Box::new(|| std::process::abort()),
+        _ => return None,
+    };
+    Some(tried)
+}
+
+fn of_sockets(wish: &str, arena: Arena) -> Option<Tried> {
+    let tried: Tried = match wish {
         "connect" => Box::new(move || TcpStream::connect(arena.tcp).map(drop)),
         "connect-configured" => Box::new(move || TcpStream::connect(arena.configured).map(drop)),
         "connect-abstract" => Box::new(move || {
@@ -61,45 +92,36 @@ pub(super) fn prepare(wish: &str, arena: &Arena) -> Option<Tried> {
                 Ok(rustix::net::sendto(&listener, b"x", flags, &arena.tcp).map(drop)?)
             })
         }
-        "connect-by-ring" => Box::new(move || connect_by_ring(&arena)),
+        "listen" => Box::new(|| TcpListener::bind(("127.0.0.1", 0)).map(drop)),
+        "packet-socket" => Box::new(|| {
+            Ok(rustix::net::socket(AddressFamily::PACKET, SocketType::RAW, None).map(drop)?)
+        }),
+        _ => return None,
+    };
+    Some(tried)
+}
+
+fn of_rings(wish: &str, arena: Arena) -> Option<Tried> {
+    let tried: Tried = match wish {
         "make-ring" => Box::new(|| {
             let waker = Arc::new(Waker::new()?);
             Ring::new(waker).map(drop).map_err(io::Error::other)
         }),
+        "connect-by-ring" => Box::new(move || connect_by_ring(&arena)),
         "open-by-ring" => Box::new(move || tokio_uring::start(open_by_ring(&arena.config))),
         "open-by-control-ring" => Box::new(move || {
             start_control(open_by_ring(&arena.config)).map_err(io::Error::other)?
         }),
-        "listen" => Box::new(|| TcpListener::bind(("127.0.0.1", 0)).map(drop)),
-        "signal-parent" => Box::new(|| {
-            let parent = i32::try_from(parent_id()).ok().and_then(Pid::from_raw);
-            Ok(test_kill_process(parent.expect("it lives"))?)
-        }),
-        "packet-socket" => Box::new(|| {
-            Ok(rustix::net::socket(AddressFamily::PACKET, SocketType::RAW, None).map(drop)?)
-        }),
-        "be-dumped" => Box::new(|| match dumpable_behavior()? {
-            DumpableBehavior::Dumpable => Ok(()),
-            other => Err(io::Error::other(format!("{other:?}"))),
-        }),
-        "read-configuration" => Box::new(move || fs::read(&arena.config).map(drop)),
-        "read-replaced-files" => read_replaced_files(arena.config.parent().expect("a folder")),
-        "read-own-process" => Box::new(|| {
-            fs::read_to_string("/proc/self/status")?;
-            fs::read_dir("/proc/self/fd")?.try_for_each(|entry| entry.map(drop))
-        }),
-        "abort" => Box::new(|| std::process::abort()),
         _ => return None,
-    })
+    };
+    Some(tried)
 }
 
 fn connect_by_ring(arena: &Arena) -> io::Result<()> {
     // Where the kernel refuses rings, the runtime would panic.
     Ring::new(Arc::new(Waker::new()?)).map_err(io::Error::other)?;
     let address = arena.tcp;
-    tokio_uring::start(async move {
-        tokio_uring::net::TcpStream::connect(address).await.map(drop)
-    })
+    tokio_uring::start(async move { tokio_uring::net::TcpStream::connect(address).await.map(drop) })
 }
 
 async fn open_by_ring(file: &Path) -> io::Result<()> {
