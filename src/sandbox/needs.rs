@@ -51,7 +51,7 @@ impl Needs {
             files,
             names: false,
             connect: BTreeSet::new(),
-            binds_privileged_port: ports.iter().any(is_privileged),
+            binds_privileged_port: ports.into_iter().any(is_privileged),
         }
     }
 
@@ -82,7 +82,7 @@ impl Needs {
             files,
             names,
             connect,
-            binds_privileged_port: telemetry.iter().any(is_privileged),
+            binds_privileged_port: telemetry.is_some_and(is_privileged),
         }
     }
 
@@ -112,8 +112,8 @@ fn add(files: &mut BTreeSet<PathBuf>, credentials: &Credentials) {
 }
 
 /// Port 0 is one that the kernel chooses.
-fn is_privileged(port: &u16) -> bool {
-    (1..UNPRIVILEGED_PORT_START).contains(port)
+fn is_privileged(port: u16) -> bool {
+    (1..UNPRIVILEGED_PORT_START).contains(&port)
 }
 
 #[cfg(test)]

@@ -150,7 +150,7 @@ impl Trial {
 
     fn run(&self, wish: &str, given_up: GivenUp, thread: Thread) -> Output {
         let Arena { tcp, configured, udp, abstract_name, is_server, .. } = &self.arena;
-        let config = self.config.display();
+        let config = self.arena.config.display();
         let arena = format!("{tcp} {configured} {udp} {abstract_name} {is_server} {config}");
         assert!(self.world.path("pki").exists(), "the world lives as long as the process");
         Command::new(std::env::current_exe().expect("it runs"))
