@@ -13,7 +13,7 @@ use std::process::Command;
 use std::sync::{Arc, mpsc};
 
 use rustix::net::{AddressFamily, SendFlags, Shutdown, SocketType};
-use rustix::process::{DumpableBehavior, Pid, dumpable_behavior, test_kill_process};
+use rustix::process::{DumpableBehavior, dumpable_behavior, getppid, test_kill_process};
 use vestibule::uring::{Ring, Waker, start_control};
 
 use super::trial::Arena;
@@ -36,7 +36,8 @@ fn of_files(wish: &str, arena: Arena) -> Option<Tried> {
         "read-passwd" => Box::new(|| File::open("/etc/passwd").map(drop)),
         "read-shadow" => Box::new(|| File::open("/etc/shadow").map(drop)),
         "read-environment-of-parent" => {
-            Box::new(|| fs::read(format!("/proc/{}/environ", parent_id())).map(drop))
+            let environment = format!("/proc/{}/environ", parent_id());
+            Box::new(move || fs::read(environment).map(drop))
         }
         "read-configuration" => Box::new(move || fs::read(&arena.config).map(drop)),
         "read-replaced-files" => read_replaced_files(arena.config.parent().expect("a folder")),
@@ -58,10 +59,10 @@ fn of_processes(wish: &str, _arena: Arena) -> Option<Tried> {
             let network = File::open("/proc/self/ns/net").expect("it is its own");
             Box::new(move || Ok(rustix::thread::move_into_link_name_space(network.as_fd(), None)?))
         }
-        "signal-parent" => Box::new(|| {
-            let parent = i32::try_from(parent_id()).ok().and_then(Pid::from_raw);
-            Ok(test_kill_process(parent.expect("it lives"))?)
-        }),
+        "signal-parent" => {
+            let parent = getppid().expect("it lives");
+            Box::new(move || Ok(test_kill_process(parent)?))
+        }
         "be-dumped" => Box::new(|| match dumpable_behavior()? {
             DumpableBehavior::Dumpable => Ok(()),
             other => Err(io::Error::other(format!("{other:?}"))),
