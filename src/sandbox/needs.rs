@@ -1,7 +1,7 @@
 //! What a role needs of files and ports, by its configuration.
 
 use std::collections::BTreeSet;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use super::Part;
@@ -32,9 +32,9 @@ impl Needs {
     /// Of a gateway with this configuration, which was read from `file`. It connects to nobody.
     pub fn of_gateway(config: &GatewayConfig, file: &Path) -> Self {
         let mut files = BTreeSet::from([file.to_owned(), config.servers.ca.clone()]);
-        let mut ports: Vec<u16> = config.telemetry.address.iter().map(|a| a.port()).collect();
+        let mut ports: Vec<u16> = config.telemetry.address.iter().map(SocketAddr::port).collect();
         for listener in &config.listeners {
-            ports.extend(listener.addresses.iter().map(|address| address.port()));
+            ports.extend(listener.addresses.iter().map(SocketAddr::port));
             let ListenerKind::Tls { credentials, device_certificates, .. } = &listener.kind else {
                 continue;
             };

@@ -135,7 +135,7 @@ impl<'o> Steps<'o> {
     }
 }
 
-pub(super) fn ring_advice(error: io::Error) -> String {
+pub(super) fn ring_advice(error: &io::Error) -> String {
     format!("the control thread's ring can't be found in /proc/self/fd ({error}): mount /proc")
 }
 

@@ -10,6 +10,9 @@ use libc::c_long;
 use super::filter::{Argument, Call, Condition};
 use crate::config::Role;
 
+/// How a program learns of the kernel's fast clock (`PR_GET_AUXV(2const)`).
+const PR_GET_AUXV: u64 = 0x4155_5856;
+
 /// A kind of thread.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Thread {
@@ -181,7 +184,7 @@ pub(super) fn of(role: Role, thread: Thread) -> Vec<Call> {
                 calls.extend(always(list));
             }
             calls.push(control_of(&[libc::FIONBIO, libc::FIONREAD]));
-            calls.push(open_to_read());
+            calls.extend(opens_to_read());
             calls.extend(new_threads());
         }
     }
@@ -214,11 +217,11 @@ fn not_both_written_and_run() -> Vec<Vec<Condition>> {
 /// A thread of this process. `clone3`, whose flags no filter sees, is refused, and libc then takes this.
 fn new_threads() -> Vec<Call> {
     let thread = Condition::has(Argument::long(0), bits(libc::CLONE_THREAD));
-    let name = Condition::equals(Argument::int(0), bits(libc::PR_SET_NAME));
+    let option = |number| vec![Condition::equals(Argument::int(0), number)];
     let only_read = Condition::equals(Argument::long(2), 0);
     vec![
         Call::when(libc::SYS_clone, vec![vec![thread]]),
-        Call::when(libc::SYS_prctl, vec![vec![name]]),
+        Call::when(libc::SYS_prctl, vec![option(bits(libc::PR_SET_NAME)), option(PR_GET_AUXV)]),
         Call::when(libc::SYS_prlimit64, vec![vec![only_read]]),
     ]
 }
@@ -236,9 +239,17 @@ fn control_of(requests: &[libc::Ioctl]) -> Call {
     Call::when(libc::SYS_ioctl, requests.iter().map(rule).collect())
 }
 
-fn open_to_read() -> Call {
-    let writing = libc::O_ACCMODE | libc::O_CREAT | libc::O_TRUNC;
-    Call::when(libc::SYS_openat, vec![vec![Condition::lacks(Argument::int(2), bits(writing))]])
+fn opens_to_read() -> Vec<Call> {
+    let reading = |flags| {
+        let writing = libc::O_ACCMODE | libc::O_CREAT | libc::O_TRUNC;
+        vec![vec![Condition::lacks(Argument::int(flags), bits(writing))]]
+    };
+    vec![
+        Call::when(libc::SYS_openat, reading(2)),
+        // musl's.
+        #[cfg(target_arch = "x86_64")]
+        Call::when(libc::SYS_open, reading(1)),
+    ]
 }
 
 fn tcp_socket() -> Call {

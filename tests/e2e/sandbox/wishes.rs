@@ -28,10 +28,11 @@ type Tried = Box<dyn FnOnce() -> io::Result<()>>;
 /// is no wish of that name.
 pub(super) fn prepare(wish: &str, arena: &Arena) -> Option<Tried> {
     let kinds = [of_files, of_processes, of_sockets, of_rings];
-    kinds.iter().find_map(|of_kind| of_kind(wish, arena.clone()))
+    kinds.iter().find_map(|of_kind| of_kind(wish, arena))
 }
 
-fn of_files(wish: &str, arena: Arena) -> Option<Tried> {
+fn of_files(wish: &str, arena: &Arena) -> Option<Tried> {
+    let arena = arena.clone();
     let tried: Tried = match wish {
         "read-passwd" => Box::new(|| File::open("/etc/passwd").map(drop)),
         "read-shadow" => Box::new(|| File::open("/etc/shadow").map(drop)),
@@ -51,7 +52,7 @@ fn of_files(wish: &str, arena: Arena) -> Option<Tried> {
     Some(tried)
 }
 
-fn of_processes(wish: &str, _arena: Arena) -> Option<Tried> {
+fn of_processes(wish: &str, _: &Arena) -> Option<Tried> {
     let tried: Tried = match wish {
         "run-program" => Box::new(|| Err(Command::new("/bin/true").exec())),
         "start-process" => Box::new(|| Command::new("/bin/true").status().map(drop)),
@@ -73,7 +74,8 @@ fn of_processes(wish: &str, _arena: Arena) -> Option<Tried> {
     Some(tried)
 }
 
-fn of_sockets(wish: &str, arena: Arena) -> Option<Tried> {
+fn of_sockets(wish: &str, arena: &Arena) -> Option<Tried> {
+    let arena = arena.clone();
     let tried: Tried = match wish {
         "connect" => Box::new(move || TcpStream::connect(arena.tcp).map(drop)),
         "connect-configured" => Box::new(move || TcpStream::connect(arena.configured).map(drop)),
@@ -102,7 +104,8 @@ fn of_sockets(wish: &str, arena: Arena) -> Option<Tried> {
     Some(tried)
 }
 
-fn of_rings(wish: &str, arena: Arena) -> Option<Tried> {
+fn of_rings(wish: &str, arena: &Arena) -> Option<Tried> {
+    let arena = arena.clone();
     let tried: Tried = match wish {
         "make-ring" => Box::new(|| {
             let waker = Arc::new(Waker::new()?);
