@@ -13,6 +13,7 @@ const USAGE: u8 = 2;
 /// `EX_UNAVAILABLE` of `sysexits.h`.
 const UNAVAILABLE: u8 = 69;
 /// `EX_OSERR` of `sysexits.h`: systemd units name it in `RestartPreventExitStatus=`.
+#[cfg(any(test, feature = "engine"))]
 const UNPROTECTED: u8 = 71;
 /// `EX_CONFIG` of `sysexits.h`: systemd units name it in `RestartPreventExitStatus=`.
 const CONFIGURATION: u8 = 78;
