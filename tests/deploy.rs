@@ -119,6 +119,28 @@ fn the_readme_explains_every_close_reason_once_and_no_other() {
 }
 
 #[test]
+fn every_test_of_the_threat_model_exists() {
+    let model = read("deploy/THREAT-MODEL.md");
+    let parts = ["src/sandbox", "src/uring", "tests/e2e/sandbox"];
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let files = parts.iter().flat_map(|part| fs::read_dir(root.join(part)).expect("a folder"));
+    let code: String = files
+        .map(|file| fs::read_to_string(file.expect("an entry").path()).expect("a file of ours"))
+        .collect();
+    // The parts of the sandbox, calls and settings are shorter.
+    let is_test = |word: &&str| word.matches('_').count() >= 4 && word.to_lowercase() == **word;
+    let named = model.split('`').skip(1).step_by(2).filter(is_test);
+    let named: Vec<_> = named.collect();
+    assert!(named.len() > 10);
+    for name in named {
+        let is_test = code.contains(&format!("#[test]\nfn {name}()"))
+            || code.contains(&format!("#[test]\n    fn {name}()"))
+            || code.contains(&format!("\"]\nfn {name}()"));
+        assert!(is_test, "there is no test {name}");
+    }
+}
+
+#[test]
 fn the_operators_guide_names_no_reason_that_does_not_exist() {
     let known = words();
     for word in first_column(&read("deploy/OPERATIONS.md"), "## Symptoms") {

@@ -12,12 +12,15 @@ const FAILED: u8 = 1;
 const USAGE: u8 = 2;
 /// `EX_UNAVAILABLE` of `sysexits.h`.
 const UNAVAILABLE: u8 = 69;
+/// `EX_OSERR` of `sysexits.h`: systemd units name it in `RestartPreventExitStatus=`.
+#[cfg(any(test, feature = "engine"))]
+const UNPROTECTED: u8 = 71;
 /// `EX_CONFIG` of `sysexits.h`: systemd units name it in `RestartPreventExitStatus=`.
 const CONFIGURATION: u8 = 78;
 
 /// All but success, for the test that each is in `--help`.
 #[cfg(test)]
-pub(super) const EXIT_CODES: [u8; 4] = [FAILED, USAGE, UNAVAILABLE, CONFIGURATION];
+pub(super) const EXIT_CODES: [u8; 5] = [FAILED, USAGE, UNAVAILABLE, UNPROTECTED, CONFIGURATION];
 
 /// Why a command failed.
 #[derive(Debug, Error)]
@@ -29,6 +32,9 @@ pub(super) enum Failure {
     /// What is wrong was printed before.
     #[error("{failed} of {checked} files can't be used")]
     Check { failed: usize, checked: usize },
+    #[cfg(feature = "engine")]
+    #[error(transparent)]
+    Sandbox(#[from] vestibule::sandbox::NotAllOn),
     #[cfg(feature = "gateway")]
     #[error(transparent)]
     Gateway(#[from] vestibule::gateway::RunError),
@@ -62,6 +68,8 @@ impl Failure {
         ExitCode::from(match self {
             Self::Log(_) => USAGE,
             Self::Configuration(_) | Self::Check { .. } => CONFIGURATION,
+            #[cfg(feature = "engine")]
+            Self::Sandbox(_) => UNPROTECTED,
             #[cfg(feature = "engine")]
             Self::TelemetryOff(_) => CONFIGURATION,
             #[cfg(feature = "engine")]

@@ -46,6 +46,7 @@ Exit codes:
    1  failed while running; the last line says why
    2  the command line is wrong
   69  nothing answers at the telemetry address, or this package was built without that role
+  71  the kernel refuses a part of the sandbox, and --require-sandbox asks for all
   78  the configuration is wrong";
 
 #[derive(Debug, Subcommand)]
@@ -58,7 +59,7 @@ enum Command {
     Server(RoleOptions),
     /// Run an agent, on a device: it forwards local ports to services
     #[command(after_help = "Example:\n  vestibule agent --config /etc/vestibule/agent.toml")]
-    Agent(RoleOptions),
+    Agent(AgentOptions),
     /// Make and show certificates
     #[cfg(feature = "pki")]
     #[command(subcommand)]
@@ -81,8 +82,28 @@ struct RoleOptions {
     /// The configuration
     #[arg(long, value_name = "FILE")]
     config: PathBuf,
-    /// Ends with its parent, which has this process id: how the demo leaves nothing behind
+    #[cfg(feature = "engine")]
+    #[command(flatten)]
+    sandbox: vestibule::sandbox::Options,
     #[cfg(feature = "demo")]
+    #[command(flatten)]
+    parent: ParentOptions,
+}
+
+#[derive(Debug, Args)]
+struct AgentOptions {
+    /// The configuration
+    #[arg(long, value_name = "FILE")]
+    config: PathBuf,
+    #[cfg(feature = "demo")]
+    #[command(flatten)]
+    parent: ParentOptions,
+}
+
+#[cfg(feature = "demo")]
+#[derive(Debug, Args)]
+struct ParentOptions {
+    /// Ends with its parent, which has this process id: how the demo leaves nothing behind
     #[arg(long, value_name = "PID", hide = true)]
     with_parent: Option<u32>,
 }
@@ -138,14 +159,8 @@ impl CommandLine {
     fn execute(self) -> Result<(), Failure> {
         let start_log = || init_log(self.log, self.log_filter.as_deref());
         match self.command {
-            Command::Gateway(options) => {
-                let _log = start_log()?;
-                role::gateway(&options)
-            }
-            Command::Server(options) => {
-                let _log = start_log()?;
-                role::server(&options)
-            }
+            Command::Gateway(options) => role::gateway(&options, start_log),
+            Command::Server(options) => role::server(&options, start_log),
             Command::Agent(options) => {
                 let _log = start_log()?;
                 role::agent(&options)

@@ -1,12 +1,26 @@
 //! Starts the roles. Each is there or says that this package was built without it.
 
+#[cfg(any(feature = "gateway", feature = "server"))]
+use std::io;
+
 use vestibule::config::Role;
 #[cfg(any(feature = "gateway", feature = "server", feature = "agent"))]
-use vestibule::config::{self, Checked, Problems};
-use vestibule::telemetry::log::LogFormat;
+use vestibule::config::{self, Checked};
+#[cfg(any(feature = "gateway", feature = "server"))]
+use vestibule::sandbox::{self, Needs};
+use vestibule::telemetry::log::{LogError, LogFormat, LogGuard};
+#[cfg(any(feature = "gateway", feature = "server"))]
+use vestibule::telemetry::notify;
 
+#[cfg(feature = "demo")]
+use super::ParentOptions;
 use super::failure::Failure;
-use super::{DemoOptions, RoleOptions};
+use super::{AgentOptions, DemoOptions, RoleOptions};
+
+/// Starts the log of this process.
+pub(super) trait StartLog: FnOnce() -> Result<LogGuard, LogError> + Send {}
+
+impl<F: FnOnce() -> Result<LogGuard, LogError> + Send> StartLog for F {}
 
 /// The subcommand that runs a role.
 pub(super) fn word(role: Role) -> &'static str {
@@ -25,26 +39,26 @@ pub(super) fn parse(name: &str) -> Result<Role, &'static str> {
 }
 
 #[cfg(feature = "gateway")]
-pub(super) fn gateway(options: &RoleOptions) -> Result<(), Failure> {
-    #[cfg(feature = "demo")]
-    follow_parent(options)?;
-    keep_pages_small();
-    Ok(vestibule::gateway::run(checked(config::read_gateway(&options.config))?)?)
+pub(super) fn gateway(options: &RoleOptions, start_log: impl StartLog) -> Result<(), Failure> {
+    let read = config::read_gateway(&options.config)?;
+    let needs = Needs::of_gateway(&read.config, &options.config);
+    let _log = prepare(options, needs, start_log)?;
+    Ok(vestibule::gateway::run(checked(read))?)
 }
 
 #[cfg(feature = "server")]
-pub(super) fn server(options: &RoleOptions) -> Result<(), Failure> {
-    #[cfg(feature = "demo")]
-    follow_parent(options)?;
-    keep_pages_small();
-    Ok(vestibule::server::run(checked(config::read_server(&options.config))?)?)
+pub(super) fn server(options: &RoleOptions, start_log: impl StartLog) -> Result<(), Failure> {
+    let read = config::read_server(&options.config)?;
+    let needs = Needs::of_server(&read.config, &options.config);
+    let _log = prepare(options, needs, start_log)?;
+    Ok(vestibule::server::run(checked(read))?)
 }
 
 #[cfg(feature = "agent")]
-pub(super) fn agent(options: &RoleOptions) -> Result<(), Failure> {
+pub(super) fn agent(options: &AgentOptions) -> Result<(), Failure> {
     #[cfg(feature = "demo")]
-    follow_parent(options)?;
-    Ok(vestibule::agent::start(checked(config::read_agent(&options.config))?)?)
+    follow_parent(&options.parent)?;
+    Ok(vestibule::agent::start(checked(config::read_agent(&options.config)?))?)
 }
 
 #[cfg(feature = "demo")]
@@ -58,17 +72,17 @@ pub(super) fn demo(
 }
 
 #[cfg(not(feature = "gateway"))]
-pub(super) fn gateway(_options: &RoleOptions) -> Result<(), Failure> {
+pub(super) fn gateway(_options: &RoleOptions, _log: impl StartLog) -> Result<(), Failure> {
     Err(Failure::BuiltWithout("gateway"))
 }
 
 #[cfg(not(feature = "server"))]
-pub(super) fn server(_options: &RoleOptions) -> Result<(), Failure> {
+pub(super) fn server(_options: &RoleOptions, _log: impl StartLog) -> Result<(), Failure> {
     Err(Failure::BuiltWithout("server"))
 }
 
 #[cfg(not(feature = "agent"))]
-pub(super) fn agent(_options: &RoleOptions) -> Result<(), Failure> {
+pub(super) fn agent(_options: &AgentOptions) -> Result<(), Failure> {
     Err(Failure::BuiltWithout("agent"))
 }
 
@@ -81,28 +95,45 @@ pub(super) fn demo(
     Err(Failure::BuiltWithout("demo"))
 }
 
+/// Enters the sandbox, which is to come before every other thread, and starts the log inside.
+#[cfg(any(feature = "gateway", feature = "server"))]
+fn prepare(
+    options: &RoleOptions,
+    needs: Needs,
+    start_log: impl StartLog,
+) -> Result<LogGuard, Failure> {
+    #[cfg(feature = "demo")]
+    follow_parent(&options.parent)?;
+    let pages_kept_small = keep_pages_small();
+    notify::connect();
+    sandbox::enter(needs, &options.sandbox)?;
+    let log = sandbox::confined(start_log)??;
+    sandbox::announce();
+    if let Err(error) = pages_kept_small {
+        tracing::debug!(%error, "huge pages stay on: a session at rest takes more memory");
+    }
+    Ok(log)
+}
+
 /// A process of the demo ends when the demo does, however that ends.
 #[cfg(feature = "demo")]
-fn follow_parent(options: &RoleOptions) -> Result<(), Failure> {
+fn follow_parent(options: &ParentOptions) -> Result<(), Failure> {
     Ok(options.with_parent.map_or(Ok(()), vestibule::demo::follow_parent)?)
 }
 
 /// Keeps the memory of this process in small pages. The allocator asks for huge ones, and a few bytes in
 /// each of those keep 2 MB resident: with them a session at rest takes up to 3 KB more, bulk no less CPU.
 #[cfg(any(feature = "gateway", feature = "server"))]
-fn keep_pages_small() {
-    if let Err(error) = rustix::thread::disable_transparent_huge_pages(true) {
-        tracing::debug!(%error, "huge pages stay on: a session at rest takes more memory");
-    }
+fn keep_pages_small() -> io::Result<()> {
+    Ok(rustix::thread::disable_transparent_huge_pages(true)?)
 }
 
 /// A configuration that may be used; its warnings go to the log.
 #[cfg(any(feature = "gateway", feature = "server", feature = "agent"))]
-fn checked<T>(read: Result<Checked<T>, Problems>) -> Result<T, Problems> {
-    let Checked { config, warnings } = read?;
-    for warning in warnings {
+fn checked<T>(read: Checked<T>) -> T {
+    for warning in read.warnings {
         let line = warning.place.as_ref().map(|place| place.line);
         tracing::warn!(file = %warning.file.display(), line, "{}", warning.message);
     }
-    Ok(config)
+    read.config
 }

@@ -50,6 +50,11 @@ impl Process {
                 .arg("--config")
                 .arg(folder.join(format!("{name}.toml")))
                 .args(["--log", format_word(options.log_format)]);
+            // The demo shows what the kernel says of the gateway's sockets, which is told to nobody else
+            // of this user where core files are off.
+            if name != "agent" {
+                command.args(["--without-sandbox", "core-dumps"]);
+            }
             if let Some(filter) = &options.log_filter {
                 command.args(["--log-filter", filter]);
             }

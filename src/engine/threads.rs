@@ -15,8 +15,9 @@ use tracing::warn;
 
 use super::worker::{Role, Worker, WorkerSettings};
 use crate::limits::DESCRIPTOR_RESERVE;
+use crate::sandbox::{self, Thread};
 use crate::telemetry::counters::WorkerCounters;
-use crate::uring::{RingError, Waker};
+use crate::uring::{RingError, Waker, start_control};
 
 /// Why the threads of a process don't run.
 #[derive(Debug, Error)]
@@ -69,8 +70,13 @@ where
     let (started, ready) = std::sync::mpsc::sync_channel(1);
     let (report, ended) = oneshot::channel();
     let body = move || {
+        let begin = || {
+            let worker = Worker::new(role, settings, listeners, mails, waker, counters)?;
+            sandbox::confine(Thread::Worker).map_err(StartError::Kernel)?;
+            Ok::<_, StartError>(worker)
+        };
         // Both receivers wait, or the process is on its way out.
-        match Worker::new(role, settings, listeners, mails, waker, counters) {
+        match begin() {
             Ok(worker) => {
                 let _ = started.send(Ok(()));
                 let _ = report.send(worker.run());
@@ -87,13 +93,15 @@ where
     Ok(WorkerThread { ended })
 }
 
-/// Makes the calling thread the control thread: `control` runs in tokio-uring's runtime, which is
-/// tokio's as well.
-pub fn run_control<T>(control: impl Future<Output = T>) -> T {
-    // The workers' rings were made before, so the kernel allows io_uring, and this can't panic.
-    tokio_uring::builder()
-        .uring_builder(tokio_uring::uring_builder().setup_coop_taskrun().setup_single_issuer())
-        .start(control)
+/// Makes the calling thread the control thread, confined to what it needs, and threads that it starts
+/// with it. To be called after the workers were started.
+pub fn run_control<T>(
+    control: impl Future<Output = Result<T, StartError>>,
+) -> Result<T, StartError> {
+    start_control(async {
+        sandbox::confine(Thread::Control).map_err(StartError::Kernel)?;
+        control.await
+    })?
 }
 
 /// Lets the process have as many descriptors as its hard limit allows (`getrlimit(2)`). Returns how many

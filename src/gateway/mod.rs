@@ -27,6 +27,7 @@ use crate::config::{GatewayConfig, ListenerKind};
 use crate::control::Tickets;
 use crate::engine::{self, ListenError, Post, StartError, WorkerSettings};
 use crate::relay::RelayLimits;
+use crate::sandbox;
 use crate::telemetry::counters::WorkerCounters;
 use crate::tls::{CredentialError, ListenerRoles, file_expiry, listener_roles, warn_of_key_file};
 use crate::uring::Waker;
@@ -98,6 +99,7 @@ pub fn run(mut config: GatewayConfig) -> Result<(), RunError> {
     let shared = Arc::new(Shared::new(config)?);
     let mut sockets = bind(&shared, workers)?;
     let telemetry = shared.config.telemetry.address.map(engine::bind_telemetry).transpose()?;
+    sandbox::close_doors().map_err(StartError::Kernel)?;
     let bound = sockets.first().map(addresses).unwrap_or_default();
 
     let notify = Arc::new(Notify::new());

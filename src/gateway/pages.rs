@@ -7,6 +7,7 @@ use std::time::Instant;
 
 use super::control::Control;
 use crate::config::ListenerKind;
+use crate::sandbox;
 use crate::telemetry::http::Pages;
 use crate::telemetry::metrics;
 use crate::telemetry::status::{
@@ -93,6 +94,7 @@ impl Pages for GatewayPages {
             totals: Totals::of(&control.counters, control.ledger.ended()),
             latencies: control.ledger.latencies(),
             workers: control.counters.iter().map(|counters| Worker::from(&**counters)).collect(),
+            sandbox: sandbox::status(),
         }
     }
 }

@@ -25,6 +25,7 @@ use tokio::sync::Notify;
 use crate::config::{BackendTls, ServerConfig};
 use crate::engine::{self, Post, StartError, WorkerSettings};
 use crate::relay::RelayLimits;
+use crate::sandbox;
 use crate::telemetry::counters::WorkerCounters;
 use crate::tls::{
     CredentialError, backend_config, client_config, file_expiry, load_credentials, load_roots,
@@ -126,6 +127,7 @@ pub fn run(config: ServerConfig) -> Result<(), RunError> {
     let shared = Arc::new(Shared::new(config)?);
     let workers = shared.config.workers;
     let telemetry = shared.config.telemetry.address.map(engine::bind_telemetry).transpose()?;
+    sandbox::close_doors().map_err(StartError::Kernel)?;
     let notify = Arc::new(Notify::new());
     let (to_control, control_mails) = engine::queue();
     let counters: Vec<_> = (0..workers).map(|_| Arc::new(WorkerCounters::default())).collect();

@@ -5,6 +5,7 @@ use std::rc::Rc;
 use std::time::Instant;
 
 use super::control::{Control, Link};
+use crate::sandbox;
 use crate::telemetry::http::Pages;
 use crate::telemetry::metrics;
 use crate::telemetry::status::{Role, SignalConnection, State, Status, Totals, Waiting, Worker};
@@ -87,6 +88,7 @@ impl Pages for ServerPages {
             totals: Totals::of(&control.counters, control.ledger.ended()),
             latencies: control.ledger.latencies(),
             workers: control.counters.iter().map(|counters| Worker::from(&**counters)).collect(),
+            sandbox: sandbox::status(),
         }
     }
 }

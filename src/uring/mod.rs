@@ -1,5 +1,5 @@
-//! The ring of a worker: readiness of sockets, and waking; and a socket option that no crate has. The
-//! only module with unsafe code.
+//! The ring of a worker: readiness of sockets, and waking; what rings may do at all; and a socket option
+//! that no crate has. The only module with unsafe code.
 //!
 //! The worker asks the kernel when a socket is ready, and then calls recv and send itself: bytes are
 //! touched while they are hot, and no buffer is ever lent to the kernel.
@@ -11,6 +11,7 @@
 mod receive_buffer;
 #[cfg(feature = "shapes")]
 mod receives;
+mod restrictions;
 mod ring;
 mod token;
 mod waker;
@@ -18,6 +19,7 @@ mod waker;
 pub use receive_buffer::unfix_buffers;
 #[cfg(feature = "shapes")]
 pub use receives::{Arrival, Operation, ReceiveRing};
+pub use restrictions::{sees_own_rings, start_control};
 pub use ring::{Event, Readiness, Ring, RingError};
 pub use token::Token;
 pub use waker::Waker;

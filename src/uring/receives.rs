@@ -20,6 +20,7 @@ use slab::Slab;
 
 use super::RingError;
 use super::ring::{self, POLLIN, POLLOUT};
+use crate::limits::RING_ENTRIES;
 
 /// The one group of provided buffers.
 const GROUP: u16 = 0;
@@ -69,7 +70,7 @@ pub struct ReceiveRing {
 impl ReceiveRing {
     /// A wait gives further completions `min_wait` to come with the first.
     pub fn new(min_wait: Duration) -> Result<Self, RingError> {
-        let ring = ring::build()?;
+        let ring = ring::builder().build(RING_ENTRIES).map_err(RingError::Refused)?;
         let provided = Provided::new(&ring).map_err(RingError::Broken)?;
         Ok(Self { ring, operations: Slab::new(), provided, min_wait })
     }

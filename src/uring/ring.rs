@@ -9,7 +9,7 @@ use io_uring::{EnterFlags, IoUring, cqueue, opcode};
 use rustix::io::Errno;
 use thiserror::Error;
 
-use super::{Token, Waker};
+use super::{Token, Waker, restrictions};
 use crate::limits::RING_ENTRIES;
 
 pub(super) const POLLIN: u32 = 0x1;
@@ -17,6 +17,8 @@ pub(super) const POLLOUT: u32 = 0x4;
 const POLLERR: u32 = 0x8;
 const POLLHUP: u32 = 0x10;
 const POLLRDHUP: u32 = 0x2000;
+/// All that a [`Ring`] asks of the kernel.
+const OPERATIONS: [u8; 2] = [opcode::PollAdd::CODE, opcode::AsyncCancel::CODE];
 
 /// What a socket has become ready for since it was last told. Edge-triggered: it stays true until a
 /// receive or a send says that it would block.
@@ -72,7 +74,7 @@ impl Ring {
     /// Must be called on the thread that will use it: the kernel ties a ring with `SINGLE_ISSUER` to
     /// its first user (`io_uring_setup(2)`).
     pub fn new(waker: Arc<Waker>) -> Result<Self, RingError> {
-        let mut ring = Self { ring: build()?, waker };
+        let mut ring = Self { ring: restricted()?, waker };
         let waker = Arc::clone(&ring.waker);
         ring.push(&poll(waker.as_fd(), Token::WAKER, POLLIN));
         ring.ring.submit().map_err(RingError::Broken)?;
@@ -175,17 +177,24 @@ impl Ring {
     }
 }
 
-/// A ring of its thread alone.
-pub(super) fn build() -> Result<IoUring, RingError> {
-    IoUring::builder()
+/// A ring that can do nothing but what [`Ring`] does.
+fn restricted() -> Result<IoUring, RingError> {
+    let ring = builder().setup_r_disabled().build(RING_ENTRIES).map_err(RingError::Refused)?;
+    restrictions::enable(&ring, &OPERATIONS).map_err(RingError::Broken)?;
+    Ok(ring)
+}
+
+/// For a ring of its thread alone.
+pub(super) fn builder() -> io_uring::Builder {
+    let mut builder = IoUring::builder();
+    builder
         .setup_single_issuer()
         .setup_defer_taskrun()
         .setup_submit_all()
         // Each operation may complete many times: four times the submissions leaves room for a
         // burst, and beyond that the kernel keeps completions until there is room.
-        .setup_cqsize(RING_ENTRIES * 4)
-        .build(RING_ENTRIES)
-        .map_err(RingError::Refused)
+        .setup_cqsize(RING_ENTRIES * 4);
+    builder
 }
 
 fn poll(fd: BorrowedFd<'_>, user_data: u64, interest: u32) -> Entry {

@@ -14,6 +14,7 @@ mod hostile_server;
 mod lifecycle;
 mod openssl;
 mod resumption;
+mod sandbox;
 mod scanners;
 mod signal;
 mod spares;

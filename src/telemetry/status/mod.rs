@@ -44,6 +44,8 @@ pub struct Status {
     pub latencies: Vec<Latency>,
     /// One for each worker.
     pub workers: Vec<Worker>,
+    /// How the process protects itself: each part once.
+    pub sandbox: Vec<SandboxPart>,
 }
 
 /// The roles that have a status page.
@@ -216,6 +218,15 @@ pub struct Worker {
     pub bytes: u64,
 }
 
+/// A part of the sandbox.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SandboxPart {
+    /// Its name.
+    pub part: String,
+    /// Why it is off, and what to change; `None` where it is on.
+    pub why_off: Option<String>,
+}
+
 impl From<&WorkerCounters> for Worker {
     fn from(counters: &WorkerCounters) -> Self {
         Self {
@@ -289,6 +300,16 @@ pub(super) fn sample() -> Status {
         workers: vec![
             Worker { connections: 700, sessions: 655, bytes: 6_000_000_000 },
             Worker { connections: 613, sessions: 655, bytes: 6_345_678_901 },
+        ],
+        sandbox: vec![
+            SandboxPart { part: "capabilities".to_owned(), why_off: None },
+            SandboxPart { part: "files".to_owned(), why_off: None },
+            SandboxPart {
+                part: "tcp".to_owned(),
+                why_off: Some(
+                    "Landlock has TCP rules from Linux 6.7 on: take a newer kernel".to_owned(),
+                ),
+            },
         ],
     }
 }

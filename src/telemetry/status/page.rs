@@ -19,6 +19,7 @@ pub fn render(status: &Status) -> String {
     section(&mut page, "Since the start", &totals(status));
     section(&mut page, "Time of each stage", &latencies(status));
     section(&mut page, "Workers", &workers(status));
+    section(&mut page, "Sandbox", &sandbox(status));
     page
 }
 
@@ -134,6 +135,22 @@ fn workers(status: &Status) -> Vec<Row> {
         ])
     };
     status.workers.iter().enumerate().map(row).collect()
+}
+
+/// What is on in one line, and each other part in one of its own.
+fn sandbox(status: &Status) -> Vec<Row> {
+    let (on, off): (Vec<_>, Vec<_>) =
+        status.sandbox.iter().partition(|part| part.why_off.is_none());
+    let on: Vec<&str> = on.iter().map(|part| part.part.as_str()).collect();
+    let mut rows = Vec::new();
+    if !on.is_empty() {
+        rows.push(row(["on", &on.join(", ")]));
+    }
+    rows.extend(off.iter().map(|part| {
+        let why = part.why_off.as_deref().unwrap_or_default();
+        row(["off", &format!("{}: {why}", part.part)])
+    }));
+    rows
 }
 
 type Row = Vec<String>;

@@ -119,10 +119,14 @@ impl Process {
             .collect()
     }
 
-    /// Open descriptors.
-    pub(crate) fn descriptors(&self) -> usize {
-        let folder = format!("/proc/{}/fd", self.child.id());
-        std::fs::read_dir(folder).expect("it runs").count()
+    /// The status of each of its threads, as the kernel tells it (`/proc/pid/task/tid/status`).
+    pub(crate) fn threads(&self) -> Vec<String> {
+        let folder = format!("/proc/{}/task", self.child.id());
+        let threads = std::fs::read_dir(folder).expect("it runs");
+        // A thread may end meanwhile.
+        let status =
+            |thread: std::fs::DirEntry| std::fs::read_to_string(thread.path().join("status"));
+        threads.filter_map(|thread| status(thread.ok()?).ok()).collect()
     }
 }
 

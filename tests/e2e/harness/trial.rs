@@ -17,7 +17,7 @@ struct Holdings {
     handshakes: u64,
     sessions: u64,
     waiting: u64,
-    descriptors: usize,
+    descriptors: u64,
 }
 
 impl Trial {
@@ -62,17 +62,18 @@ impl Trial {
 
 impl Holdings {
     fn of(gateway: &Gateway) -> Self {
-        let [connections, handshakes, sessions, waiting] = gateway.telemetry.metrics([
-            "vestibule_connections",
-            "vestibule_handshakes",
-            "vestibule_sessions",
-            "vestibule_waiting_agents",
-        ]);
-        let descriptors = gateway.process.descriptors();
+        let [connections, handshakes, sessions, waiting, descriptors] =
+            gateway.telemetry.metrics([
+                "vestibule_connections",
+                "vestibule_handshakes",
+                "vestibule_sessions",
+                "vestibule_waiting_agents",
+                "process_open_fds",
+            ]);
         Self { connections, handshakes, sessions, waiting, descriptors }
     }
 
-    /// Descriptors may be fewer: that of the request for the metrics itself comes and goes.
+    /// Descriptors may be fewer: those of requests for metrics come and go.
     fn is_within(self, before: Self) -> bool {
         self.descriptors <= before.descriptors
             && Self { descriptors: 0, ..self } == Self { descriptors: 0, ..before }

@@ -100,9 +100,13 @@ impl World {
         }
     }
 
+    pub(crate) fn write_server(&self, file: &ServerFile) -> PathBuf {
+        self.write(&format!("server-{}.toml", file.host), &file.text(self))
+    }
+
     /// Starts a server, and does not wait for it.
     pub(crate) fn server(&self, file: &ServerFile) -> (Process, Telemetry) {
-        let path = self.write(&format!("server-{}.toml", file.host), &file.text(self));
+        let path = self.write_server(file);
         let telemetry = Telemetry(self.address(file.host, 9114));
         (Process::start("server", path.as_os_str()), telemetry)
     }
