@@ -22,6 +22,9 @@ pub mod uring;
 pub mod telemetry;
 
 #[cfg(feature = "engine")]
+pub mod reload;
+
+#[cfg(feature = "engine")]
 pub mod engine;
 
 #[cfg(feature = "gateway")]

@@ -29,7 +29,8 @@ pub(super) fn gateway(options: &RoleOptions) -> Result<(), Failure> {
     #[cfg(feature = "demo")]
     follow_parent(options)?;
     keep_pages_small();
-    Ok(vestibule::gateway::run(checked(config::read_gateway(&options.config))?)?)
+    let config = checked(config::read_gateway(&options.config))?;
+    Ok(vestibule::gateway::run(config, &options.config)?)
 }
 
 #[cfg(feature = "server")]
@@ -37,7 +38,8 @@ pub(super) fn server(options: &RoleOptions) -> Result<(), Failure> {
     #[cfg(feature = "demo")]
     follow_parent(options)?;
     keep_pages_small();
-    Ok(vestibule::server::run(checked(config::read_server(&options.config))?)?)
+    let config = checked(config::read_server(&options.config))?;
+    Ok(vestibule::server::run(config, &options.config)?)
 }
 
 #[cfg(feature = "agent")]

@@ -34,6 +34,7 @@ impl GatewayWorker {
         };
         let visitor = Visitor {
             listener,
+            generation: self.shared.generation,
             address: peer,
             accepted: core.now,
             speaks: Speech::Plain,
@@ -91,18 +92,26 @@ impl GatewayWorker {
         &mut self,
         core: &mut GatewayCore,
         token: Token,
-        visitor: Visitor,
+        mut visitor: Visitor,
         service: ServiceId,
         identity: Option<&Identity>,
     ) {
         self.handshakes -= 1;
-        let allowed = admission::admit(&self.shared.config.services[service], identity);
+        let listener = visitor.listener;
+        let before = std::mem::replace(&mut visitor.generation, self.shared.generation);
+        let allowed = if before == self.shared.generation {
+            admission::admit(&self.shared.config, listener, service, identity)
+                .map_err(CloseReason::Refused)
+        } else {
+            // Our own agent, which has named its service after a reload.
+            self.judge(core, token, listener, service)
+        };
         let waiting =
             Waiting { visitor, service, admitted: core.now, invited: None, offered: None };
         core.enter(token, Stage::Waiting(Box::new(waiting)));
         match allowed {
             Ok(()) => self.wait(core, token, service),
-            Err(reason) => self.turn_down(core, token, CloseReason::Refused(reason)),
+            Err(reason) => self.turn_down(core, token, reason),
         }
     }
 
@@ -182,7 +191,7 @@ impl GatewayWorker {
 
     fn leave(&mut self, core: &mut GatewayCore, token: Token, reason: CloseReason) {
         if let Some(Stage::Claimed { claim, .. }) = core.stage(token) {
-            let claim = *claim;
+            let claim = claim.clone();
             // The server finds out by the reset; there is no message for it after the header.
             self.abort(core, claim.data, CloseReason::AgentLeft);
             self.control.send(ControlMail::Released { invitation: claim.invitation });
@@ -213,7 +222,7 @@ impl GatewayWorker {
                 let message = ToAgent { message: Some(to_agent::Message::Refused(refused)) };
                 connection.leg.send_message(&message, scratch)
             }
-            Speech::Tls => connection.leg.end_with_alert(Alert::from(refusal)),
+            Speech::Tls => connection.leg.end_with_alert(Alert::from(reason)),
             Speech::Plain => Err(Failure::Reset),
         };
         match told {
@@ -244,7 +253,7 @@ impl GatewayWorker {
             agent: visitor.address,
             way: Way::Gateway {
                 listener: Arc::clone(&self.shared.listeners[visitor.listener]),
-                server: Arc::clone(&self.shared.servers[claim.server]),
+                server: claim.server,
             },
             worker: u32::try_from(self.index).expect("workers are few"),
             bytes_to_server: session.bytes.inward,

@@ -144,7 +144,10 @@ impl CloseReason {
             Self::AgentLeft | Self::Reset(Party::Agent) | Self::Truncated(Party::Agent) => {
                 RefusalReason::AgentLeft
             }
-            Self::CertificateNotAllowed => RefusalReason::DeviceNotAllowed,
+            Self::CertificateMissing
+            | Self::CertificateExpired
+            | Self::CertificateUntrusted
+            | Self::CertificateNotAllowed => RefusalReason::DeviceNotAllowed,
             Self::TicketInvalid => RefusalReason::TicketInvalid,
             Self::DrainTimeout => RefusalReason::Draining,
             Self::FrameInvalid | Self::MessageUnknown | Self::MessageUnexpected => {

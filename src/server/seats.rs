@@ -6,17 +6,23 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 #[derive(Debug)]
 pub(super) struct Seats {
     taken: AtomicUsize,
-    bound: usize,
+    bound: AtomicUsize,
 }
 
 impl Seats {
     pub(super) fn new(bound: usize) -> Self {
-        Self { taken: AtomicUsize::new(0), bound }
+        Self { taken: AtomicUsize::new(0), bound: AtomicUsize::new(bound) }
+    }
+
+    /// Another bound, after a reload. Whoever sits stays, also above it.
+    pub(super) fn set_bound(&self, bound: usize) {
+        self.bound.store(bound, Ordering::Relaxed);
     }
 
     /// Takes one, if one is free.
     pub(super) fn take(&self) -> bool {
-        let one_more = |taken| (taken < self.bound).then_some(taken + 1);
+        let bound = self.bound.load(Ordering::Relaxed);
+        let one_more = |taken| (taken < bound).then_some(taken + 1);
         self.taken.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more).is_ok()
     }
 
@@ -50,5 +56,16 @@ mod tests {
         seats.give_back();
         assert!(seats.take());
         assert!(!seats.take());
+    }
+
+    #[test]
+    fn whoever_sits_stays_when_there_are_fewer_seats() {
+        let seats = Seats::new(2);
+        assert!(seats.take() && seats.take());
+        seats.set_bound(1);
+        seats.give_back();
+        assert!(!seats.take());
+        seats.give_back();
+        assert!(seats.take());
     }
 }

@@ -9,6 +9,7 @@ mod commands;
 mod ends;
 mod lifecycle;
 mod openssl;
+mod reload;
 mod resumption;
 mod signal;
 mod spares;

@@ -1,11 +1,12 @@
 use std::collections::{BTreeSet, HashMap, HashSet};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use vestibule::control::{
-    Action, AgentRef, Dispatcher, DispatcherLimits, Event, LinkId, LinkStatus, ServiceId, Snapshot,
-    SpareFailure,
+    Action, AgentRef, Dispatcher, DispatcherLimits, Event, LinkId, LinkStatus, Reconfiguration,
+    ServiceId, Snapshot, SpareFailure,
 };
 use vestibule::limits::{MAX_INVITATIONS_PER_AGENT, SIGNAL_DEAD_AFTER, TICKET_LEN};
+use vestibule::relay::CloseReason;
 use vestibule::wire::{Invitation, RefusalReason, ToServer, from_server, to_server};
 
 use super::random::Random;
@@ -16,6 +17,7 @@ pub(super) struct Gateway {
     limits: DispatcherLimits,
     services: Vec<String>,
     draining: bool,
+    gone: BTreeSet<ServiceId>,
     links: HashMap<LinkId, Link>,
     waiting: HashMap<AgentRef, Waiting>,
     /// Where each invitation went.
@@ -44,6 +46,7 @@ pub(super) enum Sight {
     SessionOutlivedLink,
     /// A link closed by the dispatcher.
     LinkClosed,
+    Reloaded,
     SpareTookAgent,
     SpareFailed(FailedSpare),
 }
@@ -78,7 +81,7 @@ struct Link {
 
 struct Waiting {
     service: ServiceId,
-    since: Instant,
+    deadline: Instant,
     invitations: usize,
     last: Option<u64>,
     /// Whether the last invitation was declined, or the spare failed.
@@ -105,6 +108,7 @@ impl Gateway {
             limits,
             services,
             draining: false,
+            gone: BTreeSet::new(),
             links: HashMap::new(),
             waiting: HashMap::new(),
             invitations: HashMap::new(),
@@ -120,6 +124,25 @@ impl Gateway {
     pub(super) fn restart(&mut self) {
         let seen = std::mem::take(&mut self.seen);
         *self = Self { seen, ..Self::new(self.limits.clone(), self.services.clone()) };
+    }
+
+    /// A reload in which each link is judged by its server's name.
+    pub(super) fn reconfigured(
+        &self,
+        gone: BTreeSet<ServiceId>,
+        invitation_timeout: Duration,
+        mut judge: impl FnMut(&str) -> Result<Vec<ServiceId>, CloseReason>,
+    ) -> Event {
+        let mut links: Vec<LinkId> = self.links.keys().copied().collect();
+        links.sort_unstable();
+        let is_there = |service: &ServiceId| !gone.contains(service);
+        let verdict = |id: LinkId| {
+            let allowed = judge(&self.links[&id].server);
+            allowed.map(|allowed| allowed.into_iter().filter(is_there).collect())
+        };
+        let links = links.iter().copied().zip(links.iter().copied().map(verdict)).collect();
+        let limits = DispatcherLimits { invitation_timeout, ..self.limits.clone() };
+        Event::Reconfigured(Reconfiguration { limits, services: self.services.clone(), gone, links })
     }
 
     pub(super) fn next_timeout(&self) -> Option<Instant> {
@@ -166,7 +189,7 @@ impl Gateway {
             Event::Admit { agent, service } => {
                 let entry = Waiting {
                     service: *service,
-                    since: now,
+                    deadline: now + self.limits.invitation_timeout,
                     invitations: 0,
                     last: None,
                     declined: false,
@@ -206,7 +229,27 @@ impl Gateway {
             Event::SpareFailed { agent, invitation, failure } => {
                 self.enter_failure(*agent, *invitation, *failure);
             }
+            Event::Reconfigured(changed) => self.enter_reload(changed, now),
             Event::Drain => self.draining = true,
+        }
+    }
+
+    /// What becomes of links that are not allowed, the dispatcher has to say.
+    fn enter_reload(&mut self, changed: &Reconfiguration, now: Instant) {
+        self.seen.insert(Sight::Reloaded);
+        self.limits = changed.limits.clone();
+        self.gone = changed.gone.clone();
+        for (id, verdict) in &changed.links {
+            if let (Ok(allowed), Some(link)) = (verdict, self.links.get_mut(id)) {
+                link.allowed = allowed.clone();
+            }
+        }
+        for waiting in self.waiting.values_mut() {
+            waiting.deadline = waiting.deadline.min(now + self.limits.invitation_timeout);
+            let link = waiting.last.and_then(|last| self.links.get(&self.invitations[&last]));
+            if link.is_some_and(|link| !link.allowed.contains(&waiting.service)) {
+                waiting.declined = true;
+            }
         }
     }
 
@@ -230,9 +273,11 @@ impl Gateway {
     fn enter_message(&mut self, id: LinkId, message: Option<&from_server::Message>) {
         let Some(link) = self.links.get_mut(&id) else { return };
         match message {
-            Some(from_server::Message::ServerHello(hello)) if link.offered.is_none() => {
+            Some(from_server::Message::ServerHello(hello)) => {
                 link.offered = Some(hello.services.clone());
-                link.spares = hello.spares as usize;
+                link.disowned.clear();
+                // Those above a smaller number are used, or age.
+                link.spares = link.spares.max(hello.spares as usize);
             }
             Some(from_server::Message::Goodbye(_)) => link.draining = true,
             Some(from_server::Message::Decline(decline)) => {
@@ -381,7 +426,8 @@ impl Gateway {
         let mut by_service = vec![0; self.services.len()];
         for waiting in self.waiting.values() {
             by_service[waiting.service] += 1;
-            assert!(now <= waiting.since + self.limits.invitation_timeout, "a deadline was missed");
+            assert!(now <= waiting.deadline, "a deadline was missed");
+            assert!(!self.gone.contains(&waiting.service), "someone waits for what is gone");
         }
         assert!(snapshot.services.iter().map(|service| service.waiting).eq(by_service));
         for status in &snapshot.links {

@@ -11,6 +11,8 @@ pub(super) struct Server {
     pub(super) name: String,
     /// What it is allowed at the gateway.
     pub(super) allowed: Vec<usize>,
+    /// The same since the last reload.
+    pub(super) allowed_now: Vec<usize>,
     offered: Vec<String>,
     capacity: u32,
     spares: u32,
@@ -40,13 +42,15 @@ impl Server {
     pub(super) fn new(index: usize, services: &[String], random: &mut Random) -> Self {
         // The first serves everything, so that no service is without a server for good.
         let all = 0..services.len();
-        let allowed = all.filter(|_| index == 0 || random.percent(60)).collect();
+        let allowed: Vec<usize> =
+            all.filter(|_| index == 0 || random.percent(60)).collect();
         let is_offered = |_: &&String| index == 0 || random.percent(80);
         let offered = services.iter().filter(is_offered).cloned().collect();
         let bound = random.between(1, 6);
         Self {
             // Two of a kind now and then: a name may be connected twice.
             name: format!("lan-{}", if random.percent(10) { 0 } else { index }),
+            allowed_now: allowed.clone(),
             allowed,
             offered,
             capacity: if random.percent(50) { 0 } else { u32::try_from(bound).expect("small") },

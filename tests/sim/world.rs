@@ -25,6 +25,8 @@ const REST: Duration = Duration::from_secs(20);
 pub(super) struct World {
     now: Instant,
     random: Random,
+    /// Draws reloads only: the rest of a world is as without them.
+    reloads: Random,
     calendar: BTreeMap<(Instant, u64), Occurrence>,
     scheduled: u64,
     /// When the last thing sent on each ordered way arrives: the next can't overtake it.
@@ -39,6 +41,7 @@ pub(super) struct World {
     /// Every spare that was claimed.
     spares: HashMap<u64, Spare>,
     latency_ms: u64,
+    invitation_timeout: Duration,
     epoch: Epoch,
     calm: bool,
     drained: bool,
@@ -82,6 +85,7 @@ enum Occurrence {
     Arrive(usize),
     Depart(AgentRef, Epoch),
     Fault,
+    Reload,
     Restart(usize),
     Drain,
 }
@@ -108,6 +112,7 @@ impl World {
             scheduled: 0,
             ways: HashMap::new(),
             services: services.len(),
+            invitation_timeout: limits.invitation_timeout,
             gateway: Gateway::new(limits, services),
             workers,
             servers,
@@ -120,6 +125,7 @@ impl World {
             calm: false,
             drained: false,
             random,
+            reloads: Random::new(!seed),
         }
     }
 
@@ -139,6 +145,9 @@ impl World {
         if self.random.percent(15) {
             self.after(Duration::ZERO, 40_000, Occurrence::Drain);
         }
+        for _ in 0..self.reloads.below(4) {
+            self.at(self.now + self.reloads.millis(40_000), Occurrence::Reload);
+        }
         self.run_until(end);
         self.recover();
         self.check_recovered();
@@ -152,6 +161,7 @@ impl World {
     fn recover(&mut self) {
         self.calm = true;
         self.latency_ms = 5;
+        self.reload_as_at_first();
         for server in 0..self.servers.len() {
             self.kill(server, false);
             self.servers[server].sickness = 0;
@@ -254,6 +264,7 @@ impl World {
             }
             Occurrence::Fault | Occurrence::Restart(_) if self.calm => {}
             Occurrence::Fault => self.fault(),
+            Occurrence::Reload => self.reload(),
             Occurrence::Restart(server) => {
                 self.kill(server, false);
                 self.servers[server].start(self.now);
@@ -433,7 +444,7 @@ impl World {
         self.wires[wire].gateway_end = true;
         self.wires[wire].server_end = true;
         let name = self.servers[server].name.clone();
-        let allowed = self.servers[server].allowed.clone();
+        let allowed = self.servers[server].allowed_now.clone();
         self.control(Event::LinkOpened { link: LinkId(wire as u64), server: name, allowed });
         self.serve(server, GatewayEvent::Dialed);
     }

@@ -1,9 +1,12 @@
+use std::collections::BTreeSet;
 use std::time::Duration;
 
-use vestibule::control::GatewayEvent;
+use vestibule::control::{GatewayEvent, ServiceId};
+use vestibule::relay::CloseReason;
 use vestibule::wire::{Decline, FromServer, Goodbye, Pong, ServerHello, from_server};
 
 use super::{Occurrence, Way, World};
+use crate::sim::server::Server;
 use crate::sim::worker::Worker;
 
 impl World {
@@ -38,6 +41,39 @@ impl World {
             self.wires[wire].cut |= silently;
             self.hang_up(wire);
         }
+    }
+
+    /// Takes rights and services away, or gives them back, or is less patient.
+    pub(super) fn reload(&mut self) {
+        let gone = if self.reloads.percent(30) {
+            BTreeSet::from([self.reloads.below(self.services)])
+        } else {
+            BTreeSet::new()
+        };
+        for server in &mut self.servers {
+            let reloads = &mut self.reloads;
+            let allowed = server.allowed.iter().filter(|_| reloads.percent(80));
+            server.allowed_now = allowed.copied().filter(|service| !gone.contains(service)).collect();
+        }
+        let patience = self.invitation_timeout / u32::try_from(self.reloads.between(1, 3)).expect("few");
+        let Self { servers, reloads, gateway, .. } = self;
+        let reload = gateway.reconfigured(gone, patience, |name| {
+            if reloads.percent(10) {
+                return Err(CloseReason::CertificateNotAllowed);
+            }
+            Ok(allowed_now(servers, name))
+        });
+        self.control(reload);
+    }
+
+    pub(super) fn reload_as_at_first(&mut self) {
+        for server in &mut self.servers {
+            server.allowed_now = server.allowed.clone();
+        }
+        let Self { servers, gateway, .. } = self;
+        let all = |name: &str| Ok(allowed_now(servers, name));
+        let reload = gateway.reconfigured(BTreeSet::new(), self.invitation_timeout, all);
+        self.control(reload);
     }
 
     /// Every agent goes with it, and every session.
@@ -75,4 +111,10 @@ impl World {
         };
         self.say(wire, FromServer { message });
     }
+}
+
+/// Of the first server of that name: two of a kind have the rights of one entry.
+fn allowed_now(servers: &[Server], name: &str) -> Vec<ServiceId> {
+    let mut named = servers.iter().filter(|server| server.name == name);
+    named.next().map(|server| server.allowed_now.clone()).unwrap_or_default()
 }
