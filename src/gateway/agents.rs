@@ -104,7 +104,7 @@ impl GatewayWorker {
                 .map_err(CloseReason::Refused)
         } else {
             // Our own agent, which has named its service after a reload.
-            self.judge(core, token, listener, service)
+            self.judge_device(core, token, listener, service)
         };
         let waiting =
             Waiting { visitor, service, admitted: core.now, invited: None, offered: None };

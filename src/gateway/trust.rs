@@ -87,7 +87,7 @@ impl GatewayWorker {
             return true;
         }
         let (listener, service) = (waiting.visitor.listener, waiting.service);
-        match self.judge(core, token, listener, service) {
+        match self.judge_device(core, token, listener, service) {
             Ok(()) => {
                 if let Some(Stage::Waiting(waiting)) = core.stage(token) {
                     waiting.visitor.generation = self.shared.generation;
@@ -106,7 +106,7 @@ impl GatewayWorker {
     }
 
     /// As a handshake and the admission after it would.
-    pub(super) fn judge(
+    pub(super) fn judge_device(
         &self,
         core: &mut GatewayCore,
         token: Token,

@@ -430,7 +430,7 @@ impl Control {
         let order = Order {
             gateway: Arc::clone(&link.gateway),
             address,
-            tls: link.data_tls(&self.shared.gateway_tls, instance, invitation.worker),
+            tls: Some(link.data_tls(&self.shared.gateway_tls, instance, invitation.worker)),
             invitation: invitation.id,
             ticket: invitation.ticket,
             purpose,

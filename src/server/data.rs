@@ -62,9 +62,9 @@ impl ServerWorker {
     fn begin_greeting(&mut self, core: &mut ServerCore, token: Token) {
         let Some(Stage::Greeting(order)) = core.stage(token) else { return };
         let name = order.gateway.name.clone();
-        let tls = TlsConnection::client(Arc::clone(&order.tls), name);
+        let tls = order.tls.take().and_then(|config| TlsConnection::client(config, name).ok());
         match (tls, core.connection(token)) {
-            (Ok(tls), Some(connection)) => {
+            (Some(tls), Some(connection)) => {
                 connection.leg.begin_tls(tls);
                 self.greet(core, token);
             }

@@ -36,8 +36,9 @@ pub(super) struct Order {
     /// The gateway's end of the signal connection that the invitation came by: the data connection
     /// goes to the same host, also where the gateway's name has several addresses.
     pub(super) address: SocketAddr,
-    /// With the hint to the worker that holds the agent.
-    pub(super) tls: Arc<ClientConfig>,
+    /// With the hint to the worker that holds the agent. Taken by the handshake: no session keeps what a
+    /// reload has replaced.
+    pub(super) tls: Option<Arc<ClientConfig>>,
     pub(super) invitation: u64,
     pub(super) ticket: Vec<u8>,
     pub(super) purpose: Purpose,

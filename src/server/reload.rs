@@ -11,7 +11,7 @@ use super::link::{Gateway, GatewayId, Link};
 use super::mail::WorkerMail;
 use super::{Shared, max_connections};
 use crate::check::files_of_server;
-use crate::config::{ServerConfig, read_server};
+use crate::config::{self, ServerConfig, read_server};
 use crate::control::GatewayEvent;
 use crate::engine::raise_descriptor_limit;
 use crate::relay::CloseReason;
@@ -132,7 +132,7 @@ impl Control {
     /// Links to the gateways of the configuration that have none.
     pub(super) fn add_links(&mut self) {
         let shared = Arc::clone(&self.shared);
-        let linked = |control: &Self, gateway| {
+        let linked = |control: &Self, gateway: &config::Gateway| {
             control.links.values().any(|link| !link.removed && link.configured == *gateway)
         };
         for gateway in &shared.config.gateways {
