@@ -78,9 +78,10 @@ mod tests {
         assert_eq!(config.service(2), None, "mail is gone");
         let (config, known) = renumbered(&known, &["mail", "web"]);
         assert_eq!(config.service(2).map(|service| &*service.name), Some("mail"));
-        assert_eq!(known.iter().map(|name| &**name).collect::<Vec<_>>(), [
-            "web", "ssh", "mail", "new"
-        ]);
+        assert_eq!(
+            known.iter().map(|name| &**name).collect::<Vec<_>>(),
+            ["web", "ssh", "mail", "new"]
+        );
     }
 
     #[test]

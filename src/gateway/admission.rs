@@ -35,8 +35,7 @@ pub(super) fn role(
     if hello.offers(alpn::AGENT) {
         return Ok(Role::Agent);
     }
-    let offered =
-        || config.services.iter().filter(|service| service.listeners.contains(&listener));
+    let offered = || config.services.iter().filter(|service| service.listeners.contains(&listener));
     // Of equals the first in the file, whatever its number.
     let closest = offered()
         .enumerate()

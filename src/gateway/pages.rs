@@ -28,8 +28,7 @@ impl Pages for GatewayPages {
         let snapshot = control.dispatcher.snapshot();
         let outcomes = control.outcomes;
         let count = |server: &str| snapshot.links.iter().filter(|l| l.server == server).count();
-        let signal =
-            |server: &AllowedServer| (server.name.clone(), count(&server.name) as u64);
+        let signal = |server: &AllowedServer| (server.name.clone(), count(&server.name) as u64);
         metrics::render(metrics::Snapshot {
             role: Role::Gateway,
             workers: control.counters.clone(),

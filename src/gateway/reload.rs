@@ -147,14 +147,15 @@ mod tests {
 
     #[test]
     fn threads_and_sockets_need_a_restart_and_their_key_is_named() {
-        let second = "name = \"two\"\naddresses = [\"127.0.0.1:1\"]\nkind = \"plain\"\n\
-                      service = \"web\"\n[servers]\n";
+        let second = "[[listeners]]\nname = \"two\"\naddresses = [\"127.0.0.1:1\"]\nkind = \"tls\"\n\
+                      certificate = \"gw.crt\"\nkey = \"gw.key\"\ndevice_certificates = \"required\"\n\
+                      device_ca = \"devices.crt\"\n[servers]\n";
         for (old, new, key) in [
             ("workers = 1", "workers = 2", "`workers`"),
             ("127.0.0.1:9113", "127.0.0.1:9115", "`[telemetry]`"),
             ("127.0.0.1:13000", "127.0.0.1:13001", "listener \"internet\": another `addresses`"),
             ("name = \"internet\"", "name = \"wan\"", "`[[listeners]]`"),
-            ("[servers]\n", &format!("[[listeners]]\n{second}"), "`[[listeners]]`"),
+            ("[servers]\n", second, "`[[listeners]]`"),
         ] {
             let found = changes(old, new);
             let named = found.len() == 1 && found[0].contains(key);
@@ -170,7 +171,10 @@ mod tests {
             ("servers.crt", "other.crt"),
             ("admin.example.com", "other.example.com"),
             ("[[services]]\n", "[[services]]\nname = \"new\"\n[[services]]\n"),
-            ("[telemetry]", "[limits]\nmax_connections = 100\nmax_waiting = 50\nkeepalive_ms = 5000\n[telemetry]"),
+            (
+                "[telemetry]",
+                "[limits]\nmax_connections = 100\nmax_waiting = 50\nkeepalive_ms = 5000\n[telemetry]",
+            ),
         ] {
             assert_eq!(changes(old, new), Vec::<String>::new(), "{new}");
         }

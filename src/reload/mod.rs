@@ -69,9 +69,8 @@ pub fn checked<C>(
     files: impl FnOnce(&C) -> Vec<&std::path::Path>,
     problems: impl FnOnce(&C) -> Vec<FileProblem>,
 ) -> Result<C, Refusal> {
-    let Checked { config, warnings } = read.map_err(|problems| {
-        Refusal(problems.problems().iter().map(Problem::to_line).collect())
-    })?;
+    let Checked { config, warnings } = read
+        .map_err(|problems| Refusal(problems.problems().iter().map(Problem::to_line).collect()))?;
     watch.follow(&files(&config));
     let (errors, weak): (Vec<_>, Vec<_>) =
         problems(&config).into_iter().partition(|problem| problem.severity == Severity::Error);

@@ -58,9 +58,7 @@ pub fn start<R: Reader>(reader: R, watch: Watch) -> io::Result<Reloads<R::Loaded
     let (requests, asked) = sync_channel(1);
     let (outcomes, reloads) = mpsc::channel(1);
     let mut body = Thread { reader, watch, warned: None };
-    thread::Builder::new()
-        .name("reload".to_owned())
-        .spawn(move || body.run(&asked, &outcomes))?;
+    thread::Builder::new().name("reload".to_owned()).spawn(move || body.run(&asked, &outcomes))?;
     Ok(Reloads { requests: Some(requests), outcomes: reloads })
 }
 

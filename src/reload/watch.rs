@@ -18,8 +18,7 @@ type Mark = Option<(u64, u64, u64, (i64, i64), (i64, i64))>;
 impl Watch {
     /// `files` are those that the configuration names.
     pub fn new(config: &Path, files: &[&Path]) -> Self {
-        let mut watch =
-            Self { config: config.to_owned(), files: Vec::new(), changed: None };
+        let mut watch = Self { config: config.to_owned(), files: Vec::new(), changed: None };
         watch.follow(files);
         watch
     }

@@ -23,7 +23,9 @@ use crate::engine::{
     ControlLoop, Post, SignalEvent, StartError, Wakeup, WorkerThread, end_all_signals, end_signal,
     fill_random, instance_name, start_signal,
 };
-use crate::limits::{DIAL_TIMEOUT, MAILS_PER_TURN, MAX_SPARE_LIFE, RESOLVE_INTERVAL, SIGNAL_EVENTS};
+use crate::limits::{
+    DIAL_TIMEOUT, MAILS_PER_TURN, MAX_SPARE_LIFE, RESOLVE_INTERVAL, SIGNAL_EVENTS,
+};
 use crate::relay::CloseReason;
 use crate::reload::{History, Outcome, Reloads};
 use crate::telemetry::counters::WorkerCounters;

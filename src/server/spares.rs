@@ -61,7 +61,12 @@ impl ServerWorker {
         Ok(service)
     }
 
-    pub(super) fn close_spare(&mut self, core: &mut ServerCore, gateway: GatewayId, invitation: u64) {
+    pub(super) fn close_spare(
+        &mut self,
+        core: &mut ServerCore,
+        gateway: GatewayId,
+        invitation: u64,
+    ) {
         // Not there: an agent came over it, or it ended.
         if let Some(token) = self.spares.get(&(gateway, invitation)).copied() {
             self.data_failed(core, token, CloseReason::SpareUnused);

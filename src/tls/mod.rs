@@ -21,12 +21,12 @@ pub(crate) mod testing;
 pub use alert::Alert;
 pub use client_hello::{ClientHello, HelloError, HelloReader, looks_like_tls};
 pub use connection::{TlsConnection, TlsError};
-#[cfg(feature = "pki")]
-pub(crate) use credentials::{date, read_pem_file};
 pub use credentials::{
     CredentialError, expiry, key_file_warning, load_certificates, load_credentials, load_roots,
     warn_of_key_file,
 };
+#[cfg(feature = "pki")]
+pub(crate) use credentials::{date, read_pem_file};
 pub use expiry::Expiry;
 pub use failure::handshake_failure;
 pub use identity::{Identity, IdentityError};

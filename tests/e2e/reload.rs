@@ -9,8 +9,8 @@ use vestibule::pki::Role;
 use vestibule::wire::{RefusalReason, to_server};
 
 use super::harness::{
-    Authority, Backend, Ending, Gateway, GatewayFile, Kind, LONG, Peer, Process, ScriptedServer, ServerFile,
-    Site, Telemetry, World, wait_until,
+    Authority, Backend, Ending, Gateway, GatewayFile, Kind, LONG, Peer, Process, ScriptedServer,
+    ServerFile, Site, Telemetry, World, wait_until,
 };
 
 const GATEWAY: &str = "gateway-1.toml";
@@ -343,7 +343,9 @@ fn agents_that_wait_for_a_service_that_is_gone_are_told_so_and_its_sessions_stay
     world.edit(GATEWAY, NEW, "");
     gateway.reload();
     assert_eq!(waiting.refusal(), (RefusalReason::ServiceUnknown, false));
-    assert!(matches!(server.hear(), to_server::Message::Withdraw(void) if void.id == invitation.id));
+    assert!(
+        matches!(server.hear(), to_server::Message::Withdraw(void) if void.id == invitation.id)
+    );
     assert_eq!(world.ask(&gateway, "new").refusal(), (RefusalReason::ServiceUnknown, false));
     assert_talks(&mut session);
     drop(session);
@@ -356,7 +358,11 @@ fn a_server_without_a_service_is_invited_for_it_no_more_and_its_sessions_stay() 
     let site = Site::new(backend.address);
     let mut session = site.session(Kind::Tls, &backend);
     let address = backend.address;
-    site.world.edit(SERVER, &format!("[[services]]\nname = \"echo\"\nbackend = \"{address}\"\n"), "");
+    site.world.edit(
+        SERVER,
+        &format!("[[services]]\nname = \"echo\"\nbackend = \"{address}\"\n"),
+        "",
+    );
     site.reload_server();
     assert_talks(&mut session);
     wait_until("the gateway knows", || {
@@ -380,7 +386,8 @@ fn a_backend_that_moved_is_found_and_sessions_with_the_old_one_stay() {
 
 #[test]
 fn bounds_hold_as_they_are_now() {
-    let file = GatewayFile { limits: "max_connections = 1000\nmax_waiting = 10", ..GatewayFile::DEFAULT };
+    let file =
+        GatewayFile { limits: "max_connections = 1000\nmax_waiting = 10", ..GatewayFile::DEFAULT };
     let world = World::new();
     let gateway = world.gateway(&file);
     let server = ScriptedServer::new(&world, "server-1.test", gateway.tls, &["echo", "old"]);

@@ -142,7 +142,12 @@ impl Gateway {
         };
         let links = links.iter().copied().zip(links.iter().copied().map(verdict)).collect();
         let limits = DispatcherLimits { invitation_timeout, ..self.limits.clone() };
-        Event::Reconfigured(Reconfiguration { limits, services: self.services.clone(), gone, links })
+        Event::Reconfigured(Reconfiguration {
+            limits,
+            services: self.services.clone(),
+            gone,
+            links,
+        })
     }
 
     pub(super) fn next_timeout(&self) -> Option<Instant> {

@@ -42,8 +42,7 @@ impl Server {
     pub(super) fn new(index: usize, services: &[String], random: &mut Random) -> Self {
         // The first serves everything, so that no service is without a server for good.
         let all = 0..services.len();
-        let allowed: Vec<usize> =
-            all.filter(|_| index == 0 || random.percent(60)).collect();
+        let allowed: Vec<usize> = all.filter(|_| index == 0 || random.percent(60)).collect();
         let is_offered = |_: &&String| index == 0 || random.percent(80);
         let offered = services.iter().filter(is_offered).cloned().collect();
         let bound = random.between(1, 6);

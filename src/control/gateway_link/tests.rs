@@ -282,8 +282,9 @@ fn a_gateway_is_told_what_has_changed_and_nothing_else() {
     let mut bench = Bench::up();
     assert_eq!(bench.happen(changed(&["web"])), [], "as it was");
     let said = bench.happen(changed(&["web", "ssh"]));
-    let [GatewayAction::Send(FromServer { message: Some(from_server::Message::ServerHello(hello)) })] =
-        &said[..]
+    let [
+        GatewayAction::Send(FromServer { message: Some(from_server::Message::ServerHello(hello)) }),
+    ] = &said[..]
     else {
         panic!("a hello: {said:?}");
     };
@@ -303,8 +304,9 @@ fn a_change_before_the_connection_stands_is_in_its_first_hello() {
         GatewayEvent::Reconfigured { services: vec!["ssh".to_owned()], capacity: 1, spares: 0 };
     assert_eq!(bench.happen(changed), []);
     let said = bench.happen(GatewayEvent::Dialed);
-    let [GatewayAction::Send(FromServer { message: Some(from_server::Message::ServerHello(hello)) })] =
-        &said[..]
+    let [
+        GatewayAction::Send(FromServer { message: Some(from_server::Message::ServerHello(hello)) }),
+    ] = &said[..]
     else {
         panic!("a hello: {said:?}");
     };

@@ -281,7 +281,8 @@ mod tests {
         let reason = "/etc/vestibule/gw.crt: expired\x1b[2J".to_owned();
         status.configuration.refused = Some(super::super::RefusedReload { age_s: 61, reason });
         let page = render(&status);
-        let line = "\nreload refused 1 min 1 s ago, nothing was changed: /etc/vestibule/gw.crt: expired";
+        let line =
+            "\nreload refused 1 min 1 s ago, nothing was changed: /etc/vestibule/gw.crt: expired";
         assert!(page.contains(line) && !page.contains('\x1b'), "{page}");
     }
 

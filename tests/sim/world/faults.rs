@@ -53,9 +53,11 @@ impl World {
         for server in &mut self.servers {
             let reloads = &mut self.reloads;
             let allowed = server.allowed.iter().filter(|_| reloads.percent(80));
-            server.allowed_now = allowed.copied().filter(|service| !gone.contains(service)).collect();
+            server.allowed_now =
+                allowed.copied().filter(|service| !gone.contains(service)).collect();
         }
-        let patience = self.invitation_timeout / u32::try_from(self.reloads.between(1, 3)).expect("few");
+        let patience =
+            self.invitation_timeout / u32::try_from(self.reloads.between(1, 3)).expect("few");
         let Self { servers, reloads, gateway, .. } = self;
         let reload = gateway.reconfigured(gone, patience, |name| {
             if reloads.percent(10) {

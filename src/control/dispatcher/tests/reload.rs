@@ -3,7 +3,11 @@ use crate::control::Reconfiguration;
 
 impl Bench {
     /// As it was, with every link of `links` allowed what stands there.
-    fn reload(&mut self, change: impl FnOnce(&mut Reconfiguration), links: &[(u64, &[ServiceId])]) -> Vec<Seen> {
+    fn reload(
+        &mut self,
+        change: impl FnOnce(&mut Reconfiguration),
+        links: &[(u64, &[ServiceId])],
+    ) -> Vec<Seen> {
         let links = links.iter().map(|(link, allowed)| (LinkId(*link), Ok(allowed.to_vec())));
         let mut changed = Reconfiguration {
             limits: self.dispatcher.limits.clone(),
@@ -30,10 +34,7 @@ fn a_server_that_is_not_allowed_any_more_is_left_and_its_agents_go_elsewhere() {
     let (link, _) = bench.invited(7);
     let other = 3 - link;
     let not_allowed = CloseReason::CertificateNotAllowed;
-    let seen = bench.reload(
-        |changed| changed.links = vec![(LinkId(link), Err(not_allowed))],
-        &[],
-    );
+    let seen = bench.reload(|changed| changed.links = vec![(LinkId(link), Err(not_allowed))], &[]);
     assert_eq!(seen[0], Seen::Closed(link, not_allowed));
     let (moved_to, _) = only_invitation(&seen[1..], 7);
     assert_eq!(moved_to, other);
