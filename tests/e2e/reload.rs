@@ -10,7 +10,7 @@ use vestibule::wire::{RefusalReason, to_server};
 
 use super::harness::{
     Authority, Backend, Ending, Gateway, GatewayFile, Kind, LONG, Peer, Process, ScriptedServer,
-    ServerFile, Site, Telemetry, World, wait_until,
+    Site, Telemetry, World, wait_until,
 };
 
 const GATEWAY: &str = "gateway-1.toml";

@@ -145,9 +145,7 @@ impl World {
         if self.random.percent(15) {
             self.after(Duration::ZERO, 40_000, Occurrence::Drain);
         }
-        for _ in 0..self.reloads.below(4) {
-            self.at(self.now + self.reloads.millis(40_000), Occurrence::Reload);
-        }
+        self.plan_reloads();
         self.run_until(end);
         self.recover();
         self.check_recovered();

@@ -43,6 +43,13 @@ impl World {
         }
     }
 
+    pub(super) fn plan_reloads(&mut self) {
+        for _ in 0..self.reloads.below(4) {
+            let due = self.now + self.reloads.millis(40_000);
+            self.at(due, Occurrence::Reload);
+        }
+    }
+
     /// Takes rights and services away, or gives them back, or is less patient.
     pub(super) fn reload(&mut self) {
         let gone = if self.reloads.percent(30) {
