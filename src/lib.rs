@@ -25,6 +25,9 @@ pub mod telemetry;
 pub mod sandbox;
 
 #[cfg(feature = "engine")]
+pub mod reload;
+
+#[cfg(feature = "engine")]
 pub mod engine;
 
 #[cfg(feature = "gateway")]

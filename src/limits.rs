@@ -59,6 +59,10 @@ pub const MAX_KNOWN_CHAINS: usize = 16 * 1024;
 /// TLS sessions that a server keeps of one backend: rustls keeps eight tickets for a name.
 pub const MAX_BACKEND_SESSIONS: usize = 8;
 
+/// Time before the end of a certificate from which on its operator is warned, once a day: a request, an
+/// approval and a visit fit. One that lives for less than three times as long is renewed by a program, and
+/// has a third of its life.
+pub const EXPIRY_WARNING: Duration = Duration::from_secs(30 * 86_400);
 /// Names in one certificate. A host has a few; each costs memory and time at every connection.
 pub const MAX_IDENTITY_NAMES: usize = 64;
 /// Bytes of a file of certificates or keys. The bundle of all public CAs has about 250 KB.
@@ -219,6 +223,21 @@ pub const RECONNECT_MIN: Duration = Duration::from_millis(250);
 pub const RECONNECT_MAX: Duration = Duration::from_secs(10);
 /// Time for a TCP connection and TLS handshake with a gateway.
 pub const DIAL_TIMEOUT: Duration = Duration::from_secs(8);
+
+// ---- reload ----
+
+/// Between two looks at the configuration and the files that it names. A change that two looks in a row
+/// agree on is read, so within 4 s: an operator who saves a file waits for it, and a program that writes
+/// one in pieces has finished.
+pub const LOOK_INTERVAL: Duration = Duration::from_secs(2);
+/// Between two warnings of a certificate that ends soon.
+pub const EXPIRY_WARNING_INTERVAL: Duration = Duration::from_secs(86_400);
+/// Problems that a refused reload names in its line of the log and on the status page: `vestibule check`
+/// has them all.
+pub const REFUSAL_PROBLEMS: usize = 8;
+/// Names of services that a gateway knows in its life: a reload that adds to them beyond this needs a
+/// restart. It is a new set of [`MAX_SERVICES`] names fifteen times.
+pub const MAX_SERVICE_NAMES: usize = 16 * MAX_SERVICES;
 
 // ---- spares ----
 

@@ -37,6 +37,8 @@ fn metric_names() -> BTreeSet<String> {
         invitations: Vec::new(),
         signal_connections: Vec::new(),
         certificates: Vec::new(),
+        reloads: Vec::new(),
+        configuration_read: 0,
     });
     let types = page.lines().filter_map(|line| line.strip_prefix("# TYPE "));
     let families = types.filter_map(|family| family.split_once(' '));

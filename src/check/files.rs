@@ -13,12 +13,7 @@ use crate::config::{
     AgentConfig, Credentials, DeviceCertificates, DevicePolicy, GatewayConfig, ListenerKind,
     ServerConfig,
 };
-use crate::tls::{self, CredentialError, Identity};
-
-/// Days before the end of a certificate from which on its operator is warned. One that lives for
-/// less than three times as long is renewed by a program, and has a third of its life.
-const EXPIRY_WARNING_DAYS: i64 = 30;
-const SECONDS_PER_DAY: i64 = 86_400;
+use crate::tls::{self, CredentialError, Expiry, Identity};
 
 /// What is wrong with a file that a configuration names.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -211,12 +206,8 @@ impl Files {
     }
 
     fn warn_of_expiry(&mut self, path: &Path, certificate: &X509Certificate<'_>) {
-        let (start, end) = (certificate.validity().not_before, certificate.validity().not_after);
-        let left = end.timestamp() - ASN1Time::now().timestamp();
-        let third = (end.timestamp() - start.timestamp()) / 3;
-        if (0..third.min(EXPIRY_WARNING_DAYS * SECONDS_PER_DAY)).contains(&left) {
-            let (path, date, days) = (path.display(), tls::date(end), left / SECONDS_PER_DAY);
-            self.warning(format!("{path}: expires on {date}, in {days} days; renew it"));
+        if let Some(warning) = Expiry::of(path, certificate).warning(ASN1Time::now().timestamp()) {
+            self.warning(warning);
         }
     }
 

@@ -60,7 +60,7 @@ enum Command {
     /// Run an agent, on a device: it forwards local ports to services
     #[command(after_help = "Example:\n  vestibule agent --config /etc/vestibule/agent.toml")]
     Agent(AgentOptions),
-    /// Make and show certificates
+    /// Make, renew and show certificates
     #[cfg(feature = "pki")]
     #[command(subcommand)]
     Pki(vestibule::pki::PkiCommand),

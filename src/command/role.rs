@@ -43,7 +43,7 @@ pub(super) fn gateway(options: &RoleOptions, start_log: impl StartLog) -> Result
     let read = config::read_gateway(&options.config)?;
     let needs = Needs::of_gateway(&read.config, &options.config);
     let _log = prepare(options, needs, start_log)?;
-    Ok(vestibule::gateway::run(checked(read))?)
+    Ok(vestibule::gateway::run(checked(read), &options.config)?)
 }
 
 #[cfg(feature = "server")]
@@ -51,7 +51,7 @@ pub(super) fn server(options: &RoleOptions, start_log: impl StartLog) -> Result<
     let read = config::read_server(&options.config)?;
     let needs = Needs::of_server(&read.config, &options.config);
     let _log = prepare(options, needs, start_log)?;
-    Ok(vestibule::server::run(checked(read))?)
+    Ok(vestibule::server::run(checked(read), &options.config)?)
 }
 
 #[cfg(feature = "agent")]

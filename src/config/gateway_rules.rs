@@ -127,7 +127,8 @@ impl Rules<'_, '_> {
         let name = service.name?.value;
         let listeners = self.offered_on(index, service, name, names)?;
         let devices = self.devices(service, name, &listeners)?;
-        Some(Service { name: name.to_owned(), listeners, sni, alpn, default, devices })
+        let name = name.to_owned();
+        Some(Service { id: index, name, listeners, sni, alpn, default, devices })
     }
 
     /// Indexes of the listeners where a service is offered: the plain ones that name it, and those

@@ -5,7 +5,9 @@ mod agent;
 mod file;
 mod gateway;
 mod gateway_rules;
+mod named_files;
 mod names;
+mod numbers;
 mod problem;
 mod section;
 mod server;
@@ -21,6 +23,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use ipnet::IpNet;
+
+use crate::control::ServiceId;
 
 pub use file::{
     Role, guess_role, parse_agent, parse_gateway, parse_server, read_agent, read_gateway,
@@ -74,8 +78,8 @@ pub enum ListenerKind {
     },
     /// Plain TCP of old agents, usually port 14000.
     Plain {
-        /// Index into `services` of the one service of this listener.
-        service: usize,
+        /// The one service of this listener.
+        service: ServiceId,
         /// Takes TLS as an opaque stream instead of refusing it (`allow_tls = true`).
         allow_tls: bool,
     },
@@ -117,13 +121,15 @@ pub struct ServersPolicy {
 pub struct AllowedServer {
     /// Matched against the DNS names (SAN) of its certificate.
     pub name: String,
-    /// Indexes into `services` of those it may serve.
-    pub services: Vec<usize>,
+    /// Those it may serve.
+    pub services: Vec<ServiceId>,
 }
 
 /// A service of the gateway: which agents may reach it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Service {
+    /// Its place in the file, or the number that a process had given to its name before.
+    pub id: ServiceId,
     /// Unique among services.
     pub name: String,
     /// Indexes into `listeners` where it is offered.

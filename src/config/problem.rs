@@ -63,13 +63,21 @@ pub struct Place {
     width: usize,
 }
 
+impl Problem {
+    /// On one line, for the log: the line of the file is named and not shown.
+    pub fn to_line(&self) -> String {
+        let (file, message) = (self.file.display(), &self.message);
+        match &self.place {
+            Some(Place { line, column, .. }) => format!("{file}:{line}:{column}: {message}"),
+            None => format!("{file}: {message}"),
+        }
+    }
+}
+
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (file, message) = (self.file.display(), &self.message);
-        let Some(Place { line, column, source_line, width }) = &self.place else {
-            return write!(f, "{file}: {message}");
-        };
-        write!(f, "{file}:{line}:{column}: {message}")?;
+        f.write_str(&self.to_line())?;
+        let Some(Place { line, column, source_line, width }) = &self.place else { return Ok(()) };
         if *column > MAX_EXCERPT_LEN {
             return Ok(());
         }

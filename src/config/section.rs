@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use ipnet::IpNet;
@@ -18,11 +19,15 @@ use crate::limits::{
 /// `workers`, where 0 stands for one for each core.
 pub(super) fn workers(table: &Table<'_>) -> usize {
     match count(table.number("workers", WORKERS)) {
-        0 => std::thread::available_parallelism()
-            .map_or(1, |cores| cores.get().min(count(WORKERS.max))),
+        0 => *CORES,
         workers => workers,
     }
 }
+
+/// Counted once: a reload finds the number that runs, also where a container was given another one since.
+static CORES: LazyLock<usize> = LazyLock::new(|| {
+    std::thread::available_parallelism().map_or(1, |cores| cores.get().min(count(WORKERS.max)))
+});
 
 /// A number that is within one of the ranges, as a count.
 pub(super) fn count(number: u64) -> usize {

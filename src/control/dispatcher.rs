@@ -1,4 +1,4 @@
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
 
 use super::link::{Greeted, Link, Stage};
@@ -14,6 +14,7 @@ use crate::wire::{
 };
 
 mod agents;
+mod reload;
 mod spares;
 #[cfg(test)]
 mod tests;
@@ -29,7 +30,10 @@ const SOFTWARE: &str = concat!("vestibule ", env!("CARGO_PKG_VERSION"));
 #[derive(Debug)]
 pub struct Dispatcher {
     limits: DispatcherLimits,
+    /// Names by number, of those that are gone as well.
     services: Vec<String>,
+    /// Services that a reload took out of the configuration.
+    gone: BTreeSet<ServiceId>,
     instance: String,
     draining: bool,
     /// Few, so that finding one is a walk.
@@ -53,6 +57,7 @@ impl Dispatcher {
             links: Vec::new(),
             queue: Queue::new(services.len()),
             lost: vec![None; services.len()],
+            gone: BTreeSet::new(),
             turns: 0,
             actions: VecDeque::new(),
             services,
@@ -83,6 +88,7 @@ impl Dispatcher {
             Event::SpareFailed { agent, invitation, failure } => {
                 self.spare_failed(agent, invitation, failure, now, random);
             }
+            Event::Reconfigured(changed) => self.reconfigure(changed, now, random),
             Event::Drain => self.drain(now, random),
         }
     }
@@ -103,7 +109,7 @@ impl Dispatcher {
         let mut dead = Vec::new();
         for link in &mut self.links {
             match &mut link.stage {
-                Stage::Greeting { deadline, .. } if *deadline <= now => dead.push(link.id),
+                Stage::Greeting { deadline } if *deadline <= now => dead.push(link.id),
                 Stage::Greeting { .. } => {}
                 Stage::Greeted(greeted) => match greeted.liveness.handle_timeout(now) {
                     Some(Vital::Dead) => dead.push(link.id),
@@ -202,7 +208,11 @@ impl Dispatcher {
         };
         greeted.liveness.heard(now);
         match message {
-            from_server::Message::ServerHello(_) => return Err(CloseReason::MessageUnexpected),
+            from_server::Message::ServerHello(hello) => {
+                greeted.renew(&hello);
+                self.links[index].agree(&self.services);
+                self.refill(number, now, random);
+            }
             from_server::Message::Goodbye(_) => self.drain_link(index, now, random),
             from_server::Message::Decline(decline) => self.decline(index, &decline, now, random),
             from_server::Message::Ping(Ping { nonce }) => {
@@ -215,16 +225,15 @@ impl Dispatcher {
 
     fn greet(&mut self, index: usize, hello: &ServerHello, now: Instant) {
         let link = &mut self.links[index];
-        let Stage::Greeting { allowed, .. } = &link.stage else { return };
-        let is_offered = |service: &ServiceId| hello.services.contains(&self.services[*service]);
-        let services: Vec<ServiceId> = allowed.iter().copied().filter(is_offered).collect();
+        link.stage = Stage::Greeted(Greeted::new(hello, now));
+        link.agree(&self.services);
+        let id = link.id;
+        let agreed = link.greeted().map(|greeted| &greeted.services[..]).unwrap_or_default();
         let answer = GatewayHello {
             instance: self.instance.clone(),
-            services: services.iter().map(|service| self.services[*service].clone()).collect(),
+            services: agreed.iter().map(|service| self.services[*service].clone()).collect(),
             software: SOFTWARE.to_owned(),
         };
-        let id = link.id;
-        link.stage = Stage::Greeted(Greeted::new(hello, services, now));
         self.push(send(id, to_server::Message::GatewayHello(answer)));
         if self.draining {
             self.push(send(id, to_server::Message::Goodbye(Goodbye {})));
@@ -260,16 +269,23 @@ impl Dispatcher {
     }
 
     fn lose_link(&mut self, id: LinkId, now: Instant, random: &mut dyn FnMut(&mut [u8])) {
-        let Some(index) = self.links.iter().position(|link| link.id == id) else { return };
+        for position in self.forget_link(id, now) {
+            self.place(position, now, random);
+        }
+    }
+
+    /// Returns the positions of agents whose invitations are now void.
+    fn forget_link(&mut self, id: LinkId, now: Instant) -> Vec<u64> {
+        let Some(index) = self.links.iter().position(|link| link.id == id) else {
+            return Vec::new();
+        };
         let link = self.links.remove(index);
-        let Stage::Greeted(mut greeted) = link.stage else { return };
+        let Stage::Greeted(mut greeted) = link.stage else { return Vec::new() };
         for service in &greeted.services {
             self.lost[*service] = Some(now);
         }
         self.close_spares(greeted.spares.take_all());
-        for position in greeted.drain() {
-            self.place(position, now, random);
-        }
+        greeted.drain()
     }
 
     fn decline(
@@ -293,7 +309,7 @@ impl Dispatcher {
                 self.place(position, now, random);
             }
             RefusalReason::ServiceUnknown => {
-                greeted.services.retain(|service| *service != waiting.service);
+                greeted.disown(waiting.service, &self.services[waiting.service]);
                 self.place(position, now, random);
             }
             RefusalReason::ServerFull => {

@@ -1,3 +1,4 @@
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::{AgentRef, LinkId, ServiceId, Ticket};
@@ -17,6 +18,19 @@ pub struct DispatcherLimits {
     pub max_spares: usize,
     /// How long a spare may wait for an agent.
     pub spare_life: Duration,
+}
+
+/// What a [`Dispatcher`](super::Dispatcher) goes by after a reload.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Reconfiguration {
+    /// Bounds.
+    pub limits: DispatcherLimits,
+    /// Names of services by number: those of before, and new ones behind them.
+    pub services: Vec<String>,
+    /// Services that are in the configuration no more.
+    pub gone: BTreeSet<ServiceId>,
+    /// Every signal connection: which services it may serve, or why it ends.
+    pub links: Vec<(LinkId, Result<Vec<ServiceId>, CloseReason>)>,
 }
 
 /// What happened.
@@ -88,6 +102,8 @@ pub enum Event {
         /// The invitation of its claim.
         invitation: u64,
     },
+    /// A reload was applied. The workers know already.
+    Reconfigured(Reconfiguration),
     /// The gateway takes part in no new sessions from now on.
     Drain,
 }

@@ -37,6 +37,20 @@ pub enum GatewayEvent {
         /// The invitation that asked for it.
         id: u64,
     },
+    /// A reload was applied: what this server says of itself from now on, as for [`GatewayLink::new`].
+    Reconfigured {
+        /// Services that it serves.
+        services: Vec<String>,
+        /// Sessions that it will hold.
+        capacity: u32,
+        /// Spares that it will hold.
+        spares: u32,
+    },
+    /// The connection, or the attempt, was made with what a reload has replaced: it ends, and the gateway
+    /// is dialled again.
+    Outdated(CloseReason),
+    /// A reload took the gateway out of the configuration.
+    Removed,
     /// This server takes part in no new sessions from now on.
     Drain,
 }
@@ -89,7 +103,7 @@ enum State {
     Greeting { deadline: Instant, failures: u32 },
     /// Both hellos are said.
     Up(Up),
-    /// This server drains, and nothing is left to keep.
+    /// This server drains, or the gateway was removed, and nothing is left to keep.
     Stopped,
 }
 
@@ -140,6 +154,20 @@ impl GatewayLink {
                 if let State::Up(up) = &mut self.state {
                     up.spares.remove(&id);
                 }
+            }
+            GatewayEvent::Reconfigured { services, capacity, spares } => {
+                let software = self.hello.software.clone();
+                self.say_again(ServerHello { services, capacity, software, spares });
+            }
+            GatewayEvent::Outdated(reason) => {
+                if !matches!(self.state, State::Waiting { .. } | State::Stopped) {
+                    self.close(reason, now, random);
+                }
+            }
+            GatewayEvent::Removed => {
+                self.actions.push_back(GatewayAction::Close(CloseReason::Finished));
+                self.lose(now, random);
+                self.state = State::Stopped;
             }
             GatewayEvent::Drain => self.drain(),
         }
@@ -197,6 +225,17 @@ impl GatewayLink {
         let State::Dialing { failures, .. } = self.state else { return };
         self.state = State::Greeting { deadline: now + SIGNAL_HELLO_TIMEOUT, failures };
         self.send(from_server::Message::ServerHello(self.hello.clone()));
+    }
+
+    /// Says hello again where the gateway has heard the one before.
+    fn say_again(&mut self, hello: ServerHello) {
+        if hello == self.hello {
+            return;
+        }
+        self.hello = hello;
+        if matches!(self.state, State::Greeting { .. } | State::Up(_)) {
+            self.send(from_server::Message::ServerHello(self.hello.clone()));
+        }
     }
 
     /// An error is the reason to close the connection.

@@ -1,4 +1,4 @@
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::num::NonZeroU32;
 use std::time::Instant;
 
@@ -20,6 +20,8 @@ pub(super) struct Link {
     pub(super) number: u32,
     /// Name on the allow-list.
     pub(super) server: String,
+    /// Services that it may serve.
+    pub(super) allowed: Vec<ServiceId>,
     pub(super) stage: Stage,
 }
 
@@ -27,7 +29,7 @@ pub(super) struct Link {
 #[derive(Debug)]
 pub(super) enum Stage {
     /// Its hello is awaited.
-    Greeting { allowed: Vec<ServiceId>, deadline: Instant },
+    Greeting { deadline: Instant },
     /// Both hellos are said.
     Greeted(Greeted),
 }
@@ -37,6 +39,8 @@ pub(super) enum Stage {
 pub(super) struct Greeted {
     /// Offered and allowed.
     pub(super) services: Vec<ServiceId>,
+    /// Names of services that it can serve, as it says.
+    offered: HashSet<String>,
     capacity: Option<NonZeroU32>,
     software: String,
     since: Instant,
@@ -67,8 +71,8 @@ impl Link {
         allowed: Vec<ServiceId>,
         now: Instant,
     ) -> Self {
-        let stage = Stage::Greeting { allowed, deadline: now + SIGNAL_HELLO_TIMEOUT };
-        Self { id, number, server, stage }
+        let stage = Stage::Greeting { deadline: now + SIGNAL_HELLO_TIMEOUT };
+        Self { id, number, server, allowed, stage }
     }
 
     pub(super) fn greeted(&self) -> Option<&Greeted> {
@@ -93,6 +97,13 @@ impl Link {
         self.greeted().is_some_and(Greeted::has_room)
     }
 
+    /// Looks again at what the server offers and may serve; `names` are those of services, by number.
+    pub(super) fn agree(&mut self, names: &[String]) {
+        let Stage::Greeted(greeted) = &mut self.stage else { return };
+        let offered = |service: &&ServiceId| greeted.offered.contains(&names[**service]);
+        greeted.services = self.allowed.iter().filter(offered).copied().collect();
+    }
+
     /// The id of the next invitation to this server.
     pub(super) fn next_invitation(&mut self) -> Option<u64> {
         let number = u64::from(self.number);
@@ -104,7 +115,7 @@ impl Link {
 
     pub(super) fn next_timeout(&self) -> Instant {
         match &self.stage {
-            Stage::Greeting { deadline, .. } => *deadline,
+            Stage::Greeting { deadline } => *deadline,
             Stage::Greeted(greeted) => {
                 let silence = greeted.liveness.next_timeout();
                 greeted.spares.next_timeout().map_or(silence, |late| late.min(silence))
@@ -130,13 +141,13 @@ impl Link {
 }
 
 impl Greeted {
-    /// `services` is what the server offers and may serve.
-    pub(super) fn new(hello: &ServerHello, services: Vec<ServiceId>, now: Instant) -> Self {
-        let is_printable = |letter: &char| letter.is_ascii_graphic() || *letter == ' ';
+    /// Serves nothing until [`Link::agree`].
+    pub(super) fn new(hello: &ServerHello, now: Instant) -> Self {
         Self {
-            services,
+            services: Vec::new(),
+            offered: hello.services.iter().cloned().collect(),
             capacity: NonZeroU32::new(hello.capacity),
-            software: hello.software.chars().filter(is_printable).take(MAX_NAME_LEN).collect(),
+            software: printable(&hello.software),
             since: now,
             liveness: Liveness::new(now),
             spares: Spares::new(hello.spares),
@@ -146,6 +157,20 @@ impl Greeted {
             last_turn: 0,
             draining: false,
         }
+    }
+
+    /// Its server was reloaded, and says hello again.
+    pub(super) fn renew(&mut self, hello: &ServerHello) {
+        self.offered = hello.services.iter().cloned().collect();
+        self.capacity = NonZeroU32::new(hello.capacity);
+        self.software = printable(&hello.software);
+        self.spares.set_bound(hello.spares);
+    }
+
+    /// It declined a service that it had offered.
+    pub(super) fn disown(&mut self, service: ServiceId, name: &str) {
+        self.services.retain(|served| *served != service);
+        self.offered.remove(name);
     }
 
     /// Whether it may be invited for a service.
@@ -187,13 +212,19 @@ impl Greeted {
     }
 }
 
+/// What a server calls itself, as it may stand in the log.
+fn printable(software: &str) -> String {
+    let is_printable = |letter: &char| letter.is_ascii_graphic() || *letter == ' ';
+    software.chars().filter(is_printable).take(MAX_NAME_LEN).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn greeted(capacity: u32, sessions: usize) -> Greeted {
         let hello = ServerHello { capacity, ..ServerHello::default() };
-        Greeted { sessions, ..Greeted::new(&hello, vec![0], Instant::now()) }
+        Greeted { sessions, ..Greeted::new(&hello, Instant::now()) }
     }
 
     #[test]
@@ -225,7 +256,7 @@ mod tests {
     fn what_a_server_calls_itself_cannot_forge_a_line_of_the_log() {
         let software = format!("v\u{1b}[2J\n{}", "x".repeat(10_000));
         let hello = ServerHello { software, ..ServerHello::default() };
-        let shown = Greeted::new(&hello, Vec::new(), Instant::now()).software;
+        let shown = Greeted::new(&hello, Instant::now()).software;
         assert_eq!(shown, format!("v[2J{}", "x".repeat(MAX_NAME_LEN - 4)));
     }
 }

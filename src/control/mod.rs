@@ -24,7 +24,7 @@ mod tickets;
 
 pub use backoff::backoff;
 pub use dispatcher::Dispatcher;
-pub use event::{Action, DispatcherLimits, Event, SpareFailure};
+pub use event::{Action, DispatcherLimits, Event, Reconfiguration, SpareFailure};
 pub use gateway_link::{GatewayAction, GatewayEvent, GatewayLink};
 pub use liveness::{Liveness, Vital};
 pub use snapshot::{LinkStatus, ServiceStatus, Snapshot};
@@ -44,5 +44,6 @@ pub struct AgentRef {
     pub connection: u64,
 }
 
-/// Index of a service in the gateway's configuration.
+/// A service of the gateway: a small number that stands for its name as long as the process lives,
+/// also where a reload moves or takes out its entry of the configuration.
 pub type ServiceId = usize;

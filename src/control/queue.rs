@@ -79,6 +79,10 @@ impl Queue {
         Some(waiting)
     }
 
+    pub(super) fn get(&self, position: u64) -> Option<&Waiting> {
+        self.agents.get(&position)
+    }
+
     pub(super) fn get_mut(&mut self, position: u64) -> Option<&mut Waiting> {
         self.agents.get_mut(&position)
     }
@@ -109,6 +113,25 @@ impl Queue {
         let due = self.agents.iter().take_while(|(_, waiting)| waiting.deadline <= now);
         let due: Vec<u64> = due.map(|(position, _)| *position).collect();
         due.into_iter().filter_map(|position| self.remove(position)).collect()
+    }
+
+    /// Makes room for services that were added.
+    pub(super) fn grow(&mut self, services: usize) {
+        self.queued.resize_with(services, BTreeSet::new);
+    }
+
+    /// Nobody waits longer than that. Deadlines stay in the order of admission.
+    pub(super) fn bound_deadlines(&mut self, latest: Instant) {
+        for waiting in self.agents.values_mut() {
+            waiting.deadline = waiting.deadline.min(latest);
+        }
+    }
+
+    /// Removes those who wait for one of these services.
+    pub(super) fn take_for(&mut self, services: &BTreeSet<ServiceId>) -> Vec<Waiting> {
+        let waiting = self.agents.iter().filter(|(_, waiting)| services.contains(&waiting.service));
+        let positions: Vec<u64> = waiting.map(|(position, _)| *position).collect();
+        positions.into_iter().filter_map(|position| self.remove(position)).collect()
     }
 
     /// Removes everyone.

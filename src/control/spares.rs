@@ -36,6 +36,11 @@ impl Spares {
         }
     }
 
+    /// The server will hold another number. What is above it is used or ages.
+    pub(super) fn set_bound(&mut self, bound: u32) {
+        self.bound = usize::try_from(bound).unwrap_or(usize::MAX);
+    }
+
     /// An agent of that worker goes to this server, over a spare or not.
     pub(super) fn note_agent(&mut self, worker: u32, now: Instant) {
         if self.bound > 0 {

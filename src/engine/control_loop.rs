@@ -69,6 +69,11 @@ impl ControlLoop {
         })
     }
 
+    /// How long a drain may take that begins from now on.
+    pub fn set_drain_timeout(&mut self, drain_timeout: Duration) {
+        self.drain_timeout = drain_timeout;
+    }
+
     /// Waits for the next of all these. May be dropped and called again without a loss.
     pub async fn next(&mut self, due: Option<Instant>) -> Wakeup {
         let drained = match self.life {

@@ -48,6 +48,7 @@ pub struct Core<S, R> {
     /// Sessions whose receive buffers may grow, the longest at the front.
     growing: VecDeque<Token>,
     accepting: bool,
+    settings_changed: bool,
 }
 
 /// One TCP connection of a worker.
@@ -119,7 +120,19 @@ impl<S, R> Core<S, R> {
             hot: VecDeque::new(),
             growing: VecDeque::new(),
             accepting: true,
+            settings_changed: false,
         }
+    }
+
+    /// Other settings, for connections and sessions that begin from now on.
+    pub fn set_settings(&mut self, settings: WorkerSettings) {
+        self.settings = settings;
+        self.settings_changed = true;
+    }
+
+    /// Whether [`Core::set_settings`] was called since the last time.
+    pub(super) fn take_settings_changed(&mut self) -> bool {
+        std::mem::take(&mut self.settings_changed)
     }
 
     /// Connections of all stages.

@@ -29,6 +29,6 @@ pub use signal::{
 };
 pub use threads::{
     StartError, WorkerThread, bind_telemetry, fill_random, instance_name, raise_descriptor_limit,
-    run_control, start_worker,
+    run_control, start_worker, within_descriptors,
 };
 pub use worker::{CoreOf, Role, Worker, WorkerSettings};

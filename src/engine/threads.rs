@@ -104,24 +104,27 @@ pub fn run_control<T>(
     })?
 }
 
-/// Lets the process have as many descriptors as its hard limit allows (`getrlimit(2)`). Returns how many
-/// of the `wanted` connections they are enough for, with a warning where that is not all: beyond it the
-/// kernel would refuse whoever comes next, a server as well as a stranger.
-pub fn raise_descriptor_limit(wanted: usize) -> usize {
+/// Lets the process have as many descriptors as its hard limit allows (`getrlimit(2)`). Returns for how
+/// many connections they are enough. To be called before the process gives up what it does not need.
+pub fn raise_descriptor_limit() -> usize {
     let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
     // Fails only above the hard limit, which this is not.
     let _ = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum });
     let allowed = maximum.and_then(|maximum| usize::try_from(maximum).ok()).unwrap_or(usize::MAX);
-    let connections = allowed.saturating_sub(DESCRIPTOR_RESERVE).min(wanted);
-    if connections < wanted {
+    allowed.saturating_sub(DESCRIPTOR_RESERVE)
+}
+
+/// The `wanted` connections, or those that are `possible`, with a warning where these are fewer: beyond
+/// them the kernel would refuse whoever comes next, a server as well as a stranger.
+pub fn within_descriptors(wanted: usize, possible: usize) -> usize {
+    if possible < wanted {
         warn!(
-            descriptors = allowed,
-            connections,
+            possible,
             wanted,
             "fewer descriptors than connections: raise LimitNOFILE (or ulimit -n), or lower the limits"
         );
     }
-    connections
+    wanted.min(possible)
 }
 
 /// A listener for the telemetry pages, to be served on the control thread.

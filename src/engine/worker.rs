@@ -114,12 +114,10 @@ impl<R: Role> Worker<R> {
     ) -> Result<Self, RingError> {
         let mut ring = Ring::new(Arc::clone(&waker))?;
         for (index, socket) in (0u32..).zip(&listeners) {
-            // Inherited by what is accepted: six calls less for each connection.
-            listener::tune(socket, settings.keepalive, settings.user_timeout);
             ring.watch(socket.as_fd(), Token { index: LISTENERS + index, generation: 0 });
         }
         let listen = |socket| Some(Listening { socket, ready: false, closing: false });
-        Ok(Self {
+        let worker = Self {
             core: Core::new(ring, settings, counters),
             role,
             mails,
@@ -127,7 +125,9 @@ impl<R: Role> Worker<R> {
             listeners: listeners.into_iter().map(listen).collect(),
             accept_after: None,
             events: Vec::new(),
-        })
+        };
+        worker.tune_listeners();
+        Ok(worker)
     }
 
     /// Runs until the role says that it may stop. An error is the kernel's refusal to go on.
@@ -136,6 +136,9 @@ impl<R: Role> Worker<R> {
             self.core.now = Instant::now();
             self.core.counters.turns.add(1);
             let more_mail = self.read_mails();
+            if self.core.take_settings_changed() {
+                self.tune_listeners();
+            }
             self.accept();
             // A claim must not overtake the mail that announces it.
             if !more_mail {
@@ -158,6 +161,14 @@ impl<R: Role> Worker<R> {
             }
         }
         true
+    }
+
+    /// What is accepted inherits the options: six calls less for each connection.
+    fn tune_listeners(&self) {
+        let WorkerSettings { keepalive, user_timeout, .. } = self.core.settings;
+        for listening in self.listeners.iter().flatten() {
+            listener::tune(&listening.socket, keepalive, user_timeout);
+        }
     }
 
     fn accept(&mut self) {

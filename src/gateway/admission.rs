@@ -3,7 +3,9 @@
 use std::cmp::Reverse;
 use std::net::IpAddr;
 
-use crate::config::{AddressLimits, DevicePolicy, GatewayConfig, ListenerKind, Service};
+use crate::config::{
+    AddressLimits, AllowedServer, DevicePolicy, GatewayConfig, ListenerKind, Service,
+};
 use crate::control::ServiceId;
 use crate::tls::{ClientHello, Identity};
 use crate::wire::{RefusalReason, alpn};
@@ -69,15 +71,16 @@ pub(super) fn role(
     if hello.offers(alpn::AGENT) {
         return Ok(Role::Agent);
     }
-    let offered =
-        || config.services.iter().enumerate().filter(|(_, s)| s.listeners.contains(&listener));
+    let offered = || config.services.iter().filter(|service| service.listeners.contains(&listener));
+    // Of equals the first in the file, whatever its number.
     let closest = offered()
-        .filter_map(|(id, service)| Some((fit(service, hello)?, id)))
-        .max_by_key(|&(fit, id)| (fit, Reverse(id)));
+        .enumerate()
+        .filter_map(|(place, service)| Some((fit(service, hello)?, Reverse(place), service)))
+        .max_by_key(|&(fit, place, _)| (fit, place));
     closest
-        .map(|(_, id)| id)
-        .or_else(|| offered().find(|(_, service)| service.default).map(|(id, _)| id))
-        .map(Role::Foreign)
+        .map(|(_, _, service)| service)
+        .or_else(|| offered().find(|service| service.default))
+        .map(|service| Role::Foreign(service.id))
         .ok_or(RefusalReason::ServiceUnknown)
 }
 
@@ -112,14 +115,20 @@ pub(super) fn named_service(
     listener: usize,
     name: &str,
 ) -> Result<ServiceId, RefusalReason> {
-    let found =
-        config.services.iter().position(|s| s.name == name && s.listeners.contains(&listener));
-    found.ok_or(RefusalReason::ServiceUnknown)
+    let mut services = config.services.iter();
+    let found = services.find(|s| s.name == name && s.listeners.contains(&listener));
+    found.map(|service| service.id).ok_or(RefusalReason::ServiceUnknown)
 }
 
-/// Whether this device may reach this service.
-pub(super) fn admit(service: &Service, device: Option<&Identity>) -> Result<(), RefusalReason> {
-    let allowed = match &service.devices {
+/// Whether this device may reach this service by this listener.
+pub(super) fn admit(
+    config: &GatewayConfig,
+    listener: usize,
+    service: ServiceId,
+    device: Option<&Identity>,
+) -> Result<(), RefusalReason> {
+    let service = config.service(service).filter(|s| s.listeners.contains(&listener));
+    let allowed = match &service.ok_or(RefusalReason::ServiceUnknown)?.devices {
         DevicePolicy::Any => true,
         DevicePolicy::Verified => device.is_some(),
         DevicePolicy::Named(patterns) => {
@@ -130,8 +139,17 @@ pub(super) fn admit(service: &Service, device: Option<&Identity>) -> Result<(), 
 }
 
 /// The entry of the allow-list that this server is, by the DNS names of its certificate.
-pub(super) fn allowed_server(config: &GatewayConfig, server: &Identity) -> Option<usize> {
-    config.servers.allow.iter().position(|allowed| server.has_dns_name(&allowed.name))
+pub(super) fn allowed_server<'c>(
+    config: &'c GatewayConfig,
+    server: &Identity,
+) -> Option<&'c AllowedServer> {
+    config.servers.allow.iter().find(|allowed| server.has_dns_name(&allowed.name))
+}
+
+/// Whether the server of that name may serve a service.
+pub(super) fn may_serve(config: &GatewayConfig, server: &str, service: ServiceId) -> bool {
+    let mut allowed = config.servers.allow.iter().filter(|allowed| allowed.name == server);
+    allowed.any(|allowed| allowed.services.contains(&service))
 }
 
 #[cfg(test)]
@@ -219,10 +237,29 @@ mod tests {
 
     #[test]
     fn a_device_reaches_what_its_policy_names_and_nothing_else() {
-        let config = config();
-        assert_eq!(admit(&config.services[4], None), Err(RefusalReason::DeviceNotAllowed));
-        let any = Service { devices: DevicePolicy::Any, ..config.services[4].clone() };
-        assert_eq!(admit(&any, None), Ok(()));
-        assert_eq!(admit(&config.services[5], None), Err(RefusalReason::DeviceNotAllowed));
+        let mut config = config();
+        let not_allowed = Err(RefusalReason::DeviceNotAllowed);
+        assert_eq!(admit(&config, 0, 4, None), not_allowed);
+        config.services[4].devices = DevicePolicy::Any;
+        assert_eq!(admit(&config, 0, 4, None), Ok(()));
+        assert_eq!(admit(&config, 0, 5, None), not_allowed);
+    }
+
+    #[test]
+    fn nobody_reaches_a_service_that_is_gone_or_offered_elsewhere() {
+        let mut config = config();
+        config.services[4].devices = DevicePolicy::Any;
+        assert_eq!(admit(&config, 1, 4, None), Err(RefusalReason::ServiceUnknown));
+        config.services.remove(4);
+        assert_eq!(admit(&config, 0, 4, None), Err(RefusalReason::ServiceUnknown));
+    }
+
+    #[test]
+    fn a_server_serves_what_its_entry_names() {
+        let mut config = config();
+        assert!(may_serve(&config, "admin.example.com", 4));
+        config.servers.allow[0].services = vec![1];
+        assert!(!may_serve(&config, "admin.example.com", 4));
+        assert!(!may_serve(&config, "other.example.com", 1));
     }
 }

@@ -30,6 +30,7 @@ impl GatewayWorker {
         let Some(connection) = core.connection(token) else { return };
         let visitor = Visitor {
             listener,
+            generation: self.shared.generation,
             address: connection.peer,
             accepted: connection.opened,
             speaks: Speech::Plain,
@@ -88,17 +89,24 @@ impl GatewayWorker {
         &mut self,
         core: &mut GatewayCore,
         token: Token,
-        visitor: Visitor,
+        mut visitor: Visitor,
         service: ServiceId,
         identity: Option<&Identity>,
     ) {
         self.end_admission(core, token);
-        let allowed = admission::admit(&self.shared.config.services[service], identity);
+        let listener = visitor.listener;
+        let before = std::mem::replace(&mut visitor.generation, self.shared.generation);
+        let allowed = if before == self.shared.generation {
+            admission::admit(&self.shared.config, listener, service, identity)
+                .map_err(CloseReason::Refused)
+        } else {
+            // Our own agent, which has named its service after a reload.
+            self.judge_device(core, token, listener, service)
+        };
         let allowed = match allowed {
-            Err(reason) => Err(CloseReason::Refused(reason)),
             // Others may have been let in since its ClientHello.
             Ok(()) if !self.has_room_for_agent(core) => Err(CloseReason::ConnectionsFull),
-            Ok(()) => Ok(()),
+            allowed => allowed,
         };
         let waiting =
             Waiting { visitor, service, admitted: core.now, invited: None, offered: None };
@@ -186,7 +194,7 @@ impl GatewayWorker {
 
     fn leave(&mut self, core: &mut GatewayCore, token: Token, reason: CloseReason) {
         if let Some(Stage::Claimed { claim, .. }) = core.stage(token) {
-            let claim = *claim;
+            let claim = claim.clone();
             // The server finds out by the reset; there is no message for it after the header.
             self.abort(core, claim.data, CloseReason::AgentLeft);
             self.control.send(ControlMail::Released { invitation: claim.invitation });
@@ -219,7 +227,7 @@ impl GatewayWorker {
                 let message = ToAgent { message: Some(to_agent::Message::Refused(refused)) };
                 connection.leg.send_message(&message, scratch)
             }
-            Speech::Tls => connection.leg.end_with_alert(Alert::from(refusal)),
+            Speech::Tls => connection.leg.end_with_alert(Alert::from(reason)),
             Speech::Plain => Err(Failure::Reset),
         };
         match told {
@@ -250,7 +258,7 @@ impl GatewayWorker {
             agent: visitor.address,
             way: Way::Gateway {
                 listener: Arc::clone(&self.shared.listeners[visitor.listener]),
-                server: Arc::clone(&self.shared.servers[claim.server]),
+                server: claim.server,
             },
             worker: u32::try_from(self.index).expect("workers are few"),
             bytes_to_server: session.bytes.inward,

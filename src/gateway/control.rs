@@ -8,22 +8,22 @@ use std::sync::Arc;
 use std::sync::mpsc::Receiver;
 use std::time::Instant;
 
+use rustls::pki_types::CertificateDer;
 use tokio::sync::{Notify, mpsc};
 use tracing::{info, warn};
 
 use super::mail::{ControlMail, Signal, WorkerMail};
 use super::pages::GatewayPages;
-use super::{Shared, share};
-use crate::config::GatewayConfig;
-use crate::control::{Action, Dispatcher, DispatcherLimits, Event, LinkId};
+use super::stage::{Kind, Proven};
+use super::{Shared, dispatcher_limits};
+use crate::control::{Action, Dispatcher, Event, LinkId, ServiceId};
 use crate::engine::{
     ControlLoop, Post, SignalEvent, SignalParts, SignalSender, StartError, Wakeup, WorkerThread,
     end_all_signals, end_signal, fill_random, start_signal,
 };
-use crate::limits::{
-    KEPT_MAIL_RETRY, MAILS_PER_TURN, MAX_SIGNAL_CONNECTIONS, SIGNAL_EVENTS, SPARES_DIVISOR,
-};
+use crate::limits::{KEPT_MAIL_RETRY, MAILS_PER_TURN, SIGNAL_EVENTS};
 use crate::relay::{CloseReason, Party};
+use crate::reload::{History, Outcome, Reloads};
 use crate::telemetry::counters::WorkerCounters;
 use crate::telemetry::ledger::Ledger;
 use crate::telemetry::record::ConnectionRecord;
@@ -41,7 +41,8 @@ pub(super) struct Control {
     pub(super) started: Instant,
     pub(super) links: HashMap<LinkId, Link>,
     pub(super) outcomes: Outcomes,
-    workers: Vec<Post<WorkerMail, Waker>>,
+    pub(super) history: History,
+    pub(super) workers: Vec<Post<WorkerMail, Waker>>,
     next_link: u64,
 }
 
@@ -49,9 +50,9 @@ pub(super) struct Control {
 pub(super) struct Link {
     sender: SignalSender<ToServer>,
     pub(super) peer: SocketAddr,
-    /// Index into the allow-list.
-    server: usize,
-    listener: usize,
+    pub(super) proven: Proven,
+    /// What it proved that by.
+    pub(super) chain: Vec<CertificateDer<'static>>,
     accepted: Instant,
 }
 
@@ -59,6 +60,7 @@ pub(super) struct Link {
 enum News {
     Wakeup(Wakeup),
     Link(u64, SignalEvent<FromServer>),
+    Reload(Outcome<Arc<Shared>>),
 }
 
 /// What became of invitations.
@@ -77,14 +79,8 @@ impl Control {
         counters: Vec<Arc<WorkerCounters>>,
         bound: Vec<(usize, SocketAddr)>,
     ) -> Self {
-        let limits = DispatcherLimits {
-            max_waiting: shared.config.limits.max_waiting,
-            invitation_timeout: shared.config.limits.invitation_timeout,
-            max_links: MAX_SIGNAL_CONNECTIONS,
-            max_spares: max_spares(&shared.config),
-            spare_life: shared.config.limits.spare_life,
-        };
-        let services = shared.config.services.iter().map(|service| service.name.clone()).collect();
+        let limits = dispatcher_limits(&shared.config);
+        let services = shared.services.iter().map(ToString::to_string).collect();
         Self {
             dispatcher: Dispatcher::new(limits, services, shared.instance.clone()),
             ledger: Ledger::new(shared.config.limits.max_connections),
@@ -93,6 +89,7 @@ impl Control {
             started: Instant::now(),
             links: HashMap::new(),
             outcomes: Outcomes::default(),
+            history: History::new(),
             workers,
             next_link: 0,
             shared,
@@ -106,6 +103,7 @@ impl Control {
         mail_came: Arc<Notify>,
         threads: Vec<WorkerThread>,
         telemetry: Option<TcpListener>,
+        mut reloads: Reloads<Arc<Shared>>,
     ) -> Result<(), StartError> {
         let drain_timeout = self.shared.config.limits.drain_timeout;
         let may_ask = self.shared.config.telemetry.allow.clone();
@@ -123,6 +121,7 @@ impl Control {
             let news = tokio::select! {
                 wakeup = wakeups.next(due) => News::Wakeup(wakeup),
                 Some((link, event)) = link_events.recv() => News::Link(link, event),
+                outcome = reloads.next() => News::Reload(outcome),
             };
             // Before anything else: quiet mail is older than what woke us.
             if control.borrow_mut().read_mails(&mails, &to_control) {
@@ -133,11 +132,16 @@ impl Control {
                 News::Wakeup(Wakeup::Mail) => {}
                 News::Wakeup(Wakeup::Due) => control.borrow_mut().time_passed(),
                 News::Wakeup(Wakeup::Second) => control.borrow_mut().ledger.tick(Instant::now()),
-                // Unhandled, the signal would end the process and all its sessions.
-                News::Wakeup(Wakeup::Hangup) => {
-                    warn!("SIGHUP ignored: a new configuration needs a restart");
+                News::Wakeup(Wakeup::Hangup) => reloads.request(),
+                News::Reload(outcome) => {
+                    control.borrow_mut().reload_ended(outcome);
+                    let limits = control.borrow().shared.config.limits.clone();
+                    wakeups.set_drain_timeout(limits.drain_timeout);
                 }
-                News::Wakeup(Wakeup::Drain) => control.borrow_mut().drain(),
+                News::Wakeup(Wakeup::Drain) => {
+                    reloads.end();
+                    control.borrow_mut().drain();
+                }
                 News::Wakeup(Wakeup::Stop) => control.borrow_mut().stop(),
                 News::Wakeup(Wakeup::WorkersEnded(result)) => {
                     control.borrow_mut().read_last_mails(&mails, &to_control);
@@ -229,27 +233,35 @@ impl Control {
         now: Instant,
         events: mpsc::Sender<(u64, SignalEvent<FromServer>)>,
     ) {
-        let Signal { socket, peer, tls, pending, allowed, accepted, listener } = signal;
+        let Signal { socket, peer, tls, pending, proven, accepted } = signal;
+        let chain = tls.peer_chain().to_vec();
+        // A reload may have come since its worker let it in.
+        let allowed = match self.verdict(&proven, &chain) {
+            Ok(allowed) => allowed,
+            Err(reason) => return self.record_link_end(peer, &proven, accepted, reason),
+        };
         let link = self.next_link;
         self.next_link += 1;
         let parts = SignalParts { socket, tls, pending, party: Party::Server };
-        let server = &self.shared.config.servers.allow[allowed];
+        let server = proven.server.to_string();
         match start_signal(parts, link, events) {
             Ok(sender) => {
-                info!(server = %server.name, %peer, "signal connection opened");
-                let opened = Event::LinkOpened {
-                    link: LinkId(link),
-                    server: server.name.clone(),
-                    allowed: server.services.clone(),
-                };
-                self.links.insert(
-                    LinkId(link),
-                    Link { sender, peer, server: allowed, listener, accepted },
-                );
-                self.handle(opened, now);
+                info!(%server, %peer, "signal connection opened");
+                let link = LinkId(link);
+                self.links.insert(link, Link { sender, peer, proven, chain, accepted });
+                self.handle(Event::LinkOpened { link, server, allowed }, now);
             }
-            Err(error) => warn!(server = %server.name, %peer, %error, "signal connection lost"),
+            Err(error) => warn!(%server, %peer, %error, "signal connection lost"),
         }
+    }
+
+    /// What a server may serve that proved this, or why its signal connection ends.
+    pub(super) fn verdict(
+        &self,
+        proven: &Proven,
+        chain: &[CertificateDer<'_>],
+    ) -> Result<Vec<ServiceId>, CloseReason> {
+        self.shared.prove(proven, &Kind::Signal, chain).map(|allowed| allowed.services.clone())
     }
 
     fn link_event(&mut self, link: u64, event: SignalEvent<FromServer>) {
@@ -269,22 +281,31 @@ impl Control {
     }
 
     fn forget_link(&mut self, link: LinkId, reason: CloseReason) {
-        let Some(Link { sender, peer, server, listener, accepted }) = self.links.remove(&link)
-        else {
+        let Some(Link { sender, peer, proven, accepted, .. }) = self.links.remove(&link) else {
             return;
         };
         end_signal(&sender, reason);
-        let name = Arc::clone(&self.shared.servers[server]);
+        let server = &proven.server;
         if reason == CloseReason::Finished {
-            info!(server = %name, %peer, %reason, "signal connection closed");
+            info!(%server, %peer, %reason, "signal connection closed");
         } else {
-            warn!(server = %name, %peer, %reason, "signal connection closed");
+            warn!(%server, %peer, %reason, "signal connection closed");
         }
+        self.record_link_end(peer, &proven, accepted, reason);
+    }
+
+    fn record_link_end(
+        &mut self,
+        peer: SocketAddr,
+        proven: &Proven,
+        accepted: Instant,
+        reason: CloseReason,
+    ) {
         let now = Instant::now();
         let record = ConnectionRecord {
             peer,
-            identity: Some((Party::Server, name)),
-            place: Arc::clone(&self.shared.listeners[listener]),
+            identity: Some((Party::Server, Arc::clone(&proven.server))),
+            place: Arc::clone(&self.shared.listeners[proven.listener]),
             service: None,
             duration: now - accepted,
             reason,
@@ -292,7 +313,7 @@ impl Control {
         self.ledger.connection_ended(&record, now);
     }
 
-    fn handle(&mut self, event: Event, now: Instant) {
+    pub(super) fn handle(&mut self, event: Event, now: Instant) {
         self.dispatcher.handle(event, now, &mut fill_random);
     }
 
@@ -387,10 +408,4 @@ impl Control {
             self.handle(Event::LinkClosed { link }, Instant::now());
         }
     }
-}
-
-/// As configured, and no more than the part of a worker's connections that may be spares.
-fn max_spares(config: &GatewayConfig) -> usize {
-    let connections = share(config.limits.max_connections, config.workers);
-    config.limits.max_spares.min(connections / SPARES_DIVISOR)
 }

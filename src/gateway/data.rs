@@ -1,6 +1,7 @@
 //! Data connections: the claim of a ticket, the session header, the server's answer, the join.
 
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 use std::time::Instant;
 
 use super::mail::ControlMail;
@@ -18,18 +19,16 @@ use crate::wire::{
 impl GatewayWorker {
     /// Reads the claim of a data connection, and judges it.
     pub(super) fn read_claim(&mut self, core: &mut GatewayCore, token: Token) {
-        let Some(Stage::Claiming { listener, server, mut decoder }) = core.take_stage(token) else {
-            return;
-        };
+        let Some(Stage::Claiming { proven, mut decoder }) = core.take_stage(token) else { return };
         let message = core.receive_message::<FromDataConnection>(token, &mut decoder);
         let Some(message) = message else { return };
-        core.enter(token, Stage::Claiming { listener, server, decoder });
+        core.enter(token, Stage::Claiming { proven, decoder });
         match message {
             Ok(None) => {}
             Ok(Some(FromDataConnection {
                 message: Some(from_data_connection::Message::Claim(claim)),
             })) => {
-                self.judge(core, token, server, &claim);
+                self.judge(core, token, &claim);
             }
             Ok(Some(FromDataConnection { message: None })) => {
                 self.refuse_data(core, token, CloseReason::MessageUnknown);
@@ -39,8 +38,12 @@ impl GatewayWorker {
         }
     }
 
-    fn judge(&mut self, core: &mut GatewayCore, token: Token, server: usize, claim: &wire::Claim) {
-        match self.tickets.claim(claim, &self.shared.servers[server]) {
+    fn judge(&mut self, core: &mut GatewayCore, token: Token, claim: &wire::Claim) {
+        if let Err(reason) = self.prove_again(core, token) {
+            return self.refuse_data(core, token, reason);
+        }
+        let Some(Stage::Claiming { proven, .. }) = core.stage(token) else { return };
+        match self.tickets.claim(claim, &proven.server) {
             Ok(Purpose::Agent(agent)) => self.give(core, token, Token::from_bits(agent), claim.id),
             Ok(Purpose::Spare { life }) => self.keep_spare(core, token, claim.id, life),
             Err(_) => self.refuse_data(core, token, CloseReason::TicketInvalid),
@@ -49,14 +52,15 @@ impl GatewayWorker {
 
     /// Gives the claimed agent to its data connection.
     fn give(&mut self, core: &mut GatewayCore, token: Token, agent: Token, invitation: u64) {
-        let Some(Stage::Waiting(waiting)) = core.take_stage(agent) else {
+        if !self.judge_again(core, agent) || !self.may_serve(core, token, agent) {
             return self.refuse_data(core, token, CloseReason::TicketInvalid);
-        };
-        let Some(Stage::Claiming { listener, server, .. }) = core.take_stage(token) else { return };
+        }
+        let Some(Stage::Waiting(waiting)) = core.take_stage(agent) else { return };
+        let Some(Stage::Claiming { proven, .. }) = core.take_stage(token) else { return };
         let message = self.header(core, agent, &waiting, invitation);
         self.end_admission(core, token);
         let decoder = FrameDecoder::default();
-        let offered = Offered { listener, server, invitation, agent, decoder };
+        let offered = Offered { proven, invitation, agent, decoder };
         self.bind(core, token, offered, waiting);
         let reference = self.agent_ref(agent);
         self.control.send_quietly(ControlMail::Claimed { agent: reference, invitation }, core.now);
@@ -75,12 +79,13 @@ impl GatewayWorker {
         offered: Offered,
         waiting: Box<Waiting>,
     ) {
-        let Offered { listener, server, invitation, agent, decoder } = offered;
+        let Offered { proven, invitation, agent, decoder } = offered;
         // The agent's own deadline goes on until the session is joined.
         let deadline = waiting.admitted + self.shared.config.limits.invitation_timeout;
+        let server = Arc::clone(&proven.server);
         let claim = Claim { data: token, invitation, server, at: core.now };
         core.enter(agent, Stage::Claimed { waiting, claim });
-        core.enter(token, Stage::Answering { listener, server, agent, decoder });
+        core.enter(token, Stage::Answering { proven, agent, decoder });
         core.set_deadline(token, Some(deadline));
     }
 
@@ -112,14 +117,12 @@ impl GatewayWorker {
 
     /// Reads whether the server reached the backend.
     pub(super) fn read_answer(&mut self, core: &mut GatewayCore, token: Token) {
-        let Some(Stage::Answering { listener, server, agent, mut decoder }) =
-            core.take_stage(token)
-        else {
+        let Some(Stage::Answering { proven, agent, mut decoder }) = core.take_stage(token) else {
             return;
         };
         let message = core.receive_message::<FromDataConnection>(token, &mut decoder);
         let Some(message) = message else { return };
-        core.enter(token, Stage::Answering { listener, server, agent, decoder });
+        core.enter(token, Stage::Answering { proven, agent, decoder });
         match message {
             Ok(None) => {}
             Ok(Some(FromDataConnection { message: Some(message) })) => match message {
@@ -201,10 +204,10 @@ impl GatewayWorker {
     }
 }
 
-fn live_session(service: &std::sync::Arc<str>, waiting: &Waiting, now: Instant) -> LiveSession {
+fn live_session(service: &Arc<str>, waiting: &Waiting, now: Instant) -> LiveSession {
     let visitor = &waiting.visitor;
     let who = visitor.device.as_deref().map_or_else(|| visitor.address.to_string(), str::to_owned);
-    LiveSession { who, service: std::sync::Arc::clone(service), since: now }
+    LiveSession { who, service: Arc::clone(service), since: now }
 }
 
 /// The address in network order, and the port.

@@ -4,6 +4,8 @@ use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::Shared;
+use super::stage::Proven;
 use crate::control::{AgentRef, ServiceId, SpareFailure, Ticket};
 use crate::telemetry::ledger::LiveSession;
 use crate::telemetry::record::{ConnectionRecord, SessionRecord};
@@ -12,6 +14,8 @@ use crate::wire::RefusalReason;
 
 /// To a worker.
 pub(super) enum WorkerMail {
+    /// What to go by from now on.
+    Reload(Arc<Shared>),
     /// A data connection of this server may claim this agent with this ticket.
     Expect { agent: u64, invitation: u64, ticket: Ticket, server: Arc<str> },
     /// A data connection of this server may become a spare with this ticket.
@@ -76,10 +80,8 @@ pub(super) struct Signal {
     pub(super) tls: TlsConnection,
     /// Raw bytes that came behind the handshake.
     pub(super) pending: Vec<u8>,
-    /// Index into the allow-list.
-    pub(super) allowed: usize,
+    pub(super) proven: Proven,
     pub(super) accepted: Instant,
-    pub(super) listener: usize,
 }
 
 impl ControlMail {

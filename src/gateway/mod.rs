@@ -8,15 +8,19 @@ mod data;
 mod mail;
 mod pages;
 mod proxy_header;
+mod reload;
 mod return_times;
 mod sources;
 mod spares;
 mod stage;
+mod trust;
 mod turned_away;
+mod welcome;
 mod worker;
 
 use std::collections::{HashMap, VecDeque};
 use std::net::TcpListener;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -24,14 +28,17 @@ use thiserror::Error;
 use tokio::sync::Notify;
 
 use crate::config::{GatewayConfig, ListenerKind};
-use crate::control::Tickets;
+use crate::control::{DispatcherLimits, Tickets};
 use crate::engine::{self, ListenError, Post, StartError, WorkerSettings};
+use crate::limits::{MAX_SIGNAL_CONNECTIONS, SPARES_DIVISOR};
 use crate::relay::RelayLimits;
+use crate::reload::Watch;
 use crate::sandbox;
 use crate::telemetry::counters::WorkerCounters;
-use crate::tls::{CredentialError, ListenerRoles, file_expiry, listener_roles, warn_of_key_file};
+use crate::tls::{CredentialError, Expiry, ListenerRoles, listener_roles, warn_of_key_file};
 use crate::uring::Waker;
 use control::Control;
+use reload::GatewayReader;
 use return_times::ReturnTimes;
 use sources::Sources;
 use turned_away::TurnedAway;
@@ -51,51 +58,72 @@ pub enum RunError {
     Start(#[from] StartError),
 }
 
-/// What all threads of a gateway know and none changes.
+/// What all threads of a gateway know and none changes: a reload makes the next one, which each thread takes
+/// between two turns of its loop.
 struct Shared {
     config: GatewayConfig,
+    /// How many there were before it in this process.
+    generation: u64,
+    /// What the descriptors of the process are enough for.
+    connections_possible: usize,
     /// By listener; `None` for plain ones.
     roles: Vec<Option<ListenerRoles>>,
     /// Names this process: 16 hexadecimal digits.
     instance: String,
+    /// Names by number, of those that are gone as well.
     services: Vec<Arc<str>>,
     listeners: Vec<Arc<str>>,
-    /// The allow-list's names.
-    servers: Vec<Arc<str>>,
-    /// Own certificate files, and when each expires, in seconds since 1970.
-    certificates: Vec<(String, i64)>,
+    /// When its own certificates and those of the CAs end.
+    certificates: Vec<Expiry>,
 }
 
 impl Shared {
-    fn new(config: GatewayConfig) -> Result<Self, RunError> {
+    fn new(config: GatewayConfig) -> Result<Self, CredentialError> {
+        config.credentials().for_each(|own| warn_of_key_file(&own.key));
+        let possible = engine::raise_descriptor_limit();
+        Self::load(config, engine::instance_name(), 0, possible, &[])
+    }
+
+    /// What follows this one. Every file that the configuration names is read.
+    fn next(&self, config: GatewayConfig) -> Result<Self, CredentialError> {
+        let (instance, generation) = (self.instance.clone(), self.generation + 1);
+        Self::load(config, instance, generation, self.connections_possible, &self.services)
+    }
+
+    fn load(
+        mut config: GatewayConfig,
+        instance: String,
+        generation: u64,
+        connections_possible: usize,
+        known_services: &[Arc<str>],
+    ) -> Result<Self, CredentialError> {
+        let limits = &mut config.limits;
+        limits.max_connections =
+            engine::within_descriptors(limits.max_connections, connections_possible);
+        let services = config.renumber(known_services);
         let roles = (0..config.listeners.len()).map(|index| match config.listeners[index].kind {
             ListenerKind::Tls { .. } => listener_roles(&config, index).map(Some),
             ListenerKind::Plain { .. } => Ok(None),
         });
-        let certificates = config.listeners.iter().filter_map(|listener| match &listener.kind {
-            ListenerKind::Tls { credentials, .. } => {
-                warn_of_key_file(&credentials.key);
-                file_expiry(&credentials.certificate)
-            }
-            ListenerKind::Plain { .. } => None,
-        });
+        let certificates = config.certificate_files().into_iter().filter_map(Expiry::of_file);
         Ok(Self {
-            certificates: certificates.collect(),
+            generation,
+            connections_possible,
             roles: roles.collect::<Result<_, _>>()?,
-            instance: engine::instance_name(),
-            services: config.services.iter().map(|s| s.name.as_str().into()).collect(),
+            instance,
+            services,
             listeners: config.listeners.iter().map(|l| l.name.as_str().into()).collect(),
-            servers: config.servers.allow.iter().map(|s| s.name.as_str().into()).collect(),
+            certificates: certificates.collect(),
             config,
         })
     }
 }
 
-/// Runs a gateway until a signal ends it. The calling thread becomes the control thread.
-pub fn run(mut config: GatewayConfig) -> Result<(), RunError> {
+/// Runs a gateway until a signal ends it. `file` is where the configuration was read, and is read again by
+/// a reload. The calling thread becomes the control thread.
+pub fn run(config: GatewayConfig, file: &Path) -> Result<(), RunError> {
     let workers = config.workers;
-    let max_connections = config.limits.max_connections;
-    config.limits.max_connections = engine::raise_descriptor_limit(max_connections);
+    let watch = Watch::new(file, &config.files());
     let shared = Arc::new(Shared::new(config)?);
     let mut sockets = bind(&shared, workers)?;
     let telemetry = shared.config.telemetry.address.map(engine::bind_telemetry).transpose()?;
@@ -144,8 +172,10 @@ pub fn run(mut config: GatewayConfig) -> Result<(), RunError> {
             engine::start_worker(index, role, settings, listening, mails, waker, counters);
         threads.push(started?);
     }
+    let reader = GatewayReader { file: file.to_owned(), running: Arc::clone(&shared) };
+    let reloads = crate::reload::start(reader, watch).map_err(StartError::Kernel)?;
     let control = Control::new(shared, posts_of_control, counters, bound);
-    engine::run_control(control.run(control_mails, notify, threads, telemetry))?;
+    engine::run_control(control.run(control_mails, notify, threads, telemetry, reloads))?;
     Ok(())
 }
 
@@ -180,6 +210,19 @@ fn settings(config: &GatewayConfig, workers: usize) -> WorkerSettings {
             idle_timeout: session.idle_timeout,
             half_closed_timeout: session.half_closed_timeout,
         },
+    }
+}
+
+fn dispatcher_limits(config: &GatewayConfig) -> DispatcherLimits {
+    let limits = &config.limits;
+    let connections = share(limits.max_connections, config.workers);
+    DispatcherLimits {
+        max_waiting: limits.max_waiting,
+        invitation_timeout: limits.invitation_timeout,
+        max_links: MAX_SIGNAL_CONNECTIONS,
+        // As configured, and no more than the part of a worker's connections that may be spares.
+        max_spares: limits.max_spares.min(connections / SPARES_DIVISOR),
+        spare_life: limits.spare_life,
     }
 }
 

@@ -2,11 +2,10 @@
 
 use std::cell::RefCell;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::time::Instant;
 
 use super::control::Control;
-use crate::config::ListenerKind;
+use crate::config::{AllowedServer, ListenerKind};
 use crate::sandbox;
 use crate::telemetry::http::Pages;
 use crate::telemetry::metrics;
@@ -29,9 +28,8 @@ impl Pages for GatewayPages {
         let control = self.control.borrow();
         let snapshot = control.dispatcher.snapshot();
         let outcomes = control.outcomes;
-        let count =
-            |server: &Arc<str>| snapshot.links.iter().filter(|l| *l.server == **server).count();
-        let signal = |server: &Arc<str>| (server.to_string(), count(server) as u64);
+        let count = |server: &str| snapshot.links.iter().filter(|l| l.server == server).count();
+        let signal = |server: &AllowedServer| (server.name.clone(), count(&server.name) as u64);
         metrics::render(metrics::Snapshot {
             role: Role::Gateway,
             workers: control.counters.clone(),
@@ -43,8 +41,10 @@ impl Pages for GatewayPages {
                 ("withdrawn", outcomes.withdrawn),
                 ("refused", outcomes.refused),
             ],
-            signal_connections: control.shared.servers.iter().map(signal).collect(),
-            certificates: control.shared.certificates.clone(),
+            signal_connections: control.shared.config.servers.allow.iter().map(signal).collect(),
+            certificates: metrics::expiries(&control.shared.certificates),
+            reloads: control.history.results().to_vec(),
+            configuration_read: control.history.loaded_at(),
         })
     }
 
@@ -84,6 +84,7 @@ impl Pages for GatewayPages {
             pid: std::process::id(),
             uptime_s: (now - control.started).as_secs(),
             state,
+            configuration: control.history.status(now),
             listeners: control.listeners(),
             signal_connections: snapshot.links.iter().map(signal).collect(),
             waiting: Waiting {

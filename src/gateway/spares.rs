@@ -23,10 +23,10 @@ impl GatewayWorker {
         invitation: u64,
         life: Duration,
     ) {
-        let Some(Stage::Claiming { listener, server, .. }) = core.take_stage(token) else { return };
+        let Some(Stage::Claiming { proven, .. }) = core.take_stage(token) else { return };
         self.end_admission(core, token);
         let decoder = FrameDecoder::default();
-        core.enter(token, Stage::Spare { listener, server, invitation, decoder });
+        core.enter(token, Stage::Spare { proven, invitation, decoder });
         core.set_deadline(token, Some(core.now + life));
         core.watch_closely(token);
         self.spares.insert(invitation, token);
@@ -36,14 +36,12 @@ impl GatewayWorker {
 
     /// Nothing comes over a spare but its end, or what has no place there. Returns whether it lives.
     pub(super) fn watch_spare(&mut self, core: &mut GatewayCore, token: Token) -> bool {
-        let Some(Stage::Spare { listener, server, invitation, mut decoder }) =
-            core.take_stage(token)
-        else {
+        let Some(Stage::Spare { proven, invitation, mut decoder }) = core.take_stage(token) else {
             return false;
         };
         let message = core.receive_message::<FromDataConnection>(token, &mut decoder);
         let Some(message) = message else { return false };
-        core.enter(token, Stage::Spare { listener, server, invitation, decoder });
+        core.enter(token, Stage::Spare { proven, invitation, decoder });
         let reason = match message {
             Ok(None) => return true,
             Ok(Some(_)) => CloseReason::MessageUnexpected,
@@ -95,19 +93,25 @@ impl GatewayWorker {
         // An earlier invitation is void, as with a new one.
         self.tickets.forget(agent.to_bits());
         let spare = self.spares.get(&invitation).copied();
-        match spare.filter(|spare| self.watch_spare(core, *spare)) {
-            Some(spare) => self.offer(core, agent, spare),
-            None => self.mail_failure(agent, invitation, SpareFailure::Gone),
+        let Some(spare) = spare.filter(|spare| self.watch_spare(core, *spare)) else {
+            return self.mail_failure(agent, invitation, SpareFailure::Gone);
+        };
+        if let Err(reason) = self.prove_again(core, spare) {
+            self.end_spare(core, spare, reason);
+            self.mail_failure(agent, invitation, SpareFailure::Gone);
+        } else if self.judge_again(core, agent) {
+            self.offer(core, agent, spare);
+        } else {
+            self.close_spare(core, invitation);
         }
     }
 
     fn offer(&mut self, core: &mut GatewayCore, agent: Token, spare: Token) {
-        let Some(Stage::Spare { listener, server, invitation, decoder }) = core.take_stage(spare)
-        else {
+        let Some(Stage::Spare { proven, invitation, decoder }) = core.take_stage(spare) else {
             return;
         };
         self.spares.remove(&invitation);
-        core.enter(spare, Stage::Offered(Offered { listener, server, invitation, agent, decoder }));
+        core.enter(spare, Stage::Offered(Offered { proven, invitation, agent, decoder }));
         core.set_deadline(spare, Some(core.now + SPARE_ANSWER_TIMEOUT));
         let Some(Stage::Waiting(mut waiting)) = core.take_stage(agent) else { return };
         let message = self.header(core, agent, &waiting, invitation);

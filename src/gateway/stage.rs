@@ -17,8 +17,16 @@ pub(super) enum Stage {
     Prologue { listener: usize },
     /// Its ClientHello is awaited.
     Hello { listener: usize, reader: Box<HelloReader> },
-    /// The handshake of the role that the ClientHello chose; what was `seen` of it goes in first.
-    Handshake { listener: usize, kind: Kind, sni: String, hello_at: Instant, seen: Vec<u8> },
+    /// The handshake of the role that the ClientHello chose, with the credentials and CAs of that
+    /// generation; what was `seen` of it goes in first.
+    Handshake {
+        listener: usize,
+        kind: Kind,
+        sni: String,
+        hello_at: Instant,
+        generation: u64,
+        seen: Vec<u8>,
+    },
     /// Our own agent; it is to name its service.
     Request { visitor: Box<Visitor>, decoder: FrameDecoder },
     /// An admitted agent that waits for a server.
@@ -26,17 +34,17 @@ pub(super) enum Stage {
     /// An agent whose server is connecting the backend.
     Claimed { waiting: Box<Waiting>, claim: Claim },
     /// A data connection that has not shown its ticket.
-    Claiming { listener: usize, server: usize, decoder: FrameDecoder },
+    Claiming { proven: Proven, decoder: FrameDecoder },
     /// A data connection that waits for an agent.
-    Spare { listener: usize, server: usize, invitation: u64, decoder: FrameDecoder },
+    Spare { proven: Proven, invitation: u64, decoder: FrameDecoder },
     /// A spare that an agent was given to; its server has not taken it.
     Offered(Offered),
     /// A data connection whose server is connecting the backend.
-    Answering { listener: usize, server: usize, agent: Token, decoder: FrameDecoder },
+    Answering { proven: Proven, agent: Token, decoder: FrameDecoder },
     /// On its way to the worker that holds its agent.
     Transferring { worker: usize, listener: usize, seen: Vec<u8> },
     /// On its way to the control thread.
-    Signalling { listener: usize, server: usize },
+    Signalling(Proven),
 }
 
 impl Stage {
@@ -67,16 +75,16 @@ impl Stage {
         match self {
             Self::Prologue { listener }
             | Self::Hello { listener, .. }
-            | Self::Handshake { listener, .. }
-            | Self::Claiming { listener, .. }
-            | Self::Spare { listener, .. }
-            | Self::Offered(Offered { listener, .. })
-            | Self::Answering { listener, .. } => Some(*listener),
+            | Self::Handshake { listener, .. } => Some(*listener),
+            Self::Claiming { proven, .. }
+            | Self::Spare { proven, .. }
+            | Self::Offered(Offered { proven, .. })
+            | Self::Answering { proven, .. } => Some(proven.listener),
             Self::Request { visitor, .. } => Some(visitor.listener),
             Self::Waiting(waiting) | Self::Claimed { waiting, .. } => {
                 Some(waiting.visitor.listener)
             }
-            Self::Transferring { .. } | Self::Signalling { .. } => None,
+            Self::Transferring { .. } | Self::Signalling(_) => None,
         }
     }
 
@@ -91,13 +99,13 @@ impl Stage {
         }
     }
 
-    /// The server that a data connection has proved to be, as an index into the allow-list.
-    pub(super) fn server(&self) -> Option<usize> {
+    /// The server that a data connection has proved to be.
+    pub(super) fn server(&self) -> Option<&Arc<str>> {
         match self {
-            Self::Claiming { server, .. }
-            | Self::Spare { server, .. }
-            | Self::Offered(Offered { server, .. })
-            | Self::Answering { server, .. } => Some(*server),
+            Self::Claiming { proven, .. }
+            | Self::Spare { proven, .. }
+            | Self::Offered(Offered { proven, .. })
+            | Self::Answering { proven, .. } => Some(&proven.server),
             _ => None,
         }
     }
@@ -127,7 +135,7 @@ impl Kind {
             Self::Signal => roles.signal.as_ref(),
             Self::Data => roles.data.as_ref(),
             Self::Agent => Some(&roles.agent),
-            Self::Foreign(service) => roles.foreign[*service].as_ref(),
+            Self::Foreign(service) => roles.foreign.get(service),
         }
     }
 
@@ -151,9 +159,20 @@ impl Kind {
     }
 }
 
+/// What a server's connection has proved to be.
+pub(super) struct Proven {
+    pub(super) listener: usize,
+    /// Its name on the allow-list.
+    pub(super) server: Arc<str>,
+    /// By which configuration: where it is not that in use, this is to be proved again.
+    pub(super) generation: u64,
+}
+
 /// An agent, from its handshake on.
 pub(super) struct Visitor {
     pub(super) listener: usize,
+    /// By which configuration it was let in: where it is not that in use, it is to be judged again.
+    pub(super) generation: u64,
     pub(super) address: SocketAddr,
     pub(super) accepted: Instant,
     pub(super) speaks: Speech,
@@ -188,20 +207,19 @@ pub(super) struct Waiting {
 
 /// A spare on which the session header was sent.
 pub(super) struct Offered {
-    pub(super) listener: usize,
-    pub(super) server: usize,
+    pub(super) proven: Proven,
     pub(super) invitation: u64,
     pub(super) agent: Token,
     pub(super) decoder: FrameDecoder,
 }
 
 /// The data connection that claimed an agent.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(super) struct Claim {
     pub(super) data: Token,
     pub(super) invitation: u64,
-    /// Index into the allow-list.
-    pub(super) server: usize,
+    /// Its name on the allow-list.
+    pub(super) server: Arc<str>,
     pub(super) at: Instant,
 }
 

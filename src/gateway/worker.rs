@@ -5,23 +5,21 @@ use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::time::Instant;
 
-use rustls::pki_types::UnixTime;
-
 use super::Shared;
 use super::admission::{self, Role};
 use super::mail::{ControlMail, Signal, Transfer, WorkerMail};
 use super::return_times::ReturnTimes;
 use super::sources::Sources;
-use super::stage::{Kind, Record, Speech, Stage, Visitor, elsewhere};
+use super::stage::{Kind, Record, Stage, elsewhere};
 use super::turned_away::TurnedAway;
 use crate::control::{AgentRef, Tickets};
 use crate::engine::{self, Connection, Core, HandshakeError, Post, Session, Urgency};
 use crate::limits::MAX_RECORD_LEN;
 use crate::relay::{CloseReason, Party};
-use crate::telemetry::record::{ConnectionRecord, Stage as Stretch, Stages};
-use crate::tls::{Alert, ClientHello, HelloError, Identity, TlsConnection, handshake_failure};
+use crate::telemetry::record::ConnectionRecord;
+use crate::tls::{Alert, ClientHello, HelloError, TlsConnection};
 use crate::uring::{Token, Waker};
-use crate::wire::{FrameDecoder, RefusalReason};
+use crate::wire::RefusalReason;
 
 /// The core of a gateway's worker.
 pub(super) type GatewayCore = Core<Stage, Record>;
@@ -82,7 +80,7 @@ impl engine::Role for GatewayWorker {
             Some(Stage::Spare { .. }) => drop(self.watch_spare(core, token)),
             Some(Stage::Offered(_)) => self.read_taken(core, token),
             Some(Stage::Answering { .. }) => self.read_answer(core, token),
-            Some(Stage::Transferring { .. } | Stage::Signalling { .. }) | None => {}
+            Some(Stage::Transferring { .. } | Stage::Signalling(_)) | None => {}
         }
     }
 
@@ -107,17 +105,9 @@ impl engine::Role for GatewayWorker {
                 let transfer = Transfer { socket, peer, listener, seen, accepted: opened };
                 self.peers[worker].send(WorkerMail::Transfer(transfer));
             }
-            (Stage::Signalling { listener, server }, Some(tls)) => {
+            (Stage::Signalling(proven), Some(tls)) => {
                 self.sources.disconnect(peer.ip());
-                let signal = Signal {
-                    socket,
-                    peer,
-                    tls,
-                    pending,
-                    allowed: server,
-                    accepted: opened,
-                    listener,
-                };
+                let signal = Signal { socket, peer, tls, pending, proven, accepted: opened };
                 self.control.send(ControlMail::Signal(Box::new(signal)));
             }
             // Nothing else is handed over.
@@ -136,6 +126,7 @@ impl engine::Role for GatewayWorker {
     fn mail(&mut self, core: &mut GatewayCore, mail: WorkerMail) {
         core.counters.mails.inc();
         match mail {
+            WorkerMail::Reload(shared) => self.reload(core, shared),
             WorkerMail::Expect { agent, invitation, ticket, server } => {
                 self.expect(core, agent, invitation, ticket, &server);
             }
@@ -259,8 +250,8 @@ impl GatewayWorker {
         };
         connection.leg.begin_tls(tls);
         core.set_urgency(token, kind.urgency(hello));
-        let (sni, hello_at) = (hello.sni.clone(), core.now);
-        core.enter(token, Stage::Handshake { listener, kind, sni, hello_at, seen });
+        let (sni, hello_at, generation) = (hello.sni.clone(), core.now, shared.generation);
+        core.enter(token, Stage::Handshake { listener, kind, sni, hello_at, generation, seen });
         core.requeue(token);
     }
 
@@ -297,106 +288,6 @@ impl GatewayWorker {
                 }
                 self.fail(core, token, reason);
             }
-        }
-    }
-
-    fn established(&mut self, core: &mut GatewayCore, token: Token) {
-        // The whole handshake may have passed within one turn.
-        core.now = Instant::now();
-        core.set_urgency(token, Urgency::Cheap);
-        if let Err(reason) = self.check_resumed(core, token) {
-            return self.refuse_resumed(core, token, reason);
-        }
-        let Some(connection) = core.connection(token) else { return };
-        let certificate = connection.leg.tls().and_then(TlsConnection::peer_certificate);
-        // A certificate without a usable name proves nothing that a rule could mention.
-        let Ok(identity) = certificate.map(Identity::of).transpose() else {
-            return self.fail(core, token, CloseReason::CertificateUntrusted);
-        };
-        match core.stage(token) {
-            Some(Stage::Handshake { kind: Kind::Signal | Kind::Data, .. }) => {
-                self.welcome_server(core, token, identity.as_ref());
-            }
-            Some(Stage::Handshake { .. }) => self.welcome_agent(core, token, identity.as_ref()),
-            _ => {}
-        }
-    }
-
-    /// Counts the handshake, and verifies the chain of a peer that resumed: rustls did not.
-    fn check_resumed(&self, core: &mut GatewayCore, token: Token) -> Result<(), CloseReason> {
-        let Some(Stage::Handshake { listener, kind, .. }) = core.stage(token) else {
-            return Ok(());
-        };
-        let (listener, kind) = (*listener, kind.clone());
-        let counters = Arc::clone(&core.counters);
-        let chain = core.connection(token).and_then(|c| c.leg.tls()?.resumed_chain());
-        counters.handshakes.of(kind.counted_as(), chain.is_some()).inc();
-        let Some(chain) = chain else { return Ok(()) };
-        let role = self.shared.roles[listener].as_ref().and_then(|roles| kind.config(roles));
-        let Some(role) = role else { return Err(CloseReason::CertificateUntrusted) };
-        role.check_resumed(chain, UnixTime::now()).map_err(|error| handshake_failure(&error))
-    }
-
-    fn refuse_resumed(&mut self, core: &mut GatewayCore, token: Token, reason: CloseReason) {
-        if let Some(connection) = core.connection(token) {
-            // A peer that is gone needs no answer; `fail` closes either way.
-            let _ = connection.leg.end_with_alert(Alert::from(reason));
-        }
-        self.fail(core, token, reason);
-    }
-
-    fn welcome_server(
-        &mut self,
-        core: &mut GatewayCore,
-        token: Token,
-        identity: Option<&Identity>,
-    ) {
-        let allowed =
-            identity.and_then(|server| admission::allowed_server(&self.shared.config, server));
-        let Some(server) = allowed else {
-            return self.fail(core, token, CloseReason::CertificateNotAllowed);
-        };
-        match core.take_stage(token) {
-            Some(Stage::Handshake { listener, kind: Kind::Signal, .. }) => {
-                self.end_admission(core, token);
-                core.hand_over(token, Stage::Signalling { listener, server });
-            }
-            Some(Stage::Handshake { listener, .. }) => {
-                let decoder = FrameDecoder::default();
-                core.enter(token, Stage::Claiming { listener, server, decoder });
-                self.read_claim(core, token);
-            }
-            _ => {}
-        }
-    }
-
-    fn welcome_agent(&mut self, core: &mut GatewayCore, token: Token, identity: Option<&Identity>) {
-        let now = core.now;
-        let Some(Stage::Handshake { listener, kind, sni, hello_at, .. }) = core.take_stage(token)
-        else {
-            return;
-        };
-        let Some(connection) = core.connection(token) else { return };
-        let mut stages = Stages::default();
-        stages.set(Stretch::AcceptToHello, hello_at - connection.opened);
-        stages.set(Stretch::Handshake, now - hello_at);
-        let alpn = connection.leg.tls().and_then(TlsConnection::alpn).unwrap_or_default();
-        let visitor = Visitor {
-            listener,
-            address: connection.peer,
-            accepted: connection.opened,
-            speaks: if kind == Kind::Agent { Speech::Messages } else { Speech::Tls },
-            device: identity.map(|identity| identity.name().into()),
-            sni,
-            alpn: String::from_utf8_lossy(alpn).into_owned(),
-            stages,
-        };
-        if let Kind::Foreign(service) = kind {
-            self.admit(core, token, visitor, service, identity);
-        } else {
-            let visitor = Box::new(visitor);
-            core.enter(token, Stage::Request { visitor, decoder: FrameDecoder::default() });
-            self.read_request(core, token);
         }
     }
 
@@ -439,14 +330,10 @@ impl GatewayWorker {
             self.waiting -= 1;
         }
         let proven = stage.device().map(|device| (Party::Agent, Arc::clone(device)));
-        let proven = proven.or_else(|| stage.server().map(|server| self.proven_server(server)));
+        let server = stage.server().map(|server| (Party::Server, Arc::clone(server)));
         let service = stage.service().map(|service| Arc::clone(&self.shared.services[service]));
-        self.record_connection(core, listener, peer, opened, proven, service, reason);
+        self.record_connection(core, listener, peer, opened, proven.or(server), service, reason);
         true
-    }
-
-    fn proven_server(&self, server: usize) -> (Party, Arc<str>) {
-        (Party::Server, Arc::clone(&self.shared.servers[server]))
     }
 
     pub(super) fn agent_ref(&self, token: Token) -> AgentRef {

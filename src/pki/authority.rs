@@ -124,7 +124,11 @@ impl Pki {
         self.certify(leaf, request.public_key())
     }
 
-    fn certify(&self, leaf: &Leaf, key: &impl PublicKeyData) -> Result<String, PkiError> {
+    pub(super) fn certify(
+        &self,
+        leaf: &Leaf,
+        key: &impl PublicKeyData,
+    ) -> Result<String, PkiError> {
         let (issuer, ca_end) = self.load_authority(leaf.role)?;
         let params = leaf_params(leaf, ca_end)?;
         Ok(params.signed_by(key, &issuer)?.pem())

@@ -8,13 +8,17 @@ use super::authority::{LEAF_DAYS, Leaf, Pki, Role};
 use super::error::PkiError;
 use super::files::{NewFile, make_folder, write_new};
 use super::name::SubjectName;
+use super::renew::{Key, Renewable};
 use super::request::SigningRequest;
 use super::show::describe;
 
 /// Longest answer that is read to a question.
 const MAX_ANSWER_LEN: u64 = 64;
 
-/// Makes and shows certificates.
+/// Days left below which a certificate is renewed that was not named.
+const RENEW_WITHIN_DAYS: u32 = 30;
+
+/// Makes, renews and shows certificates.
 #[derive(Debug, clap::Subcommand)]
 pub enum PkiCommand {
     /// Make the three CAs: of gateways, of servers, of devices
@@ -79,6 +83,25 @@ pub enum PkiCommand {
         #[command(flatten)]
         options: LeafOptions,
     },
+    /// Renew certificates in their place: the same names, by the same CA, with a new key
+    #[command(after_help = "Examples:\n  vestibule pki renew pki/gw.example.com.crt\n  \
+        vestibule pki renew --within 30            all in the folder that end within 30 days\n  \
+        vestibule pki renew --keep-key pki/pc-17.example.com.crt\n\n\
+        A gateway or server that runs reads its renewed files by itself.")]
+    Renew {
+        /// Certificates, in PEM, each with its key beside it; without any, all in the folder
+        #[arg(value_name = "FILE")]
+        files: Vec<PathBuf>,
+        /// Leave out those that have more days than this left; 30 where no file is named
+        #[arg(long, value_name = "DAYS")]
+        within: Option<u32>,
+        /// Certify the key that is there, which may also be on another host
+        #[arg(long)]
+        keep_key: bool,
+        /// How and where.
+        #[command(flatten)]
+        options: LeafOptions,
+    },
     /// Show what is in a file of certificates
     #[command(after_help = "Example:\n  vestibule pki show pki/gw.example.com.crt")]
     Show {
@@ -93,7 +116,7 @@ pub struct LeafOptions {
     /// Folder of the CAs
     #[arg(long, value_name = "FOLDER", default_value = "pki")]
     pub dir: PathBuf,
-    /// Folder for the new files; that of the CAs unless given
+    /// Folder for the new files, or of those to renew; that of the CAs unless given
     #[arg(long, value_name = "FOLDER")]
     pub out: Option<PathBuf>,
     /// Days until it expires
@@ -134,6 +157,10 @@ fn execute(
                 return Err(PkiError::NotConfirmed);
             }
             sign(&request, &Leaf { role, names, days: options.days }, &options)
+        }
+        PkiCommand::Renew { files, within, keep_key, options } => {
+            let key = if keep_key { Key::Kept } else { Key::New };
+            renew(&files, within, key, &options)
         }
         PkiCommand::Show { file } => describe(&file),
     }
@@ -177,6 +204,42 @@ fn sign(request: &SigningRequest, leaf: &Leaf, options: &LeafOptions) -> Result<
     push_line(&mut report, &format!("wrote {}", path.display()));
     push_line(&mut report, &summary(leaf));
     push_line(&mut report, &next_step(&pki, leaf.role, "it"));
+    Ok(report)
+}
+
+fn renew(
+    files: &[PathBuf],
+    within: Option<u32>,
+    key: Key,
+    options: &LeafOptions,
+) -> Result<String, PkiError> {
+    let pki = Pki::open(&options.dir);
+    let (found, within) = if files.is_empty() {
+        (Renewable::all_in(options.out(), &pki)?, Some(within.unwrap_or(RENEW_WITHIN_DAYS)))
+    } else {
+        let read = files.iter().map(|file| Renewable::read(file, &pki));
+        (read.collect::<Result<Vec<_>, _>>()?, within)
+    };
+    let is_due = |found: &Renewable| within.is_none_or(|days| found.days_left() < days.into());
+    let (due, rest): (Vec<_>, Vec<_>) = found.into_iter().partition(is_due);
+    let mut report = String::new();
+    for found in &due {
+        let leaf = found.renew(&pki, key, options.days)?;
+        let path = found.path().display();
+        push_line(&mut report, &format!("renewed {path}, {}", summary(&leaf)));
+    }
+    let kept = rest.len();
+    push_line(&mut report, &format!("{} renewed, {kept} with enough days left", due.len()));
+    if !due.is_empty() {
+        let files = if key == Key::Kept { "each" } else { "each with its key" };
+        push_line(
+            &mut report,
+            &format!(
+                "Next: copy {files} to its host, if it is another. A gateway or server reads it by \
+                 itself; an agent needs a restart."
+            ),
+        );
+    }
     Ok(report)
 }
 
@@ -302,6 +365,26 @@ mod tests {
             let report = run_line(&format!("{line} --dir {dir}"), false).expect("made");
             assert!(report.contains(".crt and ") && report.contains("\nNext: "), "{report}");
         }
+    }
+
+    #[test]
+    fn renew_takes_those_that_end_soon_and_says_how_many_it_left() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let dir = folder.path().display();
+        for line in
+            ["init", "gateway gw.example.com", "server lan --days 20", "device pc --days 29"]
+        {
+            run_line(&format!("{line} --dir {dir}"), false).expect("made");
+        }
+        let report = run_line(&format!("renew --dir {dir}"), false).expect("renewed");
+        assert!(report.contains("lan.crt, for server lan, valid for 365 days\n"), "{report}");
+        assert!(report.contains("pc.crt, for device pc, "), "{report}");
+        assert!(report.contains("\n2 renewed, 1 with enough days left\n"), "{report}");
+        let report = run_line(&format!("renew --dir {dir}"), false).expect("nothing to do");
+        assert_eq!(report, "0 renewed, 3 with enough days left\n");
+        let line = format!("renew {dir}/gw.example.com.crt --keep-key --days 10 --dir {dir}");
+        let report = run_line(&line, false).expect("renewed");
+        assert!(report.starts_with("renewed ") && report.contains("valid for 10 days"), "{report}");
     }
 
     #[test]

@@ -69,6 +69,26 @@ pub enum PkiError {
         /// What is wrong.
         detail: String,
     },
+    /// A certificate to renew that is of no CA of ours.
+    #[error(
+        "{}: issued by none of the CAs in that folder, or a CA itself; name the folder with --dir, or \
+         renew it where it was made", .path.display()
+    )]
+    NotOurs {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A certificate to renew whose key is elsewhere.
+    #[error(
+        "{}: its key is not in {}; renew it with --keep-key, which needs no key", .certificate.display(),
+        .key.display()
+    )]
+    NoKeyBeside {
+        /// The file of the certificate.
+        certificate: PathBuf,
+        /// Where the key would be.
+        key: PathBuf,
+    },
     /// The operator did not agree to the names of a request.
     #[error("not signed; give the names with --name, or agree with --yes")]
     NotConfirmed,

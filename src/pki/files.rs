@@ -35,6 +35,54 @@ pub(super) fn write_new(files: &[NewFile]) -> Result<(), PkiError> {
     Ok(())
 }
 
+/// Replaces files that are there, each at once: whoever opens one sees the old or the new one whole. Owners
+/// and modes stay. Where the second can't be replaced, the first is put back.
+pub(super) fn replace(files: &[NewFile]) -> Result<(), PkiError> {
+    let mut drafts = Unfinished(Vec::new());
+    let mut replaced = Vec::new();
+    for file in files {
+        let unwritable = |source| PkiError::Unwritable { path: file.path.clone(), source };
+        // Where it is a link, the file behind it is replaced.
+        let path = fs::canonicalize(&file.path).map_err(unwritable)?;
+        let draft = draft_path(&path);
+        write_draft(&draft, file).map_err(unwritable)?;
+        drafts.0.push(draft.clone());
+        take_after(&draft, &path).map_err(unwritable)?;
+        replaced.push((draft, path));
+    }
+    let mut before = Unfinished(Vec::new());
+    for (position, (draft, path)) in replaced.iter().enumerate() {
+        let kept = draft.with_extension("old");
+        let done = fs::hard_link(path, &kept).and_then(|()| {
+            before.0.push(kept);
+            fs::rename(draft, path)
+        });
+        if let Err(source) = done {
+            for (old, (_, path)) in before.0.iter().zip(&replaced[..position]) {
+                // Whoever hears of the failure can't do more about this one.
+                let _ = fs::rename(old, path);
+            }
+            return Err(PkiError::Unwritable { path: path.clone(), source });
+        }
+    }
+    drafts.0.clear();
+    Ok(())
+}
+
+/// Gives a draft the owner and the mode of the file that it is to replace.
+fn take_after(draft: &Path, path: &Path) -> io::Result<()> {
+    let before = fs::metadata(path)?;
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::{MetadataExt, chown};
+        let own = fs::metadata(draft)?;
+        if (own.uid(), own.gid()) != (before.uid(), before.gid()) {
+            chown(draft, Some(before.uid()), Some(before.gid()))?;
+        }
+    }
+    fs::set_permissions(draft, before.permissions())
+}
+
 /// Makes a folder that only its owner may enter, unless it is there.
 pub(super) fn make_folder(path: &Path) -> Result<(), PkiError> {
     let mut builder = fs::DirBuilder::new();

@@ -6,6 +6,7 @@ mod command;
 mod error;
 mod files;
 mod name;
+mod renew;
 mod request;
 mod show;
 
@@ -13,5 +14,6 @@ pub use authority::{Issued, LEAF_DAYS, Leaf, Pki, Role};
 pub use command::{LeafOptions, PkiCommand, run};
 pub use error::PkiError;
 pub use name::{NameError, SubjectName};
+pub use renew::{Key, Renewable};
 pub use request::SigningRequest;
 pub use show::describe;

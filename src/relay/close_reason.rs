@@ -162,7 +162,10 @@ impl CloseReason {
             Self::AgentLeft | Self::Reset(Party::Agent) | Self::Truncated(Party::Agent) => {
                 RefusalReason::AgentLeft
             }
-            Self::CertificateNotAllowed => RefusalReason::DeviceNotAllowed,
+            Self::CertificateMissing
+            | Self::CertificateExpired
+            | Self::CertificateUntrusted
+            | Self::CertificateNotAllowed => RefusalReason::DeviceNotAllowed,
             Self::ConnectionsFull => RefusalReason::QueueFull,
             Self::TicketInvalid => RefusalReason::TicketInvalid,
             Self::DrainTimeout => RefusalReason::Draining,

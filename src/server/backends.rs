@@ -39,6 +39,18 @@ pub(super) async fn look_up(config: &ServerConfig, before: &Addresses) -> Arc<Ad
     Arc::new(addresses)
 }
 
+/// The same on a thread that is no tokio's, for a configuration that is new.
+pub(super) fn look_up_here(config: &ServerConfig) -> Addresses {
+    let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_all().build() else {
+        // The next look-up is soon, and until then what is known by now holds.
+        return names(config).into_iter().map(|name| (name, Vec::new())).collect();
+    };
+    let addresses = runtime.block_on(look_up(config, &Addresses::new()));
+    // Not by a drop, which would wait for name servers that are silent.
+    runtime.shutdown_background();
+    Arc::unwrap_or_clone(addresses)
+}
+
 fn names(config: &ServerConfig) -> HashSet<HostPort> {
     let of_service = |service: &ServedService| {
         let special = service.backend_by_alpn.iter().map(|(_, backend)| backend.address.clone());

@@ -1,39 +1,37 @@
 //! The control thread of a server: a link to each gateway, orders for the workers, the ledger, pages.
 
 use std::cell::RefCell;
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::net::{SocketAddr, TcpListener};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant};
 
-use rustls::ClientConfig;
-use rustls::client::Resumption;
-use rustls::pki_types::ServerName;
 use tokio::sync::{Notify, mpsc};
 use tracing::{info, warn};
 
 use super::Shared;
 use super::backends::{self, Addresses};
+use super::link::{GatewayId, Link, Open};
 use super::mail::{ControlMail, Order, Purpose, WorkerMail};
 use super::pages::ServerPages;
+use super::reload::Loaded;
 use super::signal::{self, Dialled};
-use crate::control::{GatewayAction, GatewayEvent, GatewayLink};
+use crate::control::{GatewayAction, GatewayEvent};
 use crate::engine::{
-    ControlLoop, Post, SignalEvent, SignalSender, StartError, Wakeup, WorkerThread,
-    end_all_signals, end_signal, fill_random, instance_name, start_signal,
+    ControlLoop, Post, SignalEvent, StartError, Wakeup, WorkerThread, end_all_signals, end_signal,
+    fill_random, instance_name, start_signal,
 };
 use crate::limits::{
-    DIAL_TIMEOUT, MAILS_PER_TURN, MAX_CACHED_HINTS, MAX_SPARE_LIFE, RESOLVE_INTERVAL, SIGNAL_EVENTS,
+    DIAL_TIMEOUT, MAILS_PER_TURN, MAX_SPARE_LIFE, RESOLVE_INTERVAL, SIGNAL_EVENTS,
 };
 use crate::relay::CloseReason;
+use crate::reload::{History, Outcome, Reloads};
 use crate::telemetry::counters::WorkerCounters;
 use crate::telemetry::ledger::Ledger;
 use crate::telemetry::{http, notify};
-use crate::tls::gateway_resumption;
 use crate::uring::Waker;
-use crate::wire::alpn::{self, Hint};
 use crate::wire::{FromServer, Invitation, RefusalReason, ToServer};
 
 /// What the control thread owns. The pages read it between two turns of its loop.
@@ -44,13 +42,16 @@ pub(super) struct Control {
     pub(super) started: Instant,
     /// Names this process on its status page.
     pub(super) instance: String,
-    pub(super) links: Vec<Link>,
+    /// In the order of the configuration, until a reload adds some.
+    pub(super) links: BTreeMap<GatewayId, Link>,
     pub(super) draining: bool,
     pub(super) outcomes: Outcomes,
-    workers: Vec<Post<WorkerMail, Waker>>,
+    pub(super) history: History,
+    pub(super) workers: Vec<Post<WorkerMail, Waker>>,
+    pub(super) backends: Arc<Addresses>,
+    pub(super) next_gateway: GatewayId,
     next_worker: usize,
     next_attempt: u64,
-    backends: Arc<Addresses>,
 }
 
 /// What became of invitations.
@@ -62,41 +63,12 @@ pub(super) struct Outcomes {
     pub(super) failed: u64,
 }
 
-/// The signal connection to one gateway.
-pub(super) struct Link {
-    machine: GatewayLink,
-    /// The latest attempt to connect: news of an earlier one is not taken for this one's.
-    attempt: u64,
-    pub(super) open: Option<Open>,
-    /// Orders that have not ended.
-    pub(super) sessions: usize,
-    /// The worker of each spare.
-    pub(super) spares: HashMap<u64, usize>,
-    /// TLS of data connections by worker of the gateway, for one instance of it.
-    hints: HashMap<u32, Arc<ClientConfig>>,
-    /// Shared by all of those.
-    resumption: Resumption,
-}
-
-impl Link {
-    /// Whether invitations can come.
-    pub(super) fn is_up(&self) -> bool {
-        self.machine.is_up()
-    }
-}
-
-/// A signal connection that stands.
-pub(super) struct Open {
-    sender: SignalSender<FromServer>,
-    pub(super) address: SocketAddr,
-    pub(super) since: Instant,
-}
-
 /// What the control thread waits for.
 enum News {
     Wakeup(Wakeup),
     Dialled(u64, Option<Dialled>),
     Signal(u64, SignalEvent<ToServer>),
+    Reload(Outcome<Loaded>),
 }
 
 /// The ends of channels that tasks of this thread send news by.
@@ -111,33 +83,24 @@ impl Control {
         workers: Vec<Post<WorkerMail, Waker>>,
         counters: Vec<Arc<WorkerCounters>>,
     ) -> Self {
-        let services: Vec<String> = shared.config.services.iter().map(|s| s.name.clone()).collect();
-        let capacity = u32::try_from(shared.seats.share()).unwrap_or(u32::MAX);
-        let spares = u32::try_from(shared.config.max_spares).unwrap_or(u32::MAX);
-        let now = Instant::now();
-        let link = |name: &ServerName<'static>| Link {
-            machine: GatewayLink::new(services.clone(), capacity, spares, now),
-            attempt: 0,
-            open: None,
-            sessions: 0,
-            spares: HashMap::new(),
-            hints: HashMap::new(),
-            resumption: gateway_resumption(name.clone()),
-        };
-        Self {
+        let mut control = Self {
             ledger: Ledger::new(shared.config.max_sessions),
-            links: shared.gateway_names.iter().map(link).collect(),
+            links: BTreeMap::new(),
             counters,
-            started: now,
+            started: Instant::now(),
             instance: instance_name(),
             draining: false,
             outcomes: Outcomes::default(),
+            history: History::new(),
             workers,
+            backends: Arc::default(),
+            next_gateway: 0,
             next_worker: 0,
             next_attempt: 0,
-            backends: Arc::default(),
             shared,
-        }
+        };
+        control.add_links();
+        control
     }
 
     /// Runs until every worker has ended.
@@ -147,14 +110,14 @@ impl Control {
         mail_came: Arc<Notify>,
         threads: Vec<WorkerThread>,
         telemetry: Option<TcpListener>,
+        mut reloads: Reloads<Loaded>,
     ) -> Result<(), StartError> {
-        let shared = Arc::clone(&self.shared);
-        let drain_timeout = shared.config.drain_timeout;
+        let drain_timeout = self.shared.config.drain_timeout;
         // Signals are taken before anybody is told that there is something to signal.
         let mut wakeups = ControlLoop::new(threads, Arc::clone(&mail_came), drain_timeout)?;
-        let backends = backends::look_up(&shared.config, &Addresses::new()).await;
+        let backends = backends::look_up(&self.shared.config, &Addresses::new()).await;
         self.set_backends(backends);
-        let may_ask = shared.config.telemetry.allow.clone();
+        let may_ask = self.shared.config.telemetry.allow.clone();
         let control = Rc::new(RefCell::new(self));
         if let Some(listener) = telemetry {
             let pages = Rc::new(ServerPages::new(Rc::clone(&control)));
@@ -173,6 +136,7 @@ impl Control {
                 wakeup = wakeups.next(due) => News::Wakeup(wakeup),
                 Some((attempt, dialled)) = dials.recv() => News::Dialled(attempt, dialled),
                 Some((attempt, event)) = signal_events.recv() => News::Signal(attempt, event),
+                outcome = reloads.next() => News::Reload(outcome),
             };
             // Before anything else: quiet mail is older than what woke us.
             if control.borrow_mut().read_mails(&mails) {
@@ -187,11 +151,15 @@ impl Control {
                 // Every link looks at its own clock below.
                 News::Wakeup(Wakeup::Due) => control.borrow_mut().time_passed(),
                 News::Wakeup(Wakeup::Second) => control.borrow_mut().ledger.tick(Instant::now()),
-                // Unhandled, the signal would end the process and all its sessions.
-                News::Wakeup(Wakeup::Hangup) => {
-                    warn!("SIGHUP ignored: a new configuration needs a restart");
+                News::Wakeup(Wakeup::Hangup) => reloads.request(),
+                News::Reload(outcome) => {
+                    control.borrow_mut().reload_ended(outcome);
+                    wakeups.set_drain_timeout(control.borrow().shared.config.drain_timeout);
                 }
-                News::Wakeup(Wakeup::Drain) => control.borrow_mut().drain(),
+                News::Wakeup(Wakeup::Drain) => {
+                    reloads.end();
+                    control.borrow_mut().drain();
+                }
                 News::Wakeup(Wakeup::Stop) => control.borrow_mut().stop(),
                 News::Wakeup(Wakeup::WorkersEnded(result)) => {
                     while control.borrow_mut().read_mails(&mails) {}
@@ -207,12 +175,12 @@ impl Control {
     }
 
     fn next_timeout(&self) -> Option<Instant> {
-        self.links.iter().filter_map(|link| link.machine.next_timeout()).min()
+        self.links.values().filter_map(|link| link.machine.next_timeout()).min()
     }
 
     fn time_passed(&mut self) {
         let now = Instant::now();
-        for link in &mut self.links {
+        for link in self.links.values_mut() {
             link.machine.handle_timeout(now, &mut fill_random);
         }
     }
@@ -247,12 +215,16 @@ impl Control {
                 }
             }
             ControlMail::SpareUsed { gateway, invitation } => {
-                self.links[gateway].sessions += 1;
-                self.links[gateway].spares.remove(&invitation);
+                if let Some(link) = self.links.get_mut(&gateway) {
+                    link.sessions += 1;
+                    link.spares.remove(&invitation);
+                }
                 self.handle(gateway, GatewayEvent::SpareEnded { id: invitation });
             }
             ControlMail::SpareEnded { gateway, invitation, decline, record } => {
-                self.links[gateway].spares.remove(&invitation);
+                if let Some(link) = self.links.get_mut(&gateway) {
+                    link.spares.remove(&invitation);
+                }
                 self.handle(gateway, GatewayEvent::SpareEnded { id: invitation });
                 self.ledger.connection_ended(&record, Instant::now());
                 if let Some(reason) = decline {
@@ -262,9 +234,13 @@ impl Control {
         }
     }
 
-    fn session_over(&mut self, gateway: usize) {
-        self.links[gateway].sessions -= 1;
-        self.shared.seats.give_back(gateway);
+    fn session_over(&mut self, gateway: GatewayId) {
+        // Not there: the session outlived its gateway's place in the configuration.
+        let link = self.links.get_mut(&gateway);
+        self.shared.seats.give_back(link.map(|link| {
+            link.sessions -= 1;
+            &*link.gateway
+        }));
     }
 
     fn set_backends(&mut self, backends: Arc<Addresses>) {
@@ -276,42 +252,45 @@ impl Control {
         }
     }
 
-    fn handle(&mut self, gateway: usize, event: GatewayEvent) {
-        self.links[gateway].machine.handle(event, Instant::now(), &mut fill_random);
+    pub(super) fn handle(&mut self, gateway: GatewayId, event: GatewayEvent) {
+        if let Some(link) = self.links.get_mut(&gateway) {
+            link.machine.handle(event, Instant::now(), &mut fill_random);
+        }
     }
 
-    fn decline(&mut self, gateway: usize, id: u64, reason: RefusalReason) {
+    fn decline(&mut self, gateway: GatewayId, id: u64, reason: RefusalReason) {
         self.outcomes.declined += 1;
         self.handle(gateway, GatewayEvent::Decline { id, reason });
     }
 
     /// The gateway of an attempt that is still the latest.
-    fn gateway_of(&self, attempt: u64) -> Option<usize> {
-        self.links.iter().position(|link| link.attempt == attempt)
+    fn gateway_of(&self, attempt: u64) -> Option<GatewayId> {
+        let mut links = self.links.values();
+        links.find(|link| link.attempt == Some(attempt)).map(|link| link.gateway.id)
     }
 
     fn dial_ended(&mut self, attempt: u64, dialled: Option<Dialled>, doors: &Doors) {
         let Some(gateway) = self.gateway_of(attempt) else { return };
-        let Some(Dialled { parts, address }) = dialled else {
-            return self.handle(gateway, GatewayEvent::DialFailed);
-        };
-        match start_signal(parts, attempt, doors.signals.clone()) {
-            Ok(sender) => {
-                self.links[gateway].open = Some(Open { sender, address, since: Instant::now() });
-                self.handle(gateway, GatewayEvent::Dialed);
-            }
-            Err(_) => self.handle(gateway, GatewayEvent::DialFailed),
-        }
+        let Some(link) = self.links.get_mut(&gateway) else { return };
+        let opened = dialled.and_then(|Dialled { parts, address }| {
+            let chain = parts.tls.peer_chain().to_vec();
+            let sender = start_signal(parts, attempt, doors.signals.clone()).ok()?;
+            Some(Open { sender, address, since: Instant::now(), chain })
+        });
+        let event = if opened.is_some() { GatewayEvent::Dialed } else { GatewayEvent::DialFailed };
+        link.open = opened;
+        self.handle(gateway, event);
     }
 
     fn signal_event(&mut self, attempt: u64, event: SignalEvent<ToServer>) {
         let Some(gateway) = self.gateway_of(attempt) else { return };
         match event {
             SignalEvent::Message(message) => {
-                let was_up = self.links[gateway].machine.is_up();
+                let was_up = self.is_up(gateway);
                 self.handle(gateway, GatewayEvent::Message(message));
-                if !was_up && self.links[gateway].machine.is_up() {
-                    info!(gateway = %self.shared.gateways[gateway], "signal connection is up");
+                if !was_up && self.is_up(gateway) {
+                    let name = &self.links[&gateway].gateway.address;
+                    info!(gateway = %name, "signal connection is up");
                 }
             }
             SignalEvent::Closed(reason) => {
@@ -321,13 +300,17 @@ impl Control {
         }
     }
 
-    fn forget(&mut self, gateway: usize, reason: CloseReason) {
-        let link = &mut self.links[gateway];
-        link.hints.clear();
-        link.attempt = u64::MAX;
+    fn is_up(&self, gateway: GatewayId) -> bool {
+        self.links.get(&gateway).is_some_and(Link::is_up)
+    }
+
+    fn forget(&mut self, gateway: GatewayId, reason: CloseReason) {
+        let Some(link) = self.links.get_mut(&gateway) else { return };
+        link.forget_hints();
+        link.attempt = None;
         if let Some(open) = link.open.take() {
             end_signal(&open.sender, reason);
-            let name = &self.shared.gateways[gateway];
+            let name = &link.gateway.address;
             if reason == CloseReason::Finished {
                 info!(gateway = %name, %reason, "signal connection closed");
             } else {
@@ -341,8 +324,9 @@ impl Control {
         for worker in &mut self.workers {
             worker.flush();
         }
-        for gateway in 0..self.links.len() {
-            while let Some(action) = self.links[gateway].machine.poll_action() {
+        let gateways: Vec<GatewayId> = self.links.keys().copied().collect();
+        for gateway in gateways {
+            while let Some(action) = self.next_action(gateway) {
                 match action {
                     GatewayAction::Dial => self.dial(gateway, doors),
                     GatewayAction::Send(message) => self.send(gateway, &message),
@@ -353,7 +337,7 @@ impl Control {
                     // A claim that is on its way is refused by the gateway, or was in time.
                     GatewayAction::Withdrawn { .. } => {}
                     GatewayAction::CloseSpare { id: invitation } => {
-                        if let Some(&worker) = self.links[gateway].spares.get(&invitation) {
+                        if let Some(&worker) = self.links[&gateway].spares.get(&invitation) {
                             let mail = WorkerMail::CloseSpare { gateway, invitation };
                             self.workers[worker].send(mail);
                         }
@@ -361,18 +345,23 @@ impl Control {
                 }
             }
         }
+        self.links.retain(|_, link| !link.removed);
     }
 
-    fn dial(&mut self, gateway: usize, doors: &Doors) {
+    fn next_action(&mut self, gateway: GatewayId) -> Option<GatewayAction> {
+        self.links.get_mut(&gateway)?.machine.poll_action()
+    }
+
+    fn dial(&mut self, gateway: GatewayId, doors: &Doors) {
+        let Some(link) = self.links.get_mut(&gateway) else { return };
         let attempt = self.next_attempt;
         self.next_attempt += 1;
-        self.links[gateway].attempt = attempt;
-        let shared = Arc::clone(&self.shared);
+        link.attempt = Some(attempt);
+        let (host, name) = (link.host().clone(), link.gateway.name.clone());
+        let tls = Arc::clone(&self.shared.gateway_tls);
         let door = doors.dialled.clone();
         tokio::task::spawn_local(async move {
-            let host = &shared.config.gateways[gateway].address;
-            let name = shared.gateway_names[gateway].clone();
-            let dial = signal::dial(host, name, Arc::clone(&shared.gateway_tls));
+            let dial = signal::dial(&host, name, tls);
             let dialled = match tokio::time::timeout(DIAL_TIMEOUT, dial).await {
                 Ok(Ok(dialled)) => Some(dialled),
                 Ok(Err(error)) => {
@@ -389,56 +378,60 @@ impl Control {
         });
     }
 
-    fn send(&mut self, gateway: usize, message: &FromServer) {
-        let Some(open) = &self.links[gateway].open else { return };
+    fn send(&mut self, gateway: GatewayId, message: &FromServer) {
+        let Some(open) = self.links.get(&gateway).and_then(|link| link.open.as_ref()) else {
+            return;
+        };
         if open.sender.send(message).is_err() {
             self.forget(gateway, CloseReason::SignalStalled);
             self.handle(gateway, GatewayEvent::Closed);
         }
     }
 
-    fn follow(&mut self, gateway: usize, invitation: Invitation, instance: &str) {
+    fn follow(&mut self, gateway: GatewayId, invitation: Invitation, instance: &str) {
         // Lost since the invitation came: whom it was for is invited elsewhere.
-        let Some(address) = self.links[gateway].open.as_ref().map(|open| open.address) else {
+        let Some(open) = self.links.get(&gateway).and_then(|link| link.open.as_ref()) else {
             return;
         };
+        let address = open.address;
         let spare_for = Duration::from_millis(invitation.spare_for_ms.into());
         if !spare_for.is_zero() {
             let purpose = Purpose::Spare { life: spare_for.min(MAX_SPARE_LIFE) };
             return self.order(gateway, address, invitation, instance, purpose);
         }
         self.outcomes.received += 1;
-        let services = &self.shared.config.services;
-        let service = services.iter().position(|service| service.name == invitation.service);
-        let Some(service) = service else {
+        let Some(service) = self.shared.service(&invitation.service) else {
             return self.decline(gateway, invitation.id, RefusalReason::ServiceUnknown);
         };
-        if !self.shared.seats.take(gateway) {
+        let service = Arc::clone(&service.name);
+        let Some(link) = self.links.get_mut(&gateway) else { return };
+        if !self.shared.seats.take(&link.gateway) {
             return self.decline(gateway, invitation.id, RefusalReason::ServerFull);
         }
-        self.links[gateway].sessions += 1;
+        link.sessions += 1;
         self.order(gateway, address, invitation, instance, Purpose::Session { service });
     }
 
     /// Has the next worker open a data connection.
     fn order(
         &mut self,
-        gateway: usize,
+        gateway: GatewayId,
         address: SocketAddr,
         invitation: Invitation,
         instance: &str,
         purpose: Purpose,
     ) {
+        let Some(link) = self.links.get_mut(&gateway) else { return };
         let worker = self.next_worker % self.workers.len();
         self.next_worker = worker + 1;
         if let Purpose::Spare { .. } = purpose {
-            self.links[gateway].spares.insert(invitation.id, worker);
+            link.spares.insert(invitation.id, worker);
         }
         let now = Instant::now();
         let order = Order {
-            gateway,
+            gateway: Arc::clone(&link.gateway),
             address,
-            tls: self.data_tls(gateway, instance, invitation.worker),
+            tls: Some(link.data_tls(&self.shared.gateway_tls, instance, invitation.worker)),
             invitation: invitation.id,
             ticket: invitation.ticket,
             purpose,
@@ -448,29 +441,12 @@ impl Control {
         self.workers[worker].send(WorkerMail::Deliver(Box::new(order)));
     }
 
-    /// The configuration of data connections to one worker of a gateway.
-    fn data_tls(&mut self, gateway: usize, instance: &str, worker: u32) -> Arc<ClientConfig> {
-        let Link { hints, resumption, .. } = &mut self.links[gateway];
-        if let Some(known) = hints.get(&worker) {
-            return Arc::clone(known);
-        }
-        let hint = Hint { instance: instance.to_owned(), worker };
-        let mut config = (*self.shared.gateway_tls).clone();
-        config.alpn_protocols = vec![alpn::DATA.to_vec(), hint.to_alpn()];
-        config.resumption = resumption.clone();
-        let config = Arc::new(config);
-        if hints.len() < MAX_CACHED_HINTS {
-            hints.insert(worker, Arc::clone(&config));
-        }
-        config
-    }
-
     fn drain(&mut self) {
         info!("drains: no new sessions; those that live may finish");
         notify::stopping();
         self.draining = true;
-        for gateway in 0..self.links.len() {
-            self.handle(gateway, GatewayEvent::Drain);
+        for link in self.links.values_mut() {
+            link.machine.handle(GatewayEvent::Drain, Instant::now(), &mut fill_random);
         }
         for worker in &mut self.workers {
             worker.send(WorkerMail::Drain);
@@ -478,7 +454,7 @@ impl Control {
     }
 
     fn take_open_links(&mut self) -> Vec<Open> {
-        self.links.iter_mut().filter_map(|link| link.open.take()).collect()
+        self.links.values_mut().filter_map(|link| link.open.take()).collect()
     }
 
     fn stop(&mut self) {
@@ -489,11 +465,14 @@ impl Control {
 }
 
 async fn keep_backends_fresh(control: Rc<RefCell<Control>>) {
-    let shared = Arc::clone(&control.borrow().shared);
     loop {
         tokio::time::sleep(RESOLVE_INTERVAL).await;
+        let shared = Arc::clone(&control.borrow().shared);
         let before = Arc::clone(&control.borrow().backends);
         let fresh = backends::look_up(&shared.config, &before).await;
-        control.borrow_mut().set_backends(fresh);
+        // After a reload these are the backends of before.
+        if Arc::ptr_eq(&shared, &control.borrow().shared) {
+            control.borrow_mut().set_backends(fresh);
+        }
     }
 }

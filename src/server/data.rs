@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 
+use super::Service;
 use super::mail::{ControlMail, Order, Purpose};
 use super::stage::Stage;
 use super::visitor::Visitor;
-use super::worker::{ServerCore, ServerWorker, check_resumed, refusal_of};
+use super::worker::{ServerCore, ServerWorker, check_resumed, refusal_of, tell_refusal};
 use crate::engine::{self, MessageError, Urgency, connect_result};
 use crate::limits::DIAL_TIMEOUT;
 use crate::relay::{CloseReason, Party};
@@ -21,7 +22,7 @@ use crate::wire::{
 impl ServerWorker {
     pub(super) fn follow(&mut self, core: &mut ServerCore, order: Box<Order>) {
         let (address, expires) = (order.address, order.expires);
-        let spare = order.is_spare().then_some((order.gateway, order.invitation));
+        let spare = order.is_spare().then_some((order.gateway.id, order.invitation));
         if core.connections_len() >= core.settings.max_connections {
             return self.fail_order(core, &order, CloseReason::ConnectionsFull);
         }
@@ -61,10 +62,10 @@ impl ServerWorker {
 
     fn begin_greeting(&mut self, core: &mut ServerCore, token: Token) {
         let Some(Stage::Greeting(order)) = core.stage(token) else { return };
-        let name = self.shared.gateway_names[order.gateway].clone();
-        let tls = TlsConnection::client(Arc::clone(&order.tls), name);
+        let name = order.gateway.name.clone();
+        let tls = order.tls.take().and_then(|config| TlsConnection::client(config, name).ok());
         match (tls, core.connection(token)) {
-            (Ok(tls), Some(connection)) => {
+            (Some(tls), Some(connection)) => {
                 connection.leg.begin_tls(tls);
                 self.greet(core, token);
             }
@@ -89,10 +90,10 @@ impl ServerWorker {
         let claim = Claim { id: order.invitation, ticket: order.ticket.clone() };
         let message =
             FromDataConnection { message: Some(from_data_connection::Message::Claim(claim)) };
-        let purpose = order.purpose;
+        let spare_life = order.spare_life();
         core.set_urgency(token, Urgency::Cheap);
         core.enter(token, Stage::Claiming { order, decoder: FrameDecoder::default() });
-        if let Purpose::Spare { life } = purpose {
+        if let Some(life) = spare_life {
             core.set_deadline(token, Some(core.now + life));
             core.watch_closely(token);
         }
@@ -132,19 +133,32 @@ impl ServerWorker {
         mut order: Box<Order>,
         header: SessionHeader,
     ) {
-        let service = match order.purpose {
-            Purpose::Session { service } => Ok(service),
+        let service = match &order.purpose {
+            Purpose::Session { service } => self.ordered_service(core, token, service),
             Purpose::Spare { .. } => self.use_spare(core, token, &mut order, &header.service),
         };
-        let services = &self.shared.config.services;
-        let visitor = |service: usize| {
-            let visitor = Visitor::of(header, &services[service].name)?;
+        let visitor = |service: Arc<Service>| {
+            let visitor = Visitor::of(header, &service.name)?;
             Ok((service, visitor))
         };
         match service.and_then(visitor) {
             Ok((service, visitor)) => self.deliver(core, token, order, service, visitor),
             Err(reason) => self.order_failed(core, token, &order, reason),
         }
+    }
+
+    /// The service of an order. A reload may have taken it out since: the gateway is told then.
+    fn ordered_service(
+        &self,
+        core: &mut ServerCore,
+        token: Token,
+        service: &str,
+    ) -> Result<Arc<Service>, CloseReason> {
+        let found = self.shared.service(service).cloned();
+        found.ok_or_else(|| {
+            tell_refusal(core, token, RefusalReason::ServiceUnknown);
+            CloseReason::Refused(RefusalReason::ServiceUnknown)
+        })
     }
 
     /// A gateway whose agent has left resets the data connection: the backend is not needed then.
@@ -192,10 +206,11 @@ impl ServerWorker {
             CloseReason::ConnectionsFull => Some(RefusalReason::ServerFull),
             _ => Some(RefusalReason::InternalError),
         };
-        let (gateway, invitation) = (order.gateway, order.invitation);
-        let mail = match order.purpose {
+        let (gateway, invitation) = (order.gateway.id, order.invitation);
+        let mail = match &order.purpose {
             Purpose::Session { service } => {
-                let record = Box::new(self.record(core, order, None, Some(service), reason));
+                let service = Some(Arc::clone(service));
+                let record = Box::new(self.record(core, order, None, service, reason));
                 ControlMail::Failed { gateway, invitation, decline, record }
             }
             Purpose::Spare { .. } => {
@@ -217,17 +232,17 @@ impl ServerWorker {
         core: &ServerCore,
         order: &Order,
         device: Option<&Arc<str>>,
-        service: Option<usize>,
+        service: Option<Arc<str>>,
         reason: CloseReason,
     ) -> ConnectionRecord {
-        let gateway = &self.shared.gateways[order.gateway];
+        let gateway = &order.gateway.address;
         ConnectionRecord {
             peer: order.address,
             identity: device
                 .map(|device| (Party::Agent, Arc::clone(device)))
                 .or_else(|| Some((Party::Gateway, Arc::clone(gateway)))),
             place: Arc::clone(gateway),
-            service: service.map(|service| Arc::clone(&self.shared.services[service])),
+            service,
             duration: core.now - order.received,
             reason,
         }

@@ -10,16 +10,20 @@ use crate::telemetry::ledger::LiveSession;
 use crate::telemetry::record::{ConnectionRecord, SessionRecord};
 use crate::wire::RefusalReason;
 
+use super::Shared;
 use super::backends::Addresses;
+use super::link::{Gateway, GatewayId};
 
 /// To a worker.
 pub(super) enum WorkerMail {
+    /// What to go by from now on, with what its backends' names lead to.
+    Reload { shared: Arc<Shared>, backends: Arc<Addresses> },
     /// Claim an agent and deliver its session.
     Deliver(Box<Order>),
     /// What the backends' names lead to from now on.
     Backends(Arc<Addresses>),
     /// This spare is not wanted any more.
-    CloseSpare { gateway: usize, invitation: u64 },
+    CloseSpare { gateway: GatewayId, invitation: u64 },
     /// Stop once the last session is over.
     Drain,
     /// End what still lives, and stop.
@@ -28,13 +32,13 @@ pub(super) enum WorkerMail {
 
 /// An invitation that this server follows.
 pub(super) struct Order {
-    /// Index of the gateway.
-    pub(super) gateway: usize,
+    pub(super) gateway: Arc<Gateway>,
     /// The gateway's end of the signal connection that the invitation came by: the data connection
     /// goes to the same host, also where the gateway's name has several addresses.
     pub(super) address: SocketAddr,
-    /// With the hint to the worker that holds the agent.
-    pub(super) tls: Arc<ClientConfig>,
+    /// With the hint to the worker that holds the agent. Taken by the handshake: no session keeps what a
+    /// reload has replaced.
+    pub(super) tls: Option<Arc<ClientConfig>>,
     pub(super) invitation: u64,
     pub(super) ticket: Vec<u8>,
     pub(super) purpose: Purpose,
@@ -44,10 +48,10 @@ pub(super) struct Order {
 }
 
 /// What a data connection is for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Purpose {
-    /// An agent waits for this service, an index.
-    Session { service: usize },
+    /// An agent waits for the service of this name.
+    Session { service: Arc<str> },
     /// None waits yet: it is kept so long.
     Spare { life: Duration },
 }
@@ -57,20 +61,20 @@ pub(super) enum ControlMail {
     /// A session began.
     Joined { session: String, live: LiveSession },
     /// A session ended.
-    SessionEnded { gateway: usize, record: Box<SessionRecord> },
+    SessionEnded { gateway: GatewayId, record: Box<SessionRecord> },
     /// An order led to no session. The gateway hears of it only where the data connection could not
     /// tell it.
     Failed {
-        gateway: usize,
+        gateway: GatewayId,
         invitation: u64,
         decline: Option<RefusalReason>,
         record: Box<ConnectionRecord>,
     },
     /// An agent came over a spare: it is a session to be from now on, and holds a seat.
-    SpareUsed { gateway: usize, invitation: u64 },
+    SpareUsed { gateway: GatewayId, invitation: u64 },
     /// A spare ended without an agent. The gateway hears of it where it may not know.
     SpareEnded {
-        gateway: usize,
+        gateway: GatewayId,
         invitation: u64,
         decline: Option<RefusalReason>,
         record: Box<ConnectionRecord>,

@@ -4,9 +4,11 @@
 mod backends;
 mod control;
 mod data;
+mod link;
 mod mail;
 mod pages;
 mod proxy_protocol;
+mod reload;
 mod seats;
 mod signal;
 mod spares;
@@ -15,25 +17,31 @@ mod visitor;
 mod worker;
 
 use std::collections::HashMap;
+use std::path::Path;
 use std::sync::Arc;
+use std::time::Instant;
 
 use rustls::ClientConfig;
+use rustls::client::danger::ServerCertVerifier;
 use rustls::pki_types::ServerName;
 use thiserror::Error;
 use tokio::sync::Notify;
 
-use crate::config::{BackendTls, ServerConfig};
+use crate::config::{BackendTls, ServedService, ServerConfig};
+use crate::control::GatewayLink;
 use crate::engine::{self, Post, StartError, WorkerSettings};
 use crate::relay::RelayLimits;
+use crate::reload::Watch;
 use crate::sandbox;
 use crate::telemetry::counters::WorkerCounters;
 use crate::tls::{
-    CredentialError, backend_config, client_config, file_expiry, load_credentials, load_roots,
-    warn_of_key_file,
+    CredentialError, Expiry, Identity, backend_config, client_config, gateway_verifier,
+    load_credentials, load_roots, warn_of_key_file,
 };
 use crate::uring::Waker;
 use crate::wire::alpn;
 use control::Control;
+use reload::ServerReader;
 use seats::Seats;
 pub use visitor::Visitor;
 use worker::ServerWorker;
@@ -49,63 +57,95 @@ pub enum RunError {
     Start(#[from] StartError),
 }
 
-/// What all threads of a server know, and none changes but for the seats.
+/// What all threads of a server know, and none changes but for the seats: a reload makes the next one, which
+/// each thread takes between two turns of its loop.
 struct Shared {
     config: ServerConfig,
-    /// Addresses of the gateways as configured, for logs.
-    gateways: Vec<Arc<str>>,
-    /// Names that the gateways' certificates must bear.
-    gateway_names: Vec<ServerName<'static>>,
-    services: Vec<Arc<str>>,
+    services: Vec<Arc<Service>>,
     /// For signal connections; data connections differ in ALPN only.
     gateway_tls: Arc<ClientConfig>,
-    backend_tls: HashMap<TlsKey, (Arc<ClientConfig>, ServerName<'static>)>,
-    certificates: Vec<(String, i64)>,
-    seats: Seats,
+    /// Of the gateways' chains, as `gateway_tls` verifies them.
+    verifier: Arc<dyn ServerCertVerifier>,
+    /// Those of its own certificate, by which gateways know it.
+    own_names: Option<Identity>,
+    /// When its own certificates and those of the CAs end.
+    certificates: Vec<Expiry>,
+    /// The same ones after a reload.
+    seats: Arc<Seats>,
 }
 
-/// Index of the service, and the ALPN of the agents.
-type TlsKey = (usize, String);
+/// A service, and the TLS of its backends.
+struct Service {
+    name: Arc<str>,
+    config: ServedService,
+    /// By the ALPN of the agents; empty for the service's own backend.
+    tls: HashMap<String, (Arc<ClientConfig>, ServerName<'static>)>,
+}
 
 impl Shared {
-    fn new(config: ServerConfig) -> Result<Self, RunError> {
+    fn new(config: ServerConfig) -> Result<Self, CredentialError> {
+        warn_of_key_file(&config.credentials.key);
+        let seats = Arc::new(Seats::new(config.max_sessions, config.gateways.len()));
+        Self::load(config, seats)
+    }
+
+    /// What follows this one. Every file that the configuration names is read.
+    fn next(&self, config: ServerConfig) -> Result<Self, CredentialError> {
+        Self::load(config, Arc::clone(&self.seats))
+    }
+
+    fn load(config: ServerConfig, seats: Arc<Seats>) -> Result<Self, CredentialError> {
         let roots = load_roots(&config.gateway_ca)?;
         let own = load_credentials(&config.credentials)?;
+        let own_names = own.cert.first().map(Identity::of).and_then(Result::ok);
+        let verifier = gateway_verifier(Arc::clone(&roots))?;
         let gateway_tls = client_config(roots, Some(own), vec![alpn::SIGNAL.to_vec()])?;
-        let name = |name: &str| {
-            ServerName::try_from(name.to_owned()).expect("`check` holds names of gateways to this")
-        };
-        let mut backend_tls = HashMap::new();
-        for (index, service) in config.services.iter().enumerate() {
-            let special =
-                service.backend_by_alpn.iter().map(|(alpn, backend)| (&alpn[..], backend));
-            for (protocol, backend) in special.chain([("", &service.backend)]) {
-                if let Some(tls) = &backend.tls {
-                    let prepared = prepare(tls, protocol)?;
-                    backend_tls.insert((index, protocol.to_owned()), prepared);
-                }
-            }
-        }
+        let services = config.services.iter().map(|service| Service::load(service).map(Arc::new));
+        let certificates = config.certificate_files().into_iter().filter_map(Expiry::of_file);
         Ok(Self {
-            gateways: config.gateways.iter().map(|g| g.address.to_string().into()).collect(),
-            gateway_names: config.gateways.iter().map(|gateway| name(&gateway.name)).collect(),
-            services: config.services.iter().map(|s| s.name.as_str().into()).collect(),
+            services: services.collect::<Result<_, _>>()?,
             gateway_tls: Arc::new(gateway_tls),
-            backend_tls,
-            certificates: file_expiry(&config.credentials.certificate).into_iter().collect(),
-            seats: Seats::new(config.max_sessions, config.gateways.len()),
+            verifier,
+            own_names,
+            certificates: certificates.collect(),
+            seats,
             config,
         })
     }
 
+    fn service(&self, name: &str) -> Option<&Arc<Service>> {
+        self.services.iter().find(|service| *service.name == *name)
+    }
+
+    /// What gateways are told: services, sessions, spares.
+    fn hello(&self) -> (Vec<String>, u32, u32) {
+        let bounded = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
+        let services = self.services.iter().map(|service| service.name.to_string()).collect();
+        (services, bounded(self.seats.share()), bounded(self.config.max_spares))
+    }
+
+    /// The signal connection to a gateway, to be dialled.
+    fn new_link(&self) -> GatewayLink {
+        let (services, capacity, spares) = self.hello();
+        GatewayLink::new(services, capacity, spares, Instant::now())
+    }
+}
+
+impl Service {
+    fn load(config: &ServedService) -> Result<Self, CredentialError> {
+        let special = config.backend_by_alpn.iter().map(|(alpn, backend)| (&alpn[..], backend));
+        let mut tls = HashMap::new();
+        for (protocol, backend) in special.chain([("", &config.backend)]) {
+            if let Some(of_backend) = &backend.tls {
+                tls.insert(protocol.to_owned(), prepare(of_backend, protocol)?);
+            }
+        }
+        Ok(Self { name: config.name.as_str().into(), config: config.clone(), tls })
+    }
+
     /// TLS for a backend: that of the agent's ALPN, or the service's own.
-    fn backend_tls(
-        &self,
-        service: usize,
-        alpn: &str,
-    ) -> Option<(Arc<ClientConfig>, ServerName<'static>)> {
-        let special = self.backend_tls.get(&(service, alpn.to_owned()));
-        special.or_else(|| self.backend_tls.get(&(service, String::new()))).cloned()
+    fn backend_tls(&self, alpn: &str) -> Option<(Arc<ClientConfig>, ServerName<'static>)> {
+        self.tls.get(alpn).or_else(|| self.tls.get("")).cloned()
     }
 }
 
@@ -120,10 +160,11 @@ fn prepare(
     Ok((Arc::new(backend_config(tls, offered)?), name))
 }
 
-/// Runs a server until a signal ends it. The calling thread becomes the control thread.
-pub fn run(config: ServerConfig) -> Result<(), RunError> {
-    engine::raise_descriptor_limit(max_connections(&config));
-    warn_of_key_file(&config.credentials.key);
+/// Runs a server until a signal ends it. `file` is where the configuration was read, and is read again by a
+/// reload. The calling thread becomes the control thread.
+pub fn run(config: ServerConfig, file: &Path) -> Result<(), RunError> {
+    engine::within_descriptors(max_connections(&config), engine::raise_descriptor_limit());
+    let watch = Watch::new(file, &config.files());
     let shared = Arc::new(Shared::new(config)?);
     let workers = shared.config.workers;
     let telemetry = shared.config.telemetry.address.map(engine::bind_telemetry).transpose()?;
@@ -148,8 +189,10 @@ pub fn run(config: ServerConfig) -> Result<(), RunError> {
         let counters = Arc::clone(counters);
         threads.push(engine::start_worker(index, role, settings, vec![], mails, waker, counters)?);
     }
+    let reader = ServerReader { file: file.to_owned(), running: Arc::clone(&shared) };
+    let reloads = crate::reload::start(reader, watch).map_err(StartError::Kernel)?;
     let control = Control::new(shared, posts, counters);
-    engine::run_control(control.run(control_mails, notify, threads, telemetry))?;
+    engine::run_control(control.run(control_mails, notify, threads, telemetry, reloads))?;
     Ok(())
 }
 

@@ -4,7 +4,8 @@ use std::cell::RefCell;
 use std::rc::Rc;
 use std::time::Instant;
 
-use super::control::{Control, Link};
+use super::control::Control;
+use super::link::Link;
 use crate::sandbox;
 use crate::telemetry::http::Pages;
 use crate::telemetry::metrics;
@@ -24,7 +25,6 @@ impl Pages for ServerPages {
     fn metrics(&self) -> String {
         let control = self.control.borrow();
         let outcomes = control.outcomes;
-        let named = control.shared.gateways.iter().zip(&control.links);
         metrics::render(metrics::Snapshot {
             role: Role::Server,
             workers: control.counters.clone(),
@@ -36,10 +36,14 @@ impl Pages for ServerPages {
                 ("declined", outcomes.declined),
                 ("failed", outcomes.failed),
             ],
-            signal_connections: named
-                .map(|(name, link)| (name.to_string(), u64::from(link.is_up())))
+            signal_connections: control
+                .links
+                .values()
+                .map(|link| (link.gateway.address.to_string(), u64::from(link.is_up())))
                 .collect(),
-            certificates: control.shared.certificates.clone(),
+            certificates: metrics::expiries(&control.shared.certificates),
+            reloads: control.history.results().to_vec(),
+            configuration_read: control.history.loaded_at(),
         })
     }
 
@@ -47,7 +51,7 @@ impl Pages for ServerPages {
         let control = self.control.borrow();
         if control.draining {
             Err("drains: no new sessions".to_owned())
-        } else if control.links.iter().any(Link::is_up) {
+        } else if control.links.values().any(Link::is_up) {
             Ok(())
         } else {
             Err("no signal connection to any gateway".to_owned())
@@ -58,11 +62,9 @@ impl Pages for ServerPages {
         let ready = self.readiness().is_ok();
         let control = self.control.borrow();
         let now = Instant::now();
-        let services: Vec<String> =
-            control.shared.services.iter().map(ToString::to_string).collect();
-        let named = control.shared.gateways.iter().zip(&control.links);
-        let signal_connections = named.map(|(name, link)| SignalConnection {
-            peer: name.to_string(),
+        let (services, ..) = control.shared.hello();
+        let signal_connections = control.links.values().map(|link| SignalConnection {
+            peer: link.gateway.address.to_string(),
             address: link.open.as_ref().map(|open| open.address),
             up_s: link.open.as_ref().map(|open| (now - open.since).as_secs()),
             services: services.clone(),
@@ -81,6 +83,7 @@ impl Pages for ServerPages {
                 (false, true) => State::Ready,
                 (false, false) => State::Starting,
             },
+            configuration: control.history.status(now),
             listeners: Vec::new(),
             signal_connections: signal_connections.collect(),
             waiting: Waiting::default(),

@@ -1,5 +1,6 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use super::link::Gateway;
 use crate::limits::SEATS_DIVISOR;
 
 /// Room for sessions at a server, over all workers. The control thread takes a seat for each invitation
@@ -10,43 +11,52 @@ use crate::limits::SEATS_DIVISOR;
 #[derive(Debug)]
 pub(super) struct Seats {
     taken: AtomicUsize,
-    bound: usize,
-    taken_by_gateway: Vec<AtomicUsize>,
-    share: usize,
+    bound: AtomicUsize,
+    /// How many of them one gateway may have.
+    share: AtomicUsize,
 }
 
 impl Seats {
     pub(super) fn new(bound: usize, gateways: usize) -> Self {
-        Self {
+        let seats = Self {
             taken: AtomicUsize::new(0),
-            bound,
-            taken_by_gateway: (0..gateways).map(|_| AtomicUsize::new(0)).collect(),
-            share: if gateways > 1 { bound - bound / SEATS_DIVISOR } else { bound },
-        }
+            bound: AtomicUsize::new(0),
+            share: AtomicUsize::new(0),
+        };
+        seats.set_bound(bound, gateways);
+        seats
+    }
+
+    /// Another bound, after a reload. Whoever sits stays, also above it.
+    pub(super) fn set_bound(&self, bound: usize, gateways: usize) {
+        let share = if gateways > 1 { bound - bound / SEATS_DIVISOR } else { bound };
+        self.bound.store(bound, Ordering::Relaxed);
+        self.share.store(share, Ordering::Relaxed);
     }
 
     /// How many a gateway may have.
     pub(super) fn share(&self) -> usize {
-        self.share
+        self.share.load(Ordering::Relaxed)
     }
 
     /// Takes one for an agent of that gateway, if one is free.
-    pub(super) fn take(&self, gateway: usize) -> bool {
-        let own = &self.taken_by_gateway[gateway];
-        if !increment(own, self.share) {
+    pub(super) fn take(&self, gateway: &Gateway) -> bool {
+        if !increment(&gateway.seats_taken, self.share()) {
             return false;
         }
-        let taken = increment(&self.taken, self.bound);
+        let taken = increment(&self.taken, self.bound.load(Ordering::Relaxed));
         if !taken {
-            decrement(own);
+            decrement(&gateway.seats_taken);
         }
         taken
     }
 
-    /// The session that had it has ended.
-    pub(super) fn give_back(&self, gateway: usize) {
+    /// The session that had it has ended; its gateway may be in the configuration no more.
+    pub(super) fn give_back(&self, gateway: Option<&Gateway>) {
         decrement(&self.taken);
-        decrement(&self.taken_by_gateway[gateway]);
+        if let Some(gateway) = gateway {
+            decrement(&gateway.seats_taken);
+        }
     }
 }
 
@@ -66,33 +76,57 @@ mod tests {
 
     use super::*;
 
+    fn gateway() -> Gateway {
+        let name = "gw.example.com".try_into().expect("a DNS name");
+        Gateway { id: 0, address: "gw:13000".into(), name, seats_taken: AtomicUsize::new(0) }
+    }
+
     #[test]
     fn no_more_seats_are_taken_than_there_are_also_by_many_threads() {
-        let seats = Seats::new(100, 1);
+        let (seats, gateway) = (Seats::new(100, 1), gateway());
         let taken = AtomicUsize::new(0);
         thread::scope(|scope| {
             for _ in 0..4 {
                 scope.spawn(|| {
                     for _ in 0..60 {
-                        taken.fetch_add(usize::from(seats.take(0)), Ordering::Relaxed);
+                        taken.fetch_add(usize::from(seats.take(&gateway)), Ordering::Relaxed);
                     }
                 });
             }
         });
         assert_eq!(taken.into_inner(), 100);
-        seats.give_back(0);
-        assert!(seats.take(0));
-        assert!(!seats.take(0));
+        seats.give_back(Some(&gateway));
+        assert!(seats.take(&gateway));
+        assert!(!seats.take(&gateway));
     }
 
     #[test]
     fn a_gateway_that_takes_all_that_it_can_get_leaves_a_quarter_to_the_others() {
-        let seats = Seats::new(8, 2);
+        let (seats, greedy, other) = (Seats::new(8, 2), gateway(), gateway());
         let taken = |gateway| (0..100).filter(|_| seats.take(gateway)).count();
-        assert_eq!((taken(0), taken(1)), (6, 2));
+        assert_eq!((taken(&greedy), taken(&other)), (6, 2));
         assert_eq!(seats.share(), 6);
-        seats.give_back(1);
-        assert!(!seats.take(0), "its share is taken");
-        assert!(seats.take(1));
+        seats.give_back(Some(&other));
+        assert!(!seats.take(&greedy), "its share is taken");
+        assert!(seats.take(&other));
+    }
+
+    #[test]
+    fn whoever_sits_stays_when_there_are_fewer_seats() {
+        let (seats, gateway) = (Seats::new(2, 1), gateway());
+        assert!(seats.take(&gateway) && seats.take(&gateway));
+        seats.set_bound(1, 1);
+        seats.give_back(Some(&gateway));
+        assert!(!seats.take(&gateway));
+        seats.give_back(Some(&gateway));
+        assert!(seats.take(&gateway));
+    }
+
+    #[test]
+    fn seats_of_a_gateway_that_was_taken_out_are_free_for_others() {
+        let (seats, gone, other) = (Seats::new(2, 1), gateway(), gateway());
+        assert!(seats.take(&gone) && seats.take(&gone) && !seats.take(&other));
+        seats.give_back(None);
+        assert!(seats.take(&other));
     }
 }

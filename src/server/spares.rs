@@ -1,5 +1,10 @@
 //! Spares: data connections that were claimed ahead of need, until an agent comes over one.
 
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::Service;
+use super::link::GatewayId;
 use super::mail::{ControlMail, Order, Purpose};
 use super::worker::{ServerCore, ServerWorker};
 use crate::relay::CloseReason;
@@ -10,7 +15,15 @@ use crate::wire::{
 
 impl Order {
     pub(super) fn is_spare(&self) -> bool {
-        matches!(self.purpose, Purpose::Spare { .. })
+        self.spare_life().is_some()
+    }
+
+    /// How long a spare is kept.
+    pub(super) fn spare_life(&self) -> Option<Duration> {
+        match self.purpose {
+            Purpose::Spare { life } => Some(life),
+            Purpose::Session { .. } => None,
+        }
     }
 }
 
@@ -22,12 +35,11 @@ impl ServerWorker {
         token: Token,
         order: &mut Order,
         service: &str,
-    ) -> Result<usize, CloseReason> {
-        let mut services = self.shared.config.services.iter();
-        let refused = match services.position(|served| served.name == service) {
+    ) -> Result<Arc<Service>, CloseReason> {
+        let refused = match self.shared.service(service) {
             None => Err(RefusalReason::ServiceUnknown),
-            Some(_) if !self.shared.seats.take(order.gateway) => Err(RefusalReason::ServerFull),
-            Some(service) => Ok(service),
+            Some(_) if !self.shared.seats.take(&order.gateway) => Err(RefusalReason::ServerFull),
+            Some(service) => Ok(Arc::clone(service)),
         };
         let answer = match refused {
             Ok(_) => Message::Taken(Taken {}),
@@ -39,8 +51,8 @@ impl ServerWorker {
             let _ = connection.leg.send_message(&message, scratch);
         }
         let service = refused.map_err(CloseReason::Refused)?;
-        let (gateway, invitation) = (order.gateway, order.invitation);
-        order.purpose = Purpose::Session { service };
+        let (gateway, invitation) = (order.gateway.id, order.invitation);
+        order.purpose = Purpose::Session { service: Arc::clone(&service.name) };
         order.received = core.now;
         self.spares.remove(&(gateway, invitation));
         core.watch_gently(token);
@@ -49,7 +61,12 @@ impl ServerWorker {
         Ok(service)
     }
 
-    pub(super) fn close_spare(&mut self, core: &mut ServerCore, gateway: usize, invitation: u64) {
+    pub(super) fn close_spare(
+        &mut self,
+        core: &mut ServerCore,
+        gateway: GatewayId,
+        invitation: u64,
+    ) {
         // Not there: an agent came over it, or it ended.
         if let Some(token) = self.spares.get(&(gateway, invitation)).copied() {
             self.data_failed(core, token, CloseReason::SpareUnused);

@@ -1,6 +1,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use super::Service;
 use super::mail::Order;
 use super::visitor::Visitor;
 use crate::uring::Token;
@@ -25,8 +26,8 @@ pub(super) enum Stage {
 /// A claimed agent on its way to the backend.
 pub(super) struct Delivery {
     pub(super) order: Box<Order>,
-    /// Index of the service.
-    pub(super) service: usize,
+    /// As it was when the agent came: a reload changes it for the next.
+    pub(super) service: Arc<Service>,
     pub(super) visitor: Visitor,
     /// The data connection.
     pub(super) data: Token,
@@ -38,8 +39,8 @@ pub(super) struct Delivery {
 /// What is remembered of a session.
 pub(super) struct Record {
     pub(super) order: Box<Order>,
-    /// Index of the service.
-    pub(super) service: usize,
+    /// Name of the service.
+    pub(super) service: Arc<str>,
     pub(super) visitor: Visitor,
     pub(super) claimed: Instant,
     pub(super) joined: Instant,

@@ -8,12 +8,14 @@ use std::time::Instant;
 use rustls::pki_types::UnixTime;
 use tokio::sync::Notify;
 
-use super::Shared;
 use super::backends::{self, Addresses};
+use super::link::GatewayId;
 use super::mail::{ControlMail, Order, WorkerMail};
 use super::proxy_protocol;
 use super::stage::{Delivery, Record, Stage};
 use super::visitor::Visitor;
+use super::{Service, Shared, settings};
+use crate::config::Backend;
 use crate::engine::{self, Connection, Core, Post, Session, Urgency};
 use crate::relay::{CloseReason, Party};
 use crate::telemetry::counters::HandshakeRole;
@@ -33,7 +35,7 @@ pub(super) struct ServerWorker {
     pub(super) control: Post<ControlMail, Notify>,
     pub(super) backends: Arc<Addresses>,
     /// Spares, those under way included, by gateway and invitation.
-    pub(super) spares: HashMap<(usize, u64), Token>,
+    pub(super) spares: HashMap<(GatewayId, u64), Token>,
     pub(super) draining: bool,
 }
 
@@ -90,6 +92,10 @@ impl engine::Role for ServerWorker {
     fn mail(&mut self, core: &mut ServerCore, mail: WorkerMail) {
         core.counters.mails.inc();
         match mail {
+            WorkerMail::Reload { shared, backends } => {
+                core.set_settings(settings(&shared.config));
+                (self.shared, self.backends) = (shared, backends);
+            }
             WorkerMail::Deliver(order) => self.follow(core, order),
             WorkerMail::Backends(backends) => self.backends = backends,
             WorkerMail::CloseSpare { gateway, invitation } => {
@@ -119,10 +125,10 @@ impl ServerWorker {
         core: &mut ServerCore,
         data: Token,
         order: Box<Order>,
-        service: usize,
+        service: Arc<Service>,
         visitor: Visitor,
     ) {
-        let backend = backends::choose(&self.shared.config.services[service], &visitor.alpn);
+        let backend = backends::choose(&service.config, &visitor.alpn);
         let mut untried = self.backends.get(&backend.address).cloned().unwrap_or_default();
         // The first in the list is tried first, and `pop` takes the last.
         untried.reverse();
@@ -143,8 +149,7 @@ impl ServerWorker {
         while let Some(address) = delivery.untried.pop() {
             match engine::dial(address) {
                 Ok(socket) => {
-                    let (data, timeout) =
-                        (delivery.data, self.backend_of(&delivery).connect_timeout);
+                    let (data, timeout) = (delivery.data, backend_of(&delivery).connect_timeout);
                     let backend = core.adopt(socket, address, Stage::Connecting(delivery));
                     core.set_deadline(backend, Some(core.now + timeout));
                     core.enter(data, Stage::Delivering { backend });
@@ -173,7 +178,7 @@ impl ServerWorker {
         token: Token,
         delivery: Box<Delivery>,
     ) {
-        let backend = self.backend_of(&delivery);
+        let backend = backend_of(&delivery);
         let tls = backend.tls.is_some();
         let sends_header = backend.proxy_protocol;
         if let Some(connection) = core.connection(token)
@@ -188,7 +193,7 @@ impl ServerWorker {
         if !tls {
             return self.join(core, token, delivery);
         }
-        let config = self.shared.backend_tls(delivery.service, &delivery.visitor.alpn);
+        let config = delivery.service.backend_tls(&delivery.visitor.alpn);
         let connection = config.and_then(|(config, name)| TlsConnection::client(config, name).ok());
         match (connection, core.connection(token)) {
             (Some(tls), Some(connection)) => {
@@ -233,13 +238,7 @@ impl ServerWorker {
 
     /// Tells the gateway that there is no session, and why.
     fn refuse(&mut self, core: &mut ServerCore, delivery: &Delivery, reason: RefusalReason) {
-        let refused = Refused { reason: reason.into(), retry_after_ms: 0 };
-        let message =
-            FromDataConnection { message: Some(from_data_connection::Message::Refused(refused)) };
-        if let Some((connection, scratch)) = core.with_scratch(delivery.data) {
-            // A gateway that is gone needs no answer.
-            let _ = connection.leg.send_message(&message, scratch);
-        }
+        tell_refusal(core, delivery.data, reason);
         core.linger(delivery.data);
         self.fail_delivery(core, delivery, CloseReason::Refused(reason));
     }
@@ -251,9 +250,10 @@ impl ServerWorker {
         reason: CloseReason,
     ) {
         let Delivery { order, service, visitor, .. } = delivery;
-        let record = self.record(core, order, visitor.device.as_ref(), Some(*service), reason);
+        let service = Some(Arc::clone(&service.name));
+        let record = self.record(core, order, visitor.device.as_ref(), service, reason);
         let record = Box::new(record);
-        let (gateway, invitation) = (order.gateway, order.invitation);
+        let (gateway, invitation) = (order.gateway.id, order.invitation);
         self.control.send(ControlMail::Failed { gateway, invitation, decline: None, record });
     }
 
@@ -268,23 +268,19 @@ impl ServerWorker {
             core.reset(delivery.data);
             return self.fail_delivery(core, &delivery, CloseReason::Reset(Party::Gateway));
         }
-        let address = &self.backend_of(&delivery).address;
+        let address = &backend_of(&delivery).address;
         let name: Arc<str> = address.to_string().into();
         let Delivery { order, service, visitor, data, claimed, .. } = *delivery;
         let live = LiveSession {
             who: visitor.device.as_deref().map_or_else(|| visitor.agent.to_string(), str::to_owned),
-            service: Arc::clone(&self.shared.services[service]),
+            service: Arc::clone(&service.name),
             since: core.now,
         };
         let session = visitor.session.clone();
+        let service = Arc::clone(&service.name);
         let record = Record { order, service, visitor, claimed, joined: core.now, backend: name };
         core.join((data, Party::Gateway), (backend, Party::Backend), record);
         self.control.send_quietly(ControlMail::Joined { session, live }, core.now);
-    }
-
-    fn backend_of(&self, delivery: &Delivery) -> &crate::config::Backend {
-        let service = &self.shared.config.services[delivery.service];
-        backends::choose(service, &delivery.visitor.alpn)
     }
 
     fn record_session(&mut self, core: &ServerCore, session: Session<Record>, reason: CloseReason) {
@@ -295,10 +291,10 @@ impl ServerWorker {
         stages.set(Stretch::AcceptToJoined, joined - order.received);
         let record = Box::new(SessionRecord {
             session: visitor.session,
-            service: Arc::clone(&self.shared.services[service]),
+            service,
             device: visitor.device,
             agent: visitor.agent,
-            way: Way::Server { gateway: Arc::clone(&self.shared.gateways[order.gateway]), backend },
+            way: Way::Server { gateway: Arc::clone(&order.gateway.address), backend },
             worker: self.index,
             bytes_to_server: session.bytes.inward,
             bytes_to_agent: session.bytes.outward,
@@ -306,7 +302,7 @@ impl ServerWorker {
             duration: core.now - order.received,
             reason,
         });
-        let mail = ControlMail::SessionEnded { gateway: order.gateway, record };
+        let mail = ControlMail::SessionEnded { gateway: order.gateway.id, record };
         self.control.send_quietly(mail, core.now);
     }
 
@@ -322,6 +318,21 @@ impl ServerWorker {
             core.reset(token);
         }
     }
+}
+
+/// Tells the gateway why there is no session; the caller ends the connection.
+pub(super) fn tell_refusal(core: &mut ServerCore, data: Token, reason: RefusalReason) {
+    let refused = Refused { reason: reason.into(), retry_after_ms: 0 };
+    let message =
+        FromDataConnection { message: Some(from_data_connection::Message::Refused(refused)) };
+    if let Some((connection, scratch)) = core.with_scratch(data) {
+        // A gateway that is gone needs no answer.
+        let _ = connection.leg.send_message(&message, scratch);
+    }
+}
+
+fn backend_of(delivery: &Delivery) -> &Backend {
+    backends::choose(&delivery.service.config, &delivery.visitor.alpn)
 }
 
 /// Counts the handshake, and looks again at whoever it resumed with: rustls did not.

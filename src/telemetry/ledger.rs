@@ -53,6 +53,11 @@ impl Ledger {
         }
     }
 
+    /// Another bound on the list of live sessions, after a reload.
+    pub fn set_max_live(&mut self, max_live: usize) {
+        self.max_live = max_live;
+    }
+
     /// Lists a session as live until its record comes. `session` is the name in that record.
     pub fn session_joined(&mut self, session: String, live: LiveSession) {
         if self.live.len() < self.max_live {

@@ -14,6 +14,7 @@ use super::ledger::{Figures, StageFigures};
 use super::log;
 use super::process::ProcessFigures;
 use super::status::Role;
+use crate::tls::Expiry;
 
 /// What `/metrics` is (the `OpenMetrics` specification, "Exposition format").
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -35,6 +36,15 @@ pub struct Snapshot {
     pub signal_connections: Vec<(String, u64)>,
     /// Certificate files in use, and when each expires, in seconds since 1970.
     pub certificates: Vec<(String, i64)>,
+    /// Reloads, by what became of them.
+    pub reloads: Vec<(&'static str, u64)>,
+    /// When the configuration in use was read, in seconds since 1970.
+    pub configuration_read: u64,
+}
+
+/// As a [`Snapshot`] has them.
+pub fn expiries(certificates: &[Expiry]) -> Vec<(String, i64)> {
+    certificates.iter().map(|expiry| (expiry.file.clone(), expiry.end)).collect()
 }
 
 /// The page at `/metrics`.
@@ -162,7 +172,15 @@ impl Snapshot {
         for (file, expiry) in &self.certificates {
             family.encode_family(&[("file", file.as_str())])?.encode_gauge(expiry)?;
         }
-        Ok(())
+        let help = "Reloads of the configuration and its files, by result";
+        let mut family = page.family("vestibule_reloads", help, None, MetricType::Counter)?;
+        for &(result, count) in &self.reloads {
+            counter(&mut family.encode_family(&[("result", result)])?, count)?;
+        }
+        let name = "vestibule_configuration_read_timestamp";
+        let help = "When the configuration in use was read";
+        page.family(name, help, Some(&Unit::Seconds), MetricType::Gauge)?
+            .encode_gauge(&self.configuration_read)
     }
 
     fn process(&self, page: &mut Page) -> fmt::Result {
@@ -241,6 +259,8 @@ mod tests {
             invitations: vec![("claimed", 1)],
             signal_connections: vec![("server-1.lan".to_owned(), 1)],
             certificates: vec![("/etc/vestibule/gateway.pem".to_owned(), 1_800_000_000)],
+            reloads: vec![("applied", 3), ("refused", 1)],
+            configuration_read: 1_790_000_000,
         }
     }
 
@@ -267,6 +287,8 @@ mod tests {
             "vestibule_spares_ended counter",
             "vestibule_signal_connections gauge",
             "vestibule_certificate_expiry_timestamp_seconds gauge",
+            "vestibule_reloads counter",
+            "vestibule_configuration_read_timestamp_seconds gauge",
             "vestibule_log_lines_dropped counter",
             "vestibule_build info",
             "process_cpu_seconds counter",
@@ -297,6 +319,8 @@ mod tests {
             "vestibule_stage_seconds_bucket{le=\"+Inf\",stage=\"handshake\"} 1",
             "vestibule_invitations_total{outcome=\"claimed\"} 1",
             "vestibule_signal_connections{server=\"server-1.lan\"} 1",
+            "vestibule_reloads_total{result=\"refused\"} 1",
+            "vestibule_configuration_read_timestamp_seconds 1790000000",
             "vestibule_build_info{version=\"0.1.0\",role=\"gateway\"} 1",
         ] {
             assert!(page.lines().any(|each| each == line), "{line}\nin\n{page}");

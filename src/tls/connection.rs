@@ -229,7 +229,7 @@ impl TlsConnection {
     }
 
     /// The peer's certificate and the intermediate ones that it showed.
-    fn peer_chain(&self) -> &[CertificateDer<'static>] {
+    pub fn peer_chain(&self) -> &[CertificateDer<'static>] {
         self.agreed.as_ref().map_or(&[], |agreed| &agreed.peer)
     }
 

@@ -171,12 +171,6 @@ pub fn expiry(certificate: &CertificateDer<'_>) -> Option<i64> {
     Some(parsed.validity().not_after.timestamp())
 }
 
-/// A certificate file by its name, and the last moment of its leaf's validity, in seconds since 1970.
-pub fn file_expiry(path: &Path) -> Option<(String, i64)> {
-    let leaf = load_certificates(path).ok()?.into_iter().next()?;
-    Some((path.display().to_string(), expiry(&leaf)?))
-}
-
 /// Logs what [`key_file_warning`] says.
 pub fn warn_of_key_file(path: &Path) {
     if let Some(warning) = key_file_warning(path) {

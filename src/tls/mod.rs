@@ -6,6 +6,7 @@ mod alert;
 mod client_hello;
 mod connection;
 mod credentials;
+mod expiry;
 mod failure;
 mod hkdf;
 mod identity;
@@ -20,15 +21,17 @@ pub(crate) mod testing;
 pub use alert::Alert;
 pub use client_hello::{ClientHello, HelloError, HelloReader, looks_like_tls};
 pub use connection::{TlsConnection, TlsError};
-pub(crate) use credentials::date;
-#[cfg(feature = "pki")]
-pub(crate) use credentials::read_pem_file;
 pub use credentials::{
-    CredentialError, expiry, file_expiry, key_file_warning, load_certificates, load_credentials,
-    load_roots, warn_of_key_file,
+    CredentialError, expiry, key_file_warning, load_certificates, load_credentials, load_roots,
+    warn_of_key_file,
 };
+#[cfg(feature = "pki")]
+pub(crate) use credentials::{date, read_pem_file};
+pub use expiry::Expiry;
 pub use failure::handshake_failure;
 pub use identity::{Identity, IdentityError};
 pub use record::{Pieces, RecordError};
 pub use resumption::{RoleConfig, check_dates, gateway_resumption};
-pub use roles::{ListenerRoles, backend_config, client_config, listener_roles, provider};
+pub use roles::{
+    ListenerRoles, backend_config, client_config, gateway_verifier, listener_roles, provider,
+};

@@ -37,8 +37,9 @@ impl RoleConfig {
         Ok(self)
     }
 
-    /// Verifies the chain of a peer that resumed, as in a full handshake; empty where it has none.
-    pub fn check_resumed(&self, chain: &[CertificateDer<'_>], now: UnixTime) -> Result<(), Error> {
+    /// Verifies the chain of a peer as in a full handshake; empty where it has none. For those that resumed,
+    /// and those that an earlier configuration let in.
+    pub fn check_chain(&self, chain: &[CertificateDer<'_>], now: UnixTime) -> Result<(), Error> {
         let verifier = &self.verifier;
         match chain.split_first() {
             None if verifier.offer_client_auth() && verifier.client_auth_mandatory() => {

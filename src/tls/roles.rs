@@ -1,7 +1,9 @@
+use std::collections::HashMap;
 use std::path::Path;
 use std::sync::{Arc, LazyLock};
 
-use rustls::client::Resumption;
+use rustls::client::danger::ServerCertVerifier;
+use rustls::client::{Resumption, WebPkiServerVerifier};
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::server::danger::ClientCertVerifier;
 use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
@@ -14,6 +16,7 @@ use super::hkdf;
 use super::known_chains::KnownChains;
 use super::resumption::RoleConfig;
 use crate::config::{BackendTls, DeviceCertificates, GatewayConfig, ListenerKind};
+use crate::control::ServiceId;
 use crate::limits::MAX_BACKEND_SESSIONS;
 use crate::wire::alpn;
 
@@ -26,8 +29,8 @@ pub struct ListenerRoles {
     pub data: Option<RoleConfig>,
     /// Our own agent.
     pub agent: RoleConfig,
-    /// Foreign agents, by index of the service; `None` where this listener does not offer it.
-    pub foreign: Vec<Option<RoleConfig>>,
+    /// Foreign agents, by the services that this listener offers.
+    pub foreign: HashMap<ServiceId, RoleConfig>,
 }
 
 /// Loads the files of the TLS listener at that index and builds its roles.
@@ -56,15 +59,12 @@ pub fn listener_roles(
         (None, None)
     };
     let agent = role(&devices, vec![alpn::AGENT.to_vec()])?.with_tickets()?;
-    let foreign = config
-        .services
-        .iter()
-        .map(|service| {
-            let protocols = || service.alpn.iter().map(|name| name.clone().into_bytes()).collect();
-            let offered = service.listeners.contains(&listener);
-            offered.then(|| role(&devices, protocols())?.with_tickets()).transpose()
-        })
-        .collect::<Result<_, _>>()?;
+    let offered = config.services.iter().filter(|service| service.listeners.contains(&listener));
+    let foreign = offered.map(|service| {
+        let protocols = service.alpn.iter().map(|name| name.clone().into_bytes()).collect();
+        Ok((service.id, role(&devices, protocols)?.with_tickets()?))
+    });
+    let foreign = foreign.collect::<Result<_, CredentialError>>()?;
     Ok(ListenerRoles { signal, data, agent, foreign })
 }
 
@@ -76,6 +76,13 @@ pub fn client_config(
     alpn: Vec<Vec<u8>>,
 ) -> Result<ClientConfig, CredentialError> {
     client_config_of(&[&TLS13], roots, credentials, alpn)
+}
+
+/// Verifies the chain of a gateway again, whose connection began before a reload. As [`client_config`] does.
+pub fn gateway_verifier(
+    roots: Arc<RootCertStore>,
+) -> Result<Arc<dyn ServerCertVerifier>, CredentialError> {
+    Ok(WebPkiServerVerifier::builder_with_provider(roots, provider()).build()?)
 }
 
 /// For connections to a TLS backend, which may be old: TLS 1.2 as well. They resume. Loads its files.

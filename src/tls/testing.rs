@@ -184,9 +184,9 @@ pub(crate) fn gateway_config(
         }],
         servers: ServersPolicy { ca: servers_ca.to_owned(), addresses: vec![], allow: vec![] },
         services: vec![
-            service("web", &[0], &["h2", "http/1.1"]),
-            service("elsewhere", &[], &[]),
-            service("raw", &[0], &[]),
+            service(0, "web", &[0], &["h2", "http/1.1"]),
+            service(1, "elsewhere", &[], &[]),
+            service(2, "raw", &[0], &[]),
         ],
         limits: limits(),
         addresses: AddressLimits {
@@ -202,8 +202,9 @@ pub(crate) fn gateway_config(
     }
 }
 
-fn service(name: &str, listeners: &[usize], alpn: &[&str]) -> Service {
+fn service(id: usize, name: &str, listeners: &[usize], alpn: &[&str]) -> Service {
     Service {
+        id,
         name: name.to_owned(),
         listeners: listeners.to_vec(),
         sni: vec![],

@@ -81,7 +81,7 @@ pub mod to_server {
     }
 }
 
-/// First message of a server.
+/// First message of a server, said again when it has changed.
 #[derive(Clone, PartialEq, Eq, prost::Message)]
 pub struct ServerHello {
     /// Services that this server can serve; the gateway's allow-list is applied on top.
@@ -98,13 +98,13 @@ pub struct ServerHello {
     pub spares: u32,
 }
 
-/// First message of a gateway, in answer to ServerHello.
+/// First message of a gateway, in answer to the first ServerHello.
 #[derive(Clone, PartialEq, Eq, prost::Message)]
 pub struct GatewayHello {
     /// Names this process of the gateway: data connections repeat it in their ALPN hint.
     #[prost(string, tag = "1")]
     pub instance: String,
-    /// Services of ServerHello that the gateway will send invitations for.
+    /// Services of that ServerHello that the gateway will send invitations for.
     #[prost(string, repeated, tag = "2")]
     pub services: Vec<String>,
     /// Version of the software, for the log and the status page only.

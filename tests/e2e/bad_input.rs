@@ -5,7 +5,9 @@ use std::io::Write;
 use std::time::{Duration, Instant};
 
 use rustls::AlertDescription;
-use vestibule::wire::{FromServer, Ping, RefusalReason, ServerHello, alpn, from_server};
+use vestibule::wire::{
+    FromServer, Ping, Pong, RefusalReason, ServerHello, alpn, from_server, to_server,
+};
 
 use super::harness::{Ending, GatewayFile, LONG, Peer, Process, Trial, World, wait_until};
 
@@ -202,11 +204,16 @@ fn a_signal_connection_that_breaks_the_protocol_is_closed_and_its_agents_are_not
 }
 
 #[test]
-fn a_signal_connection_that_says_hello_twice_is_closed() {
+fn the_last_hello_of_a_server_holds_also_one_that_offers_nothing() {
     let mut trial = Trial::new(&GatewayFile::DEFAULT);
     trial.server.say(from_server::Message::ServerHello(ServerHello::default()));
-    trial.server.wait_until_closed();
-    trial.assert_ended("message_unexpected", 1);
+    // Once this is answered, the hello was heard.
+    trial.server.say(from_server::Message::Ping(Ping { nonce: 7 }));
+    assert_eq!(trial.server.hear(), to_server::Message::Pong(Pong { nonce: 7 }));
+    let mut agent = trial.world.ask(&trial.gateway, "echo");
+    assert_eq!(agent.refusal(), (RefusalReason::NoServer, true));
+    drop(agent);
+    trial.assert_ended("no_server", 1);
 }
 
 #[test]

@@ -17,7 +17,7 @@ impl Dispatcher {
         now: Instant,
         random: &mut dyn FnMut(&mut [u8]),
     ) {
-        if service >= self.services.len() {
+        if service >= self.services.len() || self.gone.contains(&service) {
             return self.refuse(agent, RefusalReason::ServiceUnknown);
         }
         if self.draining {

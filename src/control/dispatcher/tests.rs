@@ -4,6 +4,7 @@ use super::*;
 use crate::limits::{MAX_INVITATIONS_PER_AGENT, SIGNAL_DEAD_AFTER, SIGNAL_HELLO_TIMEOUT};
 use crate::wire::{FromServer, Withdraw};
 
+mod reload;
 mod spares;
 
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -363,13 +364,12 @@ fn draining_refuses_those_who_wait_and_says_goodbye_also_to_servers_that_come_la
 
 #[test]
 fn what_has_no_place_ends_the_link() {
-    let mut bench = Bench::with_servers(&[1]);
-    let hello = from_server::Message::ServerHello(ServerHello::default());
-    let unexpected = |link| [Seen::Closed(link, CloseReason::MessageUnexpected)];
-    assert_eq!(bench.hear(1, hello.clone()), unexpected(1));
-    assert_eq!(bench.hear(1, hello), [], "it is gone already");
+    let mut bench = Bench::new();
+    let ping = from_server::Message::Ping(Ping { nonce: 1 });
     bench.open(2);
-    assert_eq!(bench.hear(2, from_server::Message::Ping(Ping { nonce: 1 })), unexpected(2));
+    let unexpected = [Seen::Closed(2, CloseReason::MessageUnexpected)];
+    assert_eq!(bench.hear(2, ping.clone()), unexpected, "the hello is first");
+    assert_eq!(bench.hear(2, ping), [], "it is gone already");
     bench.connect(3, 0);
     let unknown = FromServer { message: None };
     let seen = bench.happen(Event::LinkMessage { link: LinkId(3), message: unknown });

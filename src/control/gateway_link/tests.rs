@@ -273,3 +273,67 @@ fn a_withdrawn_spare_is_closed_and_so_is_every_one_of_a_lost_connection() {
     assert_eq!(bench.hear(to_server::Message::Withdraw(Withdraw { id: 1 })), withdrawn);
     assert_eq!(bench.happen(GatewayEvent::Closed), [close(2)]);
 }
+
+#[test]
+fn a_gateway_is_told_what_has_changed_and_nothing_else() {
+    let changed = |services: &[&str]| GatewayEvent::Reconfigured {
+        services: services.iter().map(ToString::to_string).collect(),
+        capacity: 10,
+        spares: 2,
+    };
+    let mut bench = Bench::up();
+    assert_eq!(bench.happen(changed(&["web"])), [], "as it was");
+    let said = bench.happen(changed(&["web", "ssh"]));
+    let [
+        GatewayAction::Send(FromServer { message: Some(from_server::Message::ServerHello(hello)) }),
+    ] = &said[..]
+    else {
+        panic!("a hello: {said:?}");
+    };
+    assert_eq!(hello.services, ["web", "ssh"]);
+    let invited = bench.hear(to_server::Message::Invitation(invitation("ssh")));
+    assert!(matches!(invited[..], [GatewayAction::Invited { .. }]), "{invited:?}");
+    bench.happen(changed(&["ssh"]));
+    let answer = bench.hear(to_server::Message::Invitation(invitation("web")));
+    assert_eq!(answer, [declined(RefusalReason::ServiceUnknown)]);
+}
+
+#[test]
+fn a_change_before_the_connection_stands_is_in_its_first_hello() {
+    let mut bench = Bench::new();
+    assert_eq!(bench.jump(), [GatewayAction::Dial]);
+    let changed =
+        GatewayEvent::Reconfigured { services: vec!["ssh".to_owned()], capacity: 1, spares: 0 };
+    assert_eq!(bench.happen(changed), []);
+    let said = bench.happen(GatewayEvent::Dialed);
+    let [
+        GatewayAction::Send(FromServer { message: Some(from_server::Message::ServerHello(hello)) }),
+    ] = &said[..]
+    else {
+        panic!("a hello: {said:?}");
+    };
+    assert_eq!((&hello.services[..], hello.capacity), (&["ssh".to_owned()][..], 1));
+}
+
+#[test]
+fn an_outdated_connection_is_closed_and_dialled_again() {
+    let mut bench = Bench::up();
+    let untrusted = CloseReason::CertificateUntrusted;
+    let closed = bench.happen(GatewayEvent::Outdated(untrusted));
+    assert_eq!(closed, [GatewayAction::Close(untrusted)]);
+    assert_eq!(bench.happen(GatewayEvent::Outdated(untrusted)), [], "nothing is left to close");
+    assert_eq!(bench.jump(), [GatewayAction::Dial]);
+}
+
+#[test]
+fn a_removed_gateway_is_left_with_its_spares_and_never_dialled_again() {
+    let mut bench = Bench::up();
+    let spare = Invitation { spare_for_ms: 1000, ..invitation("") };
+    bench.hear(to_server::Message::Invitation(spare));
+    let left = bench.happen(GatewayEvent::Removed);
+    let expected =
+        [GatewayAction::Close(CloseReason::Finished), GatewayAction::CloseSpare { id: 7 }];
+    assert_eq!(left, expected);
+    assert_eq!(bench.link.next_timeout(), None);
+    assert!(!bench.link.is_up());
+}

@@ -30,6 +30,8 @@ pub struct Status {
     pub uptime_s: u64,
     /// Where it stands in its life.
     pub state: State,
+    /// What it goes by.
+    pub configuration: Configuration,
     /// Where it accepts connections; none at a server.
     pub listeners: Vec<Listener>,
     /// Every one that is up, and every gateway that a server is to hold one with.
@@ -87,6 +89,24 @@ pub enum State {
     Ready,
     /// No new sessions; those that live are let finish.
     Draining,
+}
+
+/// The configuration in use.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Configuration {
+    /// Seconds since it was read: at the start, or by a reload.
+    pub age_s: u64,
+    /// The last reload, where it was refused.
+    pub refused: Option<RefusedReload>,
+}
+
+/// A reload that changed nothing.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RefusedReload {
+    /// Seconds since then.
+    pub age_s: u64,
+    /// What is wrong, with the file.
+    pub reason: String,
 }
 
 /// Where connections are accepted.
@@ -258,6 +278,7 @@ pub(super) fn sample() -> Status {
         pid: 4242,
         uptime_s: 11_520,
         state: State::Ready,
+        configuration: Configuration { age_s: 7_200, refused: None },
         listeners: vec![
             Listener {
                 name: "agents".to_owned(),

@@ -3,7 +3,7 @@
 use std::fmt::Write;
 use std::net::SocketAddr;
 
-use super::{Count, State, Status};
+use super::{Configuration, Count, State, Status};
 
 /// Close reasons shown of each kind; the JSON has them all.
 const TOP_REASONS: usize = 5;
@@ -30,13 +30,25 @@ fn headline(status: &Status) -> String {
         State::Draining => "draining: no new sessions",
     };
     format!(
-        "vestibule {} {}, {state}\nup {}, process {}, instance {}\n",
+        "vestibule {} {}, {state}\nup {}, process {}, instance {}\n{}",
         status.role.word(),
         printable(&status.version),
         age(status.uptime_s),
         status.pid,
         printable(&status.instance),
+        configuration(status),
     )
+}
+
+fn configuration(status: &Status) -> String {
+    let Configuration { age_s, refused } = &status.configuration;
+    let mut lines = format!("configuration read {} ago\n", age(*age_s));
+    if let Some(refused) = refused {
+        let (age, reason) = (age(refused.age_s), printable(&refused.reason));
+        writeln!(lines, "reload refused {age} ago, nothing was changed: {reason}")
+            .expect("a String takes all that is written to it");
+    }
+    lines
 }
 
 fn listeners(status: &Status) -> Vec<Row> {
@@ -278,6 +290,17 @@ mod tests {
         assert!(page.contains("no server is connected, and no session can start"), "{page}");
         assert!(!page.contains("Time of each stage"), "{page}");
         assert!(!page.contains("\nSessions\n"), "{page}");
+    }
+
+    #[test]
+    fn the_page_says_why_a_reload_was_refused() {
+        let mut status = sample();
+        let reason = "/etc/vestibule/gw.crt: expired\x1b[2J".to_owned();
+        status.configuration.refused = Some(super::super::RefusedReload { age_s: 61, reason });
+        let page = render(&status);
+        let line =
+            "\nreload refused 1 min 1 s ago, nothing was changed: /etc/vestibule/gw.crt: expired";
+        assert!(page.contains(line) && !page.contains('\x1b'), "{page}");
     }
 
     #[test]

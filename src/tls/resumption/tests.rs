@@ -39,7 +39,7 @@ fn kind(client: &Arc<ClientConfig>, role: &RoleConfig) -> HandshakeKind {
 }
 
 fn foreign(roles: &ListenerRoles, service: usize) -> &RoleConfig {
-    roles.foreign[service].as_ref().expect("offered here")
+    roles.foreign.get(&service).expect("offered here")
 }
 
 /// The chain that a resumed connection brings, by way of that role.
@@ -82,7 +82,7 @@ fn whoever_comes_back_to_a_role_resumes_and_is_who_it_was() {
     for (own, protocols, role) in cases {
         let client = keeping_tickets(world.client(Some(own), protocols));
         let chain = resumed_chain(&client, role);
-        assert_eq!(role.check_resumed(&chain, UnixTime::now()), Ok(()));
+        assert_eq!(role.check_chain(&chain, UnixTime::now()), Ok(()));
         assert_eq!(chain.len(), 1);
         // Each ticket is used once, and a resumed connection brings the next.
         assert_eq!(kind(&client, role), HandshakeKind::Resumed);
@@ -125,7 +125,7 @@ fn a_device_ticket_never_resumes_as_a_server() {
         assert_eq!(refused, Err(CertificateError::UnknownIssuer.into()));
         // The second look holds too, where the first would fail.
         let chain = resumed_chain(&device, &roles.agent);
-        let refused = role.check_resumed(&chain, UnixTime::now());
+        let refused = role.check_chain(&chain, UnixTime::now());
         assert_eq!(refused, Err(CertificateError::UnknownIssuer.into()));
     }
 }
@@ -165,8 +165,8 @@ fn a_ticket_of_a_listener_without_certificates_opens_nothing_where_they_are_requ
         assert_eq!(refused, Err(Error::NoCertificatesPresented));
         // The second look holds too, where the first would fail.
         let chain = resumed_chain(&client, &open.agent);
-        assert_eq!(open.agent.check_resumed(&chain, UnixTime::now()), Ok(()));
-        let refused = strict.agent.check_resumed(&chain, UnixTime::now()).expect_err("no chain");
+        assert_eq!(open.agent.check_chain(&chain, UnixTime::now()), Ok(()));
+        let refused = strict.agent.check_chain(&chain, UnixTime::now()).expect_err("no chain");
         assert_eq!(handshake_failure(&refused), CloseReason::CertificateMissing);
     }
 }
@@ -178,7 +178,7 @@ fn a_role_that_asks_for_no_certificate_trusts_none() {
     let device = keeping_tickets(world.client(Some(&world.device), &[alpn::AGENT]));
     let chain = resumed_chain(&device, &strict.agent);
     let open = world.roles(DeviceCertificates::None).agent;
-    let refused = open.check_resumed(&chain, UnixTime::now());
+    let refused = open.check_chain(&chain, UnixTime::now());
     assert_eq!(refused, Err(CertificateError::UnknownIssuer.into()));
 }
 
@@ -204,9 +204,9 @@ fn a_resumed_chain_is_checked_again() {
     let roles = world.strict_roles();
     let client = keeping_tickets(world.client(Some(&world.device), &[alpn::AGENT]));
     let chain = resumed_chain(&client, &roles.agent);
-    assert_eq!(roles.agent.check_resumed(&chain, UnixTime::now()), Ok(()));
+    assert_eq!(roles.agent.check_chain(&chain, UnixTime::now()), Ok(()));
 
-    let refused = roles.agent.check_resumed(&chain, end_of(&chain, 1)).expect_err("expired");
+    let refused = roles.agent.check_chain(&chain, end_of(&chain, 1)).expect_err("expired");
     assert_eq!(handshake_failure(&refused), CloseReason::CertificateExpired);
 }
 

@@ -85,6 +85,12 @@ impl Peer {
         Some(String::from_utf8_lossy(name).into_owned())
     }
 
+    /// The other side's own certificate.
+    pub(crate) fn certificate(&self) -> Vec<u8> {
+        let chain = self.tls.as_ref().and_then(|tls| tls.peer_certificates());
+        chain.expect("a handshake")[0].to_vec()
+    }
+
     /// Of a TLS connection that stands.
     pub(crate) fn handshake_kind(&self) -> HandshakeKind {
         self.tls.as_ref().and_then(|tls| tls.handshake_kind()).expect("a handshake")

@@ -81,6 +81,11 @@ impl Process {
         kill_process(Pid::from_child(&self.child), Signal::TERM).expect("it was not waited for");
     }
 
+    /// Sends SIGHUP.
+    pub(crate) fn hang_up(&self) {
+        kill_process(Pid::from_child(&self.child), Signal::HUP).expect("it was not waited for");
+    }
+
     /// Sends SIGKILL, and waits for the end.
     pub(crate) fn kill(&mut self) {
         self.child.kill().expect("it was not waited for");

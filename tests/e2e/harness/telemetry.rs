@@ -1,6 +1,8 @@
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 
+use vestibule::telemetry::status::Status;
+
 use super::{LONG, wait_until};
 
 /// The telemetry listener of a process.
@@ -40,6 +42,17 @@ impl Telemetry {
     /// Waits until a sample has this value.
     pub(crate) fn wait_for(self, sample: &str, value: u64) {
         wait_until(&format!("{sample} is {value}"), || self.metric(sample) == value);
+    }
+
+    /// Waits until a signal connection carries invitations for that service.
+    pub(crate) fn wait_for_service(self, service: &str) {
+        wait_until(&format!("{service} is served"), || {
+            let page = self.page("/status").expect("the process runs");
+            let (_, body) = page.split_once("\r\n\r\n").expect("an answer");
+            let status: Status = serde_json::from_str(body).expect("a status page");
+            let mut links = status.signal_connections.iter();
+            links.any(|link| link.services.iter().any(|served| served == service))
+        });
     }
 
     /// `None` where nobody answers.

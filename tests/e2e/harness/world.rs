@@ -10,7 +10,7 @@ use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use tempfile::TempDir;
 use vestibule::config::Credentials;
-use vestibule::pki::{LEAF_DAYS, Leaf, Pki, Role, SubjectName};
+use vestibule::pki::{Key, LEAF_DAYS, Leaf, Pki, Renewable, Role, SubjectName};
 use vestibule::tls::{load_roots, provider};
 use vestibule::wire::{FromAgent, Open, alpn, from_agent};
 
@@ -77,8 +77,28 @@ impl World {
         path
     }
 
+    /// Replaces a text in a file, which is then another file of that name.
+    pub(crate) fn edit(&self, name: &str, from: &str, to: &str) {
+        let text = std::fs::read_to_string(self.path(name)).expect("it was written");
+        assert!(text.contains(from), "{from:?} stands in {name}");
+        self.replace(name, &text.replace(from, to));
+    }
+
+    /// Puts another file in the place of one, at once.
+    pub(crate) fn replace(&self, name: &str, contents: &str) {
+        let draft = self.write(&format!("{name}.new"), contents);
+        std::fs::rename(draft, self.path(name)).expect("the folder is writable");
+    }
+
     pub(crate) fn ca(&self, role: Role) -> PathBuf {
         self.pki.ca_certificate(role)
+    }
+
+    /// Puts a CA that has issued nothing in the place of that of a role. Its name is the same.
+    pub(crate) fn replace_ca(&self, role: Role) {
+        let pki = Pki::create(&self.path("other-pki")).expect("a new folder");
+        let other = std::fs::read_to_string(pki.ca_certificate(role)).expect("it was made");
+        self.replace(&format!("pki/{role}s-ca.crt"), &other);
     }
 
     // ---- processes ----
@@ -127,6 +147,13 @@ impl World {
         let leaf = Leaf { role, names, days: LEAF_DAYS };
         let issued = self.pki.issue(&leaf).expect("a CA of that role");
         issued.write(&self.path("pki"), &leaf.names[0]).expect("a new name");
+    }
+
+    /// Renews a certificate that the world came with, as `vestibule pki renew` does.
+    pub(crate) fn renew(&self, name: &str) {
+        let path = self.path("pki").join(format!("{name}.crt"));
+        let renewable = Renewable::read(&path, &self.pki).expect("of this world");
+        renewable.renew(&self.pki, Key::New, LEAF_DAYS).expect("renewed");
     }
 
     /// Of a certificate that the world came with.
