@@ -13,7 +13,7 @@ use super::sources::Sources;
 use super::stage::{Kind, Record, Stage, elsewhere};
 use super::turned_away::TurnedAway;
 use crate::control::{AgentRef, Tickets};
-use crate::engine::{self, Connection, Core, HandshakeError, Post, Session, Urgency};
+use crate::engine::{self, Connection, Core, HandshakeError, Post, Session};
 use crate::limits::MAX_RECORD_LEN;
 use crate::relay::{CloseReason, Party};
 use crate::telemetry::record::ConnectionRecord;

@@ -5,11 +5,11 @@ use std::sync::Arc;
 
 use rustls::pki_types::{CertificateDer, UnixTime};
 
+use super::Shared;
 use super::backends::{self, Addresses};
 use super::control::Control;
 use super::link::{Gateway, GatewayId, Link};
 use super::mail::WorkerMail;
-use super::Shared;
 use crate::check::files_of_server;
 use crate::config::{self, ServerConfig, read_server};
 use crate::control::GatewayEvent;
