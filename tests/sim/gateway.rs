@@ -243,10 +243,10 @@ impl Gateway {
     fn enter_reload(&mut self, changed: &Reconfiguration, now: Instant) {
         self.seen.insert(Sight::Reloaded);
         self.limits = changed.limits.clone();
-        self.gone = changed.gone.clone();
+        self.gone.clone_from(&changed.gone);
         for (id, verdict) in &changed.links {
             if let (Ok(allowed), Some(link)) = (verdict, self.links.get_mut(id)) {
-                link.allowed = allowed.clone();
+                link.allowed.clone_from(allowed);
             }
         }
         for waiting in self.waiting.values_mut() {
