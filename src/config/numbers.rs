@@ -40,6 +40,7 @@ impl GatewayConfig {
 
 #[cfg(test)]
 mod tests {
+    use std::fmt::Write;
     use std::path::Path;
 
     use super::*;
@@ -58,7 +59,8 @@ mod tests {
             services[0],
         );
         for service in services {
-            text += &format!("[[services]]\nname = \"{service}\"\ndevices = \"any\"\n");
+            writeln!(text, "[[services]]\nname = \"{service}\"\ndevices = \"any\"")
+                .expect("a String takes all that is written to it");
         }
         parse_gateway(&text, Path::new("gateway.toml")).expect("well-formed").config
     }

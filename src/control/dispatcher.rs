@@ -225,7 +225,7 @@ impl Dispatcher {
 
     fn greet(&mut self, index: usize, hello: &ServerHello, now: Instant) {
         let link = &mut self.links[index];
-        link.stage = Stage::Greeted(Greeted::new(hello, now));
+        link.stage = Stage::Greeted(Box::new(Greeted::new(hello, now)));
         link.agree(&self.services);
         let id = link.id;
         let agreed = link.greeted().map(|greeted| &greeted.services[..]).unwrap_or_default();

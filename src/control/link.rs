@@ -31,7 +31,7 @@ pub(super) enum Stage {
     /// Its hello is awaited.
     Greeting { deadline: Instant },
     /// Both hellos are said.
-    Greeted(Greeted),
+    Greeted(Box<Greeted>),
 }
 
 /// What a server said in its hello, and what it was given since.
@@ -78,14 +78,14 @@ impl Link {
     pub(super) fn greeted(&self) -> Option<&Greeted> {
         match &self.stage {
             Stage::Greeting { .. } => None,
-            Stage::Greeted(greeted) => Some(greeted),
+            Stage::Greeted(greeted) => Some(&**greeted),
         }
     }
 
     pub(super) fn greeted_mut(&mut self) -> Option<&mut Greeted> {
         match &mut self.stage {
             Stage::Greeting { .. } => None,
-            Stage::Greeted(greeted) => Some(greeted),
+            Stage::Greeted(greeted) => Some(&mut **greeted),
         }
     }
 

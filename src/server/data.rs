@@ -210,7 +210,7 @@ impl ServerWorker {
         let mail = match &order.purpose {
             Purpose::Session { service } => {
                 let service = Some(Arc::clone(service));
-                let record = Box::new(self.record(core, order, None, service, reason));
+                let record = Box::new(connection_record(core, order, None, service, reason));
                 ControlMail::Failed { gateway, invitation, decline, record }
             }
             Purpose::Spare { .. } => {
@@ -219,32 +219,31 @@ impl ServerWorker {
                     CloseReason::SpareUnused => core.counters.spares_unused.inc(),
                     _ => core.counters.spares_lost.inc(),
                 }
-                let record = Box::new(self.record(core, order, None, None, reason));
+                let record = Box::new(connection_record(core, order, None, None, reason));
                 ControlMail::SpareEnded { gateway, invitation, decline, record }
             }
         };
         self.control.send(mail);
     }
+}
 
-    /// Of a data connection that became no session.
-    pub(super) fn record(
-        &self,
-        core: &ServerCore,
-        order: &Order,
-        device: Option<&Arc<str>>,
-        service: Option<Arc<str>>,
-        reason: CloseReason,
-    ) -> ConnectionRecord {
-        let gateway = &order.gateway.address;
-        ConnectionRecord {
-            peer: order.address,
-            identity: device
-                .map(|device| (Party::Agent, Arc::clone(device)))
-                .or_else(|| Some((Party::Gateway, Arc::clone(gateway)))),
-            place: Arc::clone(gateway),
-            service,
-            duration: core.now - order.received,
-            reason,
-        }
+/// Of a data connection that became no session.
+pub(super) fn connection_record(
+    core: &ServerCore,
+    order: &Order,
+    device: Option<&Arc<str>>,
+    service: Option<Arc<str>>,
+    reason: CloseReason,
+) -> ConnectionRecord {
+    let gateway = &order.gateway.address;
+    ConnectionRecord {
+        peer: order.address,
+        identity: device
+            .map(|device| (Party::Agent, Arc::clone(device)))
+            .or_else(|| Some((Party::Gateway, Arc::clone(gateway)))),
+        place: Arc::clone(gateway),
+        service,
+        duration: core.now - order.received,
+        reason,
     }
 }

@@ -9,6 +9,7 @@ use rustls::pki_types::UnixTime;
 use tokio::sync::Notify;
 
 use super::backends::{self, Addresses};
+use super::data::connection_record;
 use super::link::GatewayId;
 use super::mail::{ControlMail, Order, WorkerMail};
 use super::proxy_protocol;
@@ -251,7 +252,7 @@ impl ServerWorker {
     ) {
         let Delivery { order, service, visitor, .. } = delivery;
         let service = Some(Arc::clone(&service.name));
-        let record = self.record(core, order, visitor.device.as_ref(), service, reason);
+        let record = connection_record(core, order, visitor.device.as_ref(), service, reason);
         let record = Box::new(record);
         let (gateway, invitation) = (order.gateway.id, order.invitation);
         self.control.send(ControlMail::Failed { gateway, invitation, decline: None, record });
