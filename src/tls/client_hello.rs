@@ -66,6 +66,10 @@ impl HelloReader {
                     let mut answer = Vec::new();
                     // A Vec takes every byte.
                     let _ = alert.write_all(&mut answer);
+                    // rustls has nothing to say to a record that it can't read.
+                    if answer.is_empty() {
+                        answer.extend(Alert::DecodeError.unprotected_record());
+                    }
                     return Err(HelloError::Damaged { answer });
                 }
             }

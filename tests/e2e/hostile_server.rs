@@ -3,7 +3,6 @@
 
 use std::io::Write;
 
-use socket2::SockRef;
 use vestibule::limits::MAX_SIGNAL_CONNECTIONS_OF_SERVER;
 use vestibule::pki::Role;
 use vestibule::wire::{
@@ -30,8 +29,6 @@ impl Trial {
     fn unread_signal(&self) -> Peer {
         let config = self.world.server_client(HOSTILE, vec![alpn::SIGNAL.to_vec()]);
         let mut signal = Peer::dial_tls(self.gateway.tls, World::GATEWAY_NAME, &config);
-        // The less the kernel holds, the sooner the gateway has to.
-        SockRef::from(signal.socket()).set_recv_buffer_size(4096).expect("a socket");
         let hello = from_server::Message::ServerHello(ServerHello::default());
         signal.say(&FromServer { message: Some(hello) });
         signal.hear::<ToServer>();

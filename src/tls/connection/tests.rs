@@ -289,8 +289,12 @@ fn a_hello_within_the_bound_counts_whatever_came_behind_it() {
 fn what_is_not_tls_is_told_from_damaged_tls() {
     let not_tls = HelloReader::default().read(b"GET / HTTP/1.1\r\n\r\n");
     assert_eq!(not_tls, Err(HelloError::NotTls));
-    let damaged = HelloReader::default().read(&[22, 3, 1, 0, 4, 1, 0, 0, 0]);
-    assert!(matches!(damaged, Err(HelloError::Damaged { answer }) if answer[0] == 21));
+    // A hello without content, and one of 2.6 MB.
+    for hello in [[22, 3, 1, 0, 4, 1, 0, 0, 0], [22, 3, 1, 0, 4, 1, 0x28, 6, 0]] {
+        let damaged = HelloReader::default().read(&hello);
+        let answered = matches!(&damaged, Err(HelloError::Damaged { answer }) if answer[0] == 21);
+        assert!(answered, "{damaged:?}");
+    }
 }
 
 proptest! {
