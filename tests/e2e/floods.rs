@@ -28,7 +28,7 @@ impl Trial {
     /// has accepted them all.
     fn flood(&self, address: SocketAddr, count: usize, says: &[u8]) -> Vec<Peer> {
         // Each has a descriptor here as well.
-        vestibule::engine::raise_descriptor_limit(2 * MANY);
+        vestibule::engine::raise_descriptor_limit();
         let before = self.gateway.telemetry.metric(ACCEPTED);
         let flood = (0..count).map(|number| {
             let source = self.world.ip(u8::try_from(100 + number % 100).expect("below 200"));

@@ -118,6 +118,7 @@ impl Ledger {
                 }
             }
             Event::LinkClosed { link } => drop(self.links.remove(link)),
+            Event::Reconfigured(_) => unreachable!("no reload happens in these worlds"),
             Event::Admit { agent, service } => {
                 let entry = Waiting {
                     service: *service,

@@ -184,7 +184,6 @@ fn the_worlds_are_not_too_tame_to_show_every_race() {
         Sight::ClaimCrossedWithRefusal,
         Sight::SessionOutlivedLink,
         Sight::LinkClosed,
-        Sight::Reloaded,
         Sight::SpareTookAgent,
         Sight::SpareFailed(FailedSpare::Gone),
         Sight::SpareFailed(FailedSpare::Silent),
