@@ -367,10 +367,10 @@ pub const MAX_HANDSHAKES: Range = range(4_096, 4, 100_000);
 pub const ADDRESS_CONNECTIONS: Range = range(1_000, 1, 1_000_000);
 /// `max_connections_of_prefix`: of a /24 of IPv4 or a /64 of IPv6.
 pub const PREFIX_CONNECTIONS: Range = range(4_000, 1, 1_000_000);
-/// `max_handshakes` of one address: at a round trip of 200 ms these are 640 new connections a second.
-pub const ADDRESS_HANDSHAKES: Range = range(128, 1, 100_000);
+/// `max_handshakes` of one address: at a round trip of 200 ms these are 1,280 new connections a second.
+pub const ADDRESS_HANDSHAKES: Range = range(256, 1, 100_000);
 /// `max_handshakes_of_prefix`.
-pub const PREFIX_HANDSHAKES: Range = range(512, 1, 100_000);
+pub const PREFIX_HANDSHAKES: Range = range(1_024, 1, 100_000);
 /// `connections_per_s` of one address, in the long run: 2 to 5 % of a core.
 pub const ADDRESS_RATE: Range = range(50, 1, 1_000_000);
 /// `connections_burst` of one address: after a restart all devices of a branch office come at once.

@@ -119,12 +119,8 @@ impl Leg {
 
     /// Receives at most `len` raw bytes, before it is known what they are, for [`Scratch::raw`]. `None`
     /// where there are none for now, 0 at the end.
-    pub fn receive_raw(
-        &mut self,
-        scratch: &mut Scratch,
-        len: usize,
-    ) -> Result<Option<usize>, Failure> {
-        self.recv(&mut scratch.buffer[..len])
+    pub fn receive_raw(&mut self, to: &mut Scratch, len: usize) -> Result<Option<usize>, Failure> {
+        self.recv(&mut to.buffer[..len])
     }
 
     /// Advances the handshake as far as it goes now. `seen` is what was received before TLS began.

@@ -53,7 +53,7 @@ impl GatewayWorker {
     /// already.
     pub(super) fn receive_transfer(&mut self, core: &mut GatewayCore, transfer: Transfer) {
         let Transfer { socket, peer, listener, seen, accepted } = transfer;
-        let is_server = is_server_address(&self.shared.config, peer.ip());
+        let is_server = self.is_server(peer.ip());
         let full = if core.connections_len() >= self.max_connections_from(core, peer.ip()) {
             Some(CloseReason::ConnectionsFull)
         } else if self.handshakes >= self.max_handshakes && !is_server {
@@ -123,12 +123,12 @@ impl GatewayWorker {
         if core.connections_len() >= self.max_connections_from(core, from) && !self.shed(core) {
             return Err(CloseReason::ConnectionsFull);
         }
-        let limits = limits_of(config, listener, from);
+        let limits = limits_of(config, listener, from).filter(|_| !self.is_server(from));
         self.sources.connect(from, limits, core.now)?;
         if !is_stranger {
             return Ok(());
         }
-        let is_full = self.handshakes >= self.max_handshakes && !is_server_address(config, from);
+        let is_full = self.handshakes >= self.max_handshakes && !self.is_server(from);
         let admitted = if is_full && !self.shed(core) {
             Err(CloseReason::HandshakesFull)
         } else {
@@ -158,6 +158,11 @@ impl GatewayWorker {
         }
     }
 
+    /// Whether servers come from there: the operator says so, or one has proved itself.
+    fn is_server(&self, from: IpAddr) -> bool {
+        is_server_address(&self.shared.config, from) || self.sources.is_of_a_server(from)
+    }
+
     /// Takes the place of the connection that has made us wait for the longest time, if that is long
     /// enough. One that waits for us, in a queue, is not to blame.
     pub(super) fn shed(&mut self, core: &mut GatewayCore) -> bool {
@@ -173,7 +178,7 @@ impl GatewayWorker {
             if core.now.saturating_duration_since(opened) < SHED_AFTER {
                 return false;
             }
-            if core.is_queued(token) || is_server_address(&self.shared.config, from) {
+            if core.is_queued(token) || self.is_server(from) {
                 index += 1;
                 continue;
             }
@@ -265,7 +270,8 @@ impl GatewayWorker {
     ) -> Result<(), CloseReason> {
         let Some(connection) = core.connection(token) else { return Ok(()) };
         let balancer = connection.peer.ip();
-        let limits = limits_of(&self.shared.config, listener, source.ip());
+        let limits = limits_of(&self.shared.config, listener, source.ip())
+            .filter(|_| !self.is_server(source.ip()));
         self.sources.connect(source.ip(), limits, core.now)?;
         if let Err(reason) = self.sources.begin_admission(source.ip(), limits) {
             self.sources.disconnect(source.ip());

@@ -7,7 +7,7 @@
 
 use std::hash::{BuildHasher, RandomState};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::Instant;
 
 use crate::config::AddressLimits;
@@ -21,6 +21,7 @@ pub(super) struct Sources {
     connections: Tally,
     handshakes: Tally,
     arrivals: Arrivals,
+    servers: Marks,
 }
 
 /// What is counted for one address.
@@ -40,7 +41,20 @@ impl Sources {
             connections: Tally::new(),
             handshakes: Tally::new(),
             arrivals: Arrivals::new(now),
+            servers: Marks::new(),
         }
+    }
+
+    /// A server has proved itself from this address: it brings a data connection for every agent, and
+    /// must not be held to what one stranger may have, also when it comes back with its sessions still
+    /// there. As long as the process lives: servers have few addresses.
+    pub(super) fn note_server(&self, from: IpAddr) {
+        self.servers.set(self.cells(&from));
+    }
+
+    /// Whether a server has proved itself from there.
+    pub(super) fn is_of_a_server(&self, from: IpAddr) -> bool {
+        self.servers.is_set(self.cells(&from))
     }
 
     /// Takes in a connection, or says which of the limits of its address, if it has any, is reached.
@@ -158,6 +172,23 @@ impl Tally {
     }
 }
 
+/// What is so of an address, once and for all.
+struct Marks([Box<[AtomicBool]>; 2]);
+
+impl Marks {
+    fn new() -> Self {
+        Self(std::array::from_fn(|_| (0..SOURCE_CELLS).map(|_| AtomicBool::new(false)).collect()))
+    }
+
+    fn set(&self, cells: Cells) {
+        self.0.iter().zip(cells).for_each(|(row, cell)| row[cell].store(true, Ordering::Relaxed));
+    }
+
+    fn is_set(&self, cells: Cells) -> bool {
+        self.0.iter().zip(cells).all(|(row, cell)| row[cell].load(Ordering::Relaxed))
+    }
+}
+
 /// How fast connections arrive: a token bucket for each address, as the time at which it will be full
 /// again, in microseconds since the beginning (GCRA, ITU-T I.371).
 struct Arrivals {
@@ -257,6 +288,15 @@ mod tests {
             sources.disconnect(from);
         }
         assert_eq!(sources.connect(from, Some(&LIMITS), now), Ok(()));
+    }
+
+    #[test]
+    fn an_address_is_that_of_a_server_once_one_has_proved_itself_there() {
+        let sources = Sources::new(Instant::now());
+        let (server, stranger) = (address("192.0.2.1"), address("192.0.2.2"));
+        assert!(!sources.is_of_a_server(server));
+        sources.note_server(server);
+        assert!(sources.is_of_a_server(server) && !sources.is_of_a_server(stranger));
     }
 
     #[test]

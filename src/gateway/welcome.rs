@@ -73,6 +73,9 @@ impl GatewayWorker {
             return self.fail(core, token, CloseReason::CertificateNotAllowed);
         };
         let server: Arc<str> = allowed.name.as_str().into();
+        if let Some(connection) = core.connection(token) {
+            self.sources.note_server(connection.peer.ip());
+        }
         let Some(Stage::Handshake { listener, kind, .. }) = core.take_stage(token) else { return };
         let proven = Proven { listener, server, generation: self.shared.generation };
         if kind == Kind::Signal {

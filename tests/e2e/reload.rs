@@ -310,19 +310,22 @@ fn a_service_that_was_added_is_reachable_at_once() {
     // In front: the numbers of the others are not their places in the file.
     let first = "[[services]]\nname = \"echo\"";
     site.world.edit(GATEWAY, first, &format!("{NEW}{first}"));
-    let served = format!("[[services]]\nname = \"new\"\nbackend = \"{}\"\n", Backend::echo());
+    let served = format!("[[services]]\nname = \"new\"\nbackend = \"{}\"\n", backend.address);
     site.world.edit(SERVER, first, &format!("{served}{first}"));
     site.gateway.reload();
     site.reload_server();
     site.gateway.telemetry.wait_for_service("new");
     let config = site.world.foreign_config();
     let mut agent = Peer::dial_tls(site.gateway.tls, "new.gateway.test", &config);
-    agent.expect_echo(b"to the new service");
+    agent.send(b"to the new service");
+    let mut service = backend.accept();
+    service.expect(b"to the new service");
     assert_talks(&mut session);
     assert_talks(&mut site.session(Kind::Tls, &backend));
     assert_talks(&mut site.session(Kind::Plain, &backend));
     site.assert_one_signal_connection();
     agent.end();
+    service.end();
     agent.ending();
     site.gateway.process.line("session ended", &[("service", "new"), ("reason", "finished")]);
 }
@@ -373,7 +376,9 @@ fn a_server_without_a_service_is_invited_for_it_no_more_and_its_sessions_stay() 
 
 #[test]
 fn a_backend_that_moved_is_found_and_sessions_with_the_old_one_stay() {
-    let (old, new) = (Backend::by_hand(), Backend::by_hand());
+    let old = Backend::by_hand();
+    // On the same port: the kernel lets the server connect to no other.
+    let new = Backend::by_hand_at(([127, 0, 0, 2], old.address.port()).into());
     let site = Site::new(old.address);
     let mut session = site.session(Kind::Tls, &old);
     site.world.edit(SERVER, &old.address.to_string(), &new.address.to_string());

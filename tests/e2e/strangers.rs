@@ -86,6 +86,22 @@ fn an_address_that_dials_too_fast_is_turned_away_and_another_is_served() {
 }
 
 #[test]
+fn a_server_that_has_proved_itself_brings_as_many_data_connections_as_there_are_agents() {
+    let more = "[addresses]\nmax_connections = 3\nmax_handshakes = 3\nconnections_burst = 3";
+    let mut trial = Trial::new(&GatewayFile { more, ..GatewayFile::DEFAULT });
+    let mut sessions = Vec::new();
+    for host in 10..20 {
+        let mut agent = Peer::dial_from(trial.world.ip(host), trial.gateway.plain);
+        let mut data = trial.server.join();
+        agent.send(b"hello");
+        data.expect(b"hello");
+        sessions.push((agent, data));
+    }
+    drop(sessions);
+    trial.assert_unharmed();
+}
+
+#[test]
 fn nobody_is_asked_for_a_servers_certificate_from_an_address_that_no_server_has() {
     let servers = "addresses = [\"127.0.0.1\"]";
     let mut trial = Trial::new(&GatewayFile { servers, ..GatewayFile::DEFAULT });

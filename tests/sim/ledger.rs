@@ -192,9 +192,11 @@ impl Ledger {
     fn enter_message(&mut self, id: LinkId, message: Option<&from_server::Message>) {
         let Some(link) = self.links.get_mut(&id) else { return };
         match message {
-            Some(from_server::Message::ServerHello(hello)) if link.offered.is_none() => {
+            Some(from_server::Message::ServerHello(hello)) => {
                 link.offered = Some(hello.services.clone());
-                link.spares = hello.spares as usize;
+                link.disowned.clear();
+                // Those above a smaller number are used, or age.
+                link.spares = link.spares.max(hello.spares as usize);
             }
             Some(from_server::Message::Goodbye(_)) if link.offered.is_some() => {
                 link.draining = true;

@@ -405,7 +405,7 @@ fn what_one_address_may_have_is_read_and_what_a_prefix_may_have_is_no_less() {
         "[addresses]\nmax_connections = 5000\nexempt = [\"203.0.113.7\", \"2001:db8::/48\"]\n";
     let limits = gateway(&gateway_text(more)).expect("well-formed").config.addresses;
     assert_eq!((limits.max_connections, limits.max_connections_of_prefix), (5_000, 5_000));
-    assert_eq!((limits.max_handshakes, limits.max_handshakes_of_prefix), (128, 512));
+    assert_eq!((limits.max_handshakes, limits.max_handshakes_of_prefix), (256, 1_024));
     assert_eq!(limits.exempt.len(), 2);
     for (keys, place, advice) in [
         ("max_connections_of_prefix = 999", "17:29", "at least what one address may have, 1000"),

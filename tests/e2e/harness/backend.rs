@@ -23,7 +23,12 @@ pub(crate) struct Digest {
 impl Backend {
     /// Hands its connections to the test.
     pub(crate) fn by_hand() -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        Self::by_hand_at(([127, 0, 0, 1], 0).into())
+    }
+
+    /// The same, at that address.
+    pub(crate) fn by_hand_at(address: SocketAddr) -> Self {
+        let listener = TcpListener::bind(address).expect("a port");
         let address = listener.local_addr().expect("it is bound");
         let (sender, accepted) = channel();
         thread::spawn(move || {
