@@ -11,6 +11,7 @@ use super::mail::Transfer;
 use super::proxy_header::{self, NoHeader, ProxyHeader};
 use super::stage::Stage;
 use super::worker::{GatewayCore, GatewayWorker};
+use crate::config::{AddressLimits, GatewayConfig};
 use crate::limits::{MAX_PROXY_HEADER_LEN, RESERVE_DIVISOR, SHED_AFTER, SHED_LOOKS};
 use crate::relay::CloseReason;
 use crate::telemetry::record::ConnectionRecord;
@@ -53,7 +54,7 @@ impl GatewayWorker {
     /// already.
     pub(super) fn receive_transfer(&mut self, core: &mut GatewayCore, transfer: Transfer) {
         let Transfer { socket, peer, listener, seen, accepted } = transfer;
-        let is_server = self.is_server(peer.ip());
+        let is_server = is_server_address(&self.shared.config, peer.ip());
         let full = if core.connections_len() >= self.max_connections_from(core, peer.ip()) {
             Some(CloseReason::ConnectionsFull)
         } else if self.handshakes >= self.max_handshakes && !is_server {
@@ -123,12 +124,12 @@ impl GatewayWorker {
         if core.connections_len() >= self.max_connections_from(core, from) && !self.shed(core) {
             return Err(CloseReason::ConnectionsFull);
         }
-        let limits = limits_of(config, listener, from).filter(|_| !self.is_server(from));
+        let limits = self.limits_of(config, listener, from);
         self.sources.connect(from, limits, core.now)?;
         if !is_stranger {
             return Ok(());
         }
-        let is_full = self.handshakes >= self.max_handshakes && !self.is_server(from);
+        let is_full = self.handshakes >= self.max_handshakes && !is_server_address(config, from);
         let admitted = if is_full && !self.shed(core) {
             Err(CloseReason::HandshakesFull)
         } else {
@@ -158,9 +159,15 @@ impl GatewayWorker {
         }
     }
 
-    /// Whether servers come from there: the operator says so, or one has proved itself.
-    fn is_server(&self, from: IpAddr) -> bool {
-        is_server_address(&self.shared.config, from) || self.sources.is_of_a_server(from)
+    /// What holds for an address. A server that has proved itself there brings a data connection for
+    /// every agent.
+    fn limits_of<'c>(
+        &self,
+        config: &'c GatewayConfig,
+        listener: usize,
+        from: IpAddr,
+    ) -> Option<&'c AddressLimits> {
+        limits_of(config, listener, from).filter(|_| !self.sources.is_of_a_server(from))
     }
 
     /// Takes the place of the connection that has made us wait for the longest time, if that is long
@@ -178,7 +185,7 @@ impl GatewayWorker {
             if core.now.saturating_duration_since(opened) < SHED_AFTER {
                 return false;
             }
-            if core.is_queued(token) || self.is_server(from) {
+            if core.is_queued(token) || is_server_address(&self.shared.config, from) {
                 index += 1;
                 continue;
             }
@@ -270,8 +277,8 @@ impl GatewayWorker {
     ) -> Result<(), CloseReason> {
         let Some(connection) = core.connection(token) else { return Ok(()) };
         let balancer = connection.peer.ip();
-        let limits = limits_of(&self.shared.config, listener, source.ip())
-            .filter(|_| !self.is_server(source.ip()));
+        let shared = Arc::clone(&self.shared);
+        let limits = self.limits_of(&shared.config, listener, source.ip());
         self.sources.connect(source.ip(), limits, core.now)?;
         if let Err(reason) = self.sources.begin_admission(source.ip(), limits) {
             self.sources.disconnect(source.ip());

@@ -1,8 +1,10 @@
 //! The addresses of backends: names are looked up ahead of need, so that no session waits for it.
 
 use std::collections::{HashMap, HashSet};
-use std::net::SocketAddr;
-use std::sync::Arc;
+use std::io;
+use std::net::{SocketAddr, ToSocketAddrs as _};
+use std::sync::{Arc, mpsc};
+use std::thread;
 
 use tracing::warn;
 
@@ -39,16 +41,31 @@ pub(super) async fn look_up(config: &ServerConfig, before: &Addresses) -> Arc<Ad
     Arc::new(addresses)
 }
 
-/// The same on a thread that is no tokio's, for a configuration that is new.
+/// The same on a thread that is no tokio's, for a configuration that is new. A name that can't be looked up
+/// has no address.
 pub(super) fn look_up_here(config: &ServerConfig) -> Addresses {
-    let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_all().build() else {
-        // The next look-up is soon, and until then what is known by now holds.
-        return names(config).into_iter().map(|name| (name, Vec::new())).collect();
+    let look_up = |name: HostPort| {
+        let found = look_up_one(&name).unwrap_or_else(|error| {
+            warn!(backend = %name, %error, "backend's name leads nowhere; its addresses stay");
+            Vec::new()
+        });
+        (name, found)
     };
-    let addresses = runtime.block_on(look_up(config, &Addresses::new()));
-    // Not by a drop, which would wait for name servers that are silent.
-    runtime.shutdown_background();
-    Arc::unwrap_or_clone(addresses)
+    names(config).into_iter().map(look_up).collect()
+}
+
+/// On one more thread, since the system's resolver has no bound of ours.
+fn look_up_one(name: &HostPort) -> io::Result<Vec<SocketAddr>> {
+    let (answer, answered) = mpsc::channel();
+    let HostPort { host, port } = name.clone();
+    let look_up = move || {
+        let found = (host.as_str(), port).to_socket_addrs().map(Iterator::collect);
+        // Nobody waits any more where it took too long.
+        let _ = answer.send(found);
+    };
+    thread::Builder::new().name("look-up".to_owned()).spawn(look_up)?;
+    let silent = |_| io::Error::new(io::ErrorKind::TimedOut, "name servers are silent");
+    answered.recv_timeout(RESOLVE_TIMEOUT).map_err(silent)?
 }
 
 fn names(config: &ServerConfig) -> HashSet<HostPort> {

@@ -56,7 +56,7 @@ const WORLDS: u64 = 3_000;
 /// Worlds that are to show every race.
 const WORLDS_FOR_RACES: u64 = 600;
 /// Worlds within which each planted bug has to be found.
-const WORLDS_FOR_A_BUG: u64 = 600;
+const WORLDS_FOR_A_BUG: u64 = 4_000;
 /// After so many worlds the run says how far it is.
 const PROGRESS: u64 = 10_000;
 
