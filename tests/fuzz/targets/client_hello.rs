@@ -24,7 +24,7 @@ fuzz_target!(|bytes: &[u8]| {
     assert_eq!(read(bytes.chunks(len)), read_whole, "in pieces of {len} bytes");
     match read_whole {
         Ok(None) => assert!(bytes.len() <= MAX_CLIENT_HELLO_LEN, "more than a hello may have"),
-        Ok(Some(ClientHello { sni, alpn })) => {
+        Ok(Some(ClientHello { sni, alpn, resumes: _ })) => {
             assert!(
                 sni.len() <= MAX_PRINTED_LEN && sni.bytes().all(|byte| byte.is_ascii_graphic())
             );
