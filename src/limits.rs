@@ -125,8 +125,8 @@ pub const SESSIONS_PER_TURN: usize = 64;
 /// Connections of one listener that are taken in, in one turn of a worker's loop: the rest wait in the
 /// kernel's backlog.
 pub const ACCEPTS_PER_TURN: usize = 16;
-/// Connections that are accepted and closed at once beside those, at some 5 µs each: a flood must not
-/// fill the backlog, where those wait who are let in.
+/// Connections that are accepted and closed at once beside those, which is far cheaper: a flood must
+/// not fill the backlog, where those wait who are let in.
 pub const REFUSALS_PER_TURN: usize = 128;
 /// TLS handshake steps in one turn of a worker's loop, at about 0.3 ms of CPU each: a storm of
 /// handshakes may add this much to the delay of those who are connected. Beside a full turn of sessions
