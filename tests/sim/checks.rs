@@ -40,6 +40,8 @@ pub(super) enum Check {
     SpareIsYoung,
     /// No agent waits beyond its deadline.
     NobodyWaitsTooLong,
+    /// Nobody waits for a service that a reload took away.
+    NobodyWaitsInVain,
     /// There are never both an agent that waits for an invitation and a server that could have it.
     NobodyIsForgotten,
     /// A signal connection whose other end is silent is given up within the promised time.

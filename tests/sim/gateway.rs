@@ -1,15 +1,17 @@
 //! A gateway's process: the real `Dispatcher` on its control thread, its workers, its clock.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use vestibule::control::{Action, AgentRef, Dispatcher, DispatcherLimits, Event, LinkId};
-use vestibule::relay::RelayLimits;
+use vestibule::control::{
+    Action, AgentRef, Dispatcher, DispatcherLimits, Event, LinkId, Reconfiguration,
+};
+use vestibule::relay::{CloseReason, RelayLimits};
 use vestibule::wire::{FrameDecoder, FromServer, Pong, ToServer, from_server, to_server};
 
 use super::checks::Check;
-use super::ledger::Ledger;
+use super::ledger::{Ledger, Verdict};
 use super::nature::{Clock, Nature, Occurrence, Way};
 use super::network::{ConnectionId, End, Hello};
 use super::planted::Planted;
@@ -19,9 +21,12 @@ use super::worker::{Mail, Worker};
 /// The gateway dials nobody.
 const HERE: End = End::Acceptor;
 
-/// What its operator configured; the same at every gateway.
+/// What its operator configured; at first the same at every gateway.
+#[derive(Clone)]
 pub(super) struct Settings {
     pub(super) services: Vec<String>,
+    /// Services that a reload took away.
+    pub(super) gone: BTreeSet<usize>,
     pub(super) servers: Vec<AllowedServer>,
     pub(super) limits: DispatcherLimits,
     pub(super) relay: RelayLimits,
@@ -29,8 +34,11 @@ pub(super) struct Settings {
     workers: u32,
 }
 
+#[derive(Clone)]
 pub(super) struct AllowedServer {
     pub(super) name: String,
+    /// Whether it stands on the list still.
+    pub(super) is_listed: bool,
     pub(super) services: Vec<usize>,
     pub(super) is_hostile: bool,
 }
@@ -41,20 +49,30 @@ impl Settings {
         servers: Vec<AllowedServer>,
         random: &mut Random,
     ) -> Self {
-        let limits = DispatcherLimits {
-            max_waiting: random.between(1, 24),
-            invitation_timeout: Duration::from_millis(random.between(500, 8_000) as u64),
-            max_links: random.between(servers.len(), 6),
-            max_spares: *random.pick(&[0, 2, 6, 6]),
-            spare_life: Duration::from_millis(random.between(1_000, 20_000) as u64),
-        };
+        let max_links = random.between(servers.len(), 6);
+        let limits = dispatcher_limits(max_links, random);
         let relay = RelayLimits {
             idle_timeout: Some(Duration::from_millis(random.between(2_000, 8_000) as u64)),
             half_closed_timeout: Duration::from_millis(random.between(1_000, 4_000) as u64),
         };
         let workers = u32::try_from(random.between(1, 3)).expect("few");
         let admission_timeout = Duration::from_secs(5);
-        Self { services, servers, limits, relay, admission_timeout, workers }
+        let gone = BTreeSet::new();
+        Self { services, gone, servers, limits, relay, admission_timeout, workers }
+    }
+
+    /// What somebody may make of them for a reload.
+    pub(super) fn changed(&self, random: &mut Random) -> Self {
+        let mut changed = self.clone();
+        changed.limits = dispatcher_limits(self.limits.max_links, random);
+        changed.gone = (0..self.services.len()).filter(|_| random.percent(20)).collect();
+        for server in &mut changed.servers {
+            server.is_listed = random.percent(80);
+            server.services = (0..self.services.len())
+                .filter(|service| !changed.gone.contains(service) && random.percent(60))
+                .collect();
+        }
+        changed
     }
 
     pub(super) fn server_of(&self, hello: &Hello) -> Option<&AllowedServer> {
@@ -63,6 +81,35 @@ impl Settings {
             Hello::Agent { .. } | Hello::Backend { .. } => None,
         }
     }
+
+    /// Whether there is such a service.
+    pub(super) fn number_of(&self, service: &str) -> Option<usize> {
+        let number = self.services.iter().position(|name| name == service);
+        number.filter(|number| !self.gone.contains(number))
+    }
+}
+
+/// As large as they may be, or far too small.
+fn dispatcher_limits(max_links: usize, random: &mut Random) -> DispatcherLimits {
+    DispatcherLimits {
+        max_waiting: random.between(1, 24),
+        invitation_timeout: Duration::from_millis(random.between(500, 8_000) as u64),
+        max_links,
+        max_spares: *random.pick(&[0, 2, 6, 6]),
+        spare_life: Duration::from_millis(random.between(1_000, 20_000) as u64),
+    }
+}
+
+/// What a dispatcher is told of them.
+fn told(settings: &Settings, nature: &Nature) -> DispatcherLimits {
+    let mut told = settings.limits.clone();
+    if nature.has_planted(Planted::VisitorWaitsForEver) {
+        told.invitation_timeout = Duration::from_secs(3_600);
+    }
+    if nature.has_planted(Planted::QueueWithoutBound) {
+        told.max_waiting = usize::MAX;
+    }
+    told
 }
 
 pub(super) struct Gateway {
@@ -88,13 +135,7 @@ impl Gateway {
         nature: &mut Nature,
     ) -> Self {
         let instance = format!("{:016x}", nature.random.next());
-        let mut told = settings.limits.clone();
-        if nature.has_planted(Planted::VisitorWaitsForEver) {
-            told.invitation_timeout = Duration::from_secs(3_600);
-        }
-        if nature.has_planted(Planted::QueueWithoutBound) {
-            told.max_waiting = usize::MAX;
-        }
+        let told = told(settings, nature);
         let services = settings.services.clone();
         let workers = 0..settings.workers;
         Self {
@@ -152,6 +193,10 @@ impl Gateway {
         if self.drains {
             return;
         }
+        let server = self.settings.server_of(nature.network.hello(id));
+        if server.is_some_and(|server| !server.is_listed) {
+            return nature.abort(id, HERE);
+        }
         let now = self.clock.read(nature.now);
         let accepting = nature.random.below(self.workers.len());
         match nature.network.hello(id).clone() {
@@ -195,10 +240,12 @@ impl Gateway {
     }
 
     pub(super) fn signal_opened(&mut self, id: ConnectionId, nature: &mut Nature) {
-        let Hello::Signal { server } = *nature.network.hello(id) else { return };
-        let allowed = &self.settings.servers[server];
+        let Some(allowed) = self.settings.server_of(nature.network.hello(id)) else { return };
+        if !allowed.is_listed {
+            return nature.close(id, HERE);
+        }
         let opened = Event::LinkOpened {
-            link: LinkId(id as u64),
+            link: link_of(id),
             server: allowed.name.clone(),
             allowed: allowed.services.clone(),
         };
@@ -208,7 +255,7 @@ impl Gateway {
     }
 
     fn read_signal(&mut self, id: ConnectionId, nature: &mut Nature) {
-        let link = LinkId(id as u64);
+        let link = link_of(id);
         while let Some(decoder) = self.signals.get_mut(&id) {
             match nature.read_message::<FromServer>(id, HERE, decoder) {
                 Ok(None) => return,
@@ -232,6 +279,32 @@ impl Gateway {
     pub(super) fn drain(&mut self, nature: &mut Nature) {
         self.drains = true;
         self.handle(Event::Drain, nature);
+    }
+
+    /// The workers hear of it before anything that follows from it.
+    pub(super) fn reload(&mut self, settings: &Rc<Settings>, nature: &mut Nature) {
+        self.settings = Rc::clone(settings);
+        for worker in 0..settings.workers {
+            self.post(worker, Mail::Reload(Rc::clone(settings)), nature);
+        }
+        let verdict = |id: &ConnectionId| {
+            let server = settings.server_of(nature.network.hello(*id)).expect("of a server");
+            let allowed = server.is_listed.then(|| server.services.clone());
+            (link_of(*id), allowed.ok_or(CloseReason::CertificateNotAllowed))
+        };
+        let mut links: Vec<Verdict> = self.signals.keys().map(verdict).collect();
+        let now = self.clock.read(nature.now);
+        self.ledger.note_reload(settings, &links, now);
+        if nature.has_planted(Planted::ReloadKeepsOldTrust) {
+            links.retain(|(_, verdict)| verdict.is_ok());
+        }
+        let changed = Reconfiguration {
+            limits: told(settings, nature),
+            services: settings.services.clone(),
+            gone: settings.gone.clone(),
+            links,
+        };
+        self.handle(Event::Reconfigured(changed), nature);
     }
 
     /// The process ends in good order, as far as it can.
@@ -316,6 +389,10 @@ impl Gateway {
         let what = format!("the dispatcher of gateway {}", self.index);
         nature.checks.nothing_is_left(&what, of_links + snapshot.waiting);
     }
+}
+
+fn link_of(id: ConnectionId) -> LinkId {
+    LinkId(id as u64)
 }
 
 fn connection_of(link: LinkId) -> ConnectionId {

@@ -7,15 +7,21 @@ use vestibule::control::{
     Action, AgentRef, DispatcherLimits, Event, LinkId, ServiceId, SpareFailure,
 };
 use vestibule::limits::{MAX_INVITATIONS_PER_AGENT, TICKET_LEN};
+use vestibule::relay::CloseReason;
 use vestibule::wire::{Invitation, RefusalReason, ToServer, from_server, to_server};
 
 use super::checks::{Check, Checks, FailedSpare, Sight};
+use super::gateway::Settings;
 
 mod after_step;
 
 pub(super) struct Ledger {
     limits: DispatcherLimits,
     services: Vec<String>,
+    /// Services that a reload took away.
+    gone: BTreeSet<ServiceId>,
+    /// Agents and spares that a reload found, where its bounds are lower.
+    left_over: LeftOver,
     draining: bool,
     links: BTreeMap<LinkId, Link>,
     waiting: BTreeMap<AgentRef, Waiting>,
@@ -28,6 +34,15 @@ pub(super) struct Ledger {
     spares: BTreeMap<u64, Spare>,
     /// Servers invited in this step.
     invited: BTreeSet<LinkId>,
+}
+
+/// What becomes of a signal connection when its gateway reloads.
+pub(super) type Verdict = (LinkId, Result<Vec<ServiceId>, CloseReason>);
+
+#[derive(Debug, Default)]
+struct LeftOver {
+    waiting: usize,
+    spares: BTreeMap<u32, usize>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -52,7 +67,7 @@ struct Link {
 
 struct Waiting {
     service: ServiceId,
-    since: Instant,
+    deadline: Instant,
     invitations: usize,
     last: Option<u64>,
     /// Whether the last invitation was declined, or the spare failed.
@@ -76,6 +91,8 @@ impl Ledger {
         Self {
             limits,
             services,
+            gone: BTreeSet::new(),
+            left_over: LeftOver::default(),
             draining: false,
             links: BTreeMap::new(),
             waiting: BTreeMap::new(),
@@ -85,6 +102,14 @@ impl Ledger {
             spares: BTreeMap::new(),
             invited: BTreeSet::new(),
         }
+    }
+
+    fn spares_by_worker(&self) -> BTreeMap<u32, usize> {
+        let mut by_worker = BTreeMap::new();
+        for spare in self.spares.values() {
+            *by_worker.entry(spare.worker).or_default() += 1;
+        }
+        by_worker
     }
 
     /// How many invitations that agent had.
@@ -118,11 +143,12 @@ impl Ledger {
                 }
             }
             Event::LinkClosed { link } => drop(self.links.remove(link)),
-            Event::Reconfigured(_) => unreachable!("no reload happens in these worlds"),
+            // `note_reload` knows it already, and from the settings.
+            Event::Reconfigured(_) => {}
             Event::Admit { agent, service } => {
                 let entry = Waiting {
                     service: *service,
-                    since: now,
+                    deadline: now + self.limits.invitation_timeout,
                     invitations: 0,
                     last: None,
                     declined: false,
@@ -149,6 +175,24 @@ impl Ledger {
                 self.enter_failure(*agent, *invitation, *failure, checks);
             }
             Event::Drain => self.draining = true,
+        }
+    }
+
+    /// What a reload makes true: limits, services that are gone, and who may serve what.
+    pub(super) fn note_reload(&mut self, settings: &Settings, verdicts: &[Verdict], now: Instant) {
+        self.limits = settings.limits.clone();
+        self.gone.clone_from(&settings.gone);
+        self.left_over.waiting = self.waiting.len();
+        self.left_over.spares = self.spares_by_worker();
+        let latest = now + self.limits.invitation_timeout;
+        for waiting in self.waiting.values_mut() {
+            waiting.deadline = waiting.deadline.min(latest);
+        }
+        for (link, verdict) in verdicts {
+            match (verdict, self.links.get_mut(link)) {
+                (Ok(allowed), Some(link)) => link.allowed.clone_from(allowed),
+                _ => drop(self.links.remove(link)),
+            }
         }
     }
 

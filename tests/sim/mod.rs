@@ -9,7 +9,8 @@
 //! reset, fall silent in one direction or both, or are never answered; reordering is between
 //! connections and between mailboxes; duplicates and replays are what peers send. Processes are
 //! killed, with or without their host, and come back under a new name; they are stopped and find
-//! everything at once when they go on; they drain; their clocks differ in time and pace. Servers and
+//! everything at once when they go on; they drain; their clocks differ in time and pace. Gateways reload:
+//! servers and services come off the list, and bounds become lower. Servers and
 //! gateways that are allowed in say anything at any time; agents leave at any moment.
 //!
 //! **What is checked.** `checks::Check` is the list. Most are looked at after every step.
@@ -56,7 +57,7 @@ const WORLDS: u64 = 3_000;
 /// Worlds that are to show every race.
 const WORLDS_FOR_RACES: u64 = 600;
 /// Worlds within which each planted bug has to be found.
-const WORLDS_FOR_A_BUG: u64 = 4_000;
+const WORLDS_FOR_A_BUG: u64 = 1_000;
 /// After so many worlds the run says how far it is.
 const PROGRESS: u64 = 10_000;
 
@@ -179,6 +180,7 @@ fn the_worlds_are_not_too_tame_to_show_every_race() {
         Sight::Refused(RefusalReason::BackendRefused),
         Sight::Refused(RefusalReason::InternalError),
         Sight::Refused(RefusalReason::Draining),
+        Sight::Refused(RefusalReason::ServiceUnknown),
         Sight::Moved,
         Sight::ClaimCrossedWithMove,
         Sight::ClaimCrossedWithRefusal,

@@ -8,7 +8,7 @@ use vestibule::wire::Claim;
 use vestibule::wire::alpn::Hint;
 
 use super::checks::Checks;
-use super::network::{ConnectionId, End, Network, Packet};
+use super::network::{ConnectionId, Cut, End, Network, Packet};
 use super::planted::Planted;
 use super::random::Random;
 use super::server::Order;
@@ -69,6 +69,7 @@ pub(super) enum Occurrence {
     Arrive(usize),
     Leave(usize),
     Fault,
+    Cut(ConnectionId, Cut),
     Start(ProcessId),
     Resume(ProcessId),
 }

@@ -30,10 +30,12 @@ pub(super) enum Planted {
     TruncationLooksClean,
     /// Envoy's io_uring: what a slow reader does not take is staged without a bound.
     StagesWithoutBound,
+    /// No peer's: a reload takes a server off the list, and its signal connection stays in use.
+    ReloadKeepsOldTrust,
 }
 
 impl Planted {
-    pub(super) const ALL: [Self; 12] = [
+    pub(super) const ALL: [Self; 13] = [
         Self::SignalIsWrittenOnly,
         Self::VisitorWaitsForEver,
         Self::QueueWithoutBound,
@@ -46,6 +48,7 @@ impl Planted {
         Self::HalfClosedForAnHour,
         Self::TruncationLooksClean,
         Self::StagesWithoutBound,
+        Self::ReloadKeepsOldTrust,
     ];
 
     /// The check that is to find it.
@@ -62,6 +65,7 @@ impl Planted {
             Self::HalfCloseEndsBoth | Self::TruncationLooksClean => Check::CleanEndIsWhole,
             Self::HalfClosedForAnHour => Check::QuietSessionEnds,
             Self::StagesWithoutBound => Check::BackpressureHolds,
+            Self::ReloadKeepsOldTrust => Check::BooksAgree,
         }
     }
 }

@@ -41,6 +41,7 @@ pub(super) struct Worker {
 }
 
 pub(super) enum Mail {
+    Reload(Rc<Settings>),
     Expect { agent: ConnectionId, invitation: u64, ticket: Ticket, server: String },
     ExpectSpare { invitation: u64, ticket: Ticket, server: String, life: Duration },
     UseSpare { agent: ConnectionId, invitation: u64 },
@@ -149,6 +150,7 @@ impl Worker {
     pub(super) fn read_mails(&mut self, now: Instant, nature: &mut Nature) {
         while let Some(mail) = self.mailbox.pop_front() {
             match mail {
+                Mail::Reload(settings) => self.settings = settings,
                 Mail::Expect { agent, invitation, ticket, server } => {
                     self.expect(agent, invitation, ticket, server, nature);
                 }
@@ -252,8 +254,7 @@ impl Worker {
             Ok(Some(_)) | Err(_) => return self.hang_up(id, nature),
         };
         let device = std::mem::take(device);
-        let known = self.settings.services.iter().position(|name| *name == open.service);
-        let Some(service) = known else {
+        let Some(service) = self.settings.number_of(&open.service) else {
             say_refused_to_agent(id, RefusalReason::ServiceUnknown, nature);
             return self.hang_up(id, nature);
         };
@@ -281,6 +282,19 @@ impl Worker {
         }
         self.abort(id, nature);
         self.agent_ends(id, CloseReason::AgentLeft, nature);
+    }
+
+    /// Whether an agent may still wait, as things stand after a reload.
+    fn judge_again(&mut self, id: ConnectionId, nature: &mut Nature) -> bool {
+        let Some(Stage::Waiting(waiting)) = self.stages.get(&id) else { return false };
+        if !self.settings.gone.contains(&waiting.service) {
+            return true;
+        }
+        self.recall_offer(id, nature);
+        let agent = self.agent_ref(id);
+        self.tell(Event::Leave { agent }, nature);
+        self.turn_down(id, CloseReason::Refused(RefusalReason::ServiceUnknown), nature);
+        false
     }
 
     fn turn_down(&mut self, id: ConnectionId, reason: CloseReason, nature: &mut Nature) {

@@ -86,6 +86,7 @@ impl World {
         let allowed = (0..servers).map(|index| AllowedServer {
             // Two of a kind now and then: a name may be connected twice.
             name: format!("lan-{}", if random.percent(10) { 0 } else { index }),
+            is_listed: true,
             // The first serves everything, so that no service is without a server for good.
             services: (0..services.len()).filter(|_| index == 0 || random.percent(60)).collect(),
             is_hostile: index > 0 && random.percent(20),
@@ -270,6 +271,7 @@ impl World {
             Occurrence::Arrive(number) => self.arrive(number),
             Occurrence::Leave(agent) => self.agents.leave(agent, &mut self.nature),
             Occurrence::Fault => self.fault(),
+            Occurrence::Cut(id, how) if !self.nature.calm => self.nature.cut(id, how),
             Occurrence::Start(process) if !self.nature.calm => self.start(process),
             Occurrence::Resume(process) => self.resume(process),
             Occurrence::Knock(id) => self.knock(id),
@@ -338,6 +340,7 @@ impl World {
             Occurrence::Arrive(_)
             | Occurrence::Leave(_)
             | Occurrence::Fault
+            | Occurrence::Cut(..)
             | Occurrence::Start(_)
             | Occurrence::Resume(_) => None,
         }

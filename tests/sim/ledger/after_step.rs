@@ -6,7 +6,7 @@ use std::time::Instant;
 use vestibule::control::{LinkId, LinkStatus, Snapshot};
 use vestibule::limits::SIGNAL_DEAD_AFTER;
 
-use super::{Ledger, Waiting};
+use super::{Ledger, Link, Waiting};
 use crate::sim::checks::{Check, Checks};
 
 impl Ledger {
@@ -20,6 +20,7 @@ impl Ledger {
     ) {
         self.queue_is_bounded(snapshot, checks);
         self.nobody_is_forgotten(snapshot, checks);
+        self.nobody_waits_in_vain(checks);
         if !is_late {
             self.nobody_waits_too_long(now, checks);
             self.dead_links_are_noticed(now, checks);
@@ -30,8 +31,9 @@ impl Ledger {
         self.invited.clear();
     }
 
-    fn queue_is_bounded(&self, snapshot: &Snapshot, checks: &mut Checks) {
-        let most = self.limits.max_waiting;
+    fn queue_is_bounded(&mut self, snapshot: &Snapshot, checks: &mut Checks) {
+        let most = self.limits.max_waiting.max(self.left_over.waiting);
+        self.left_over.waiting = self.left_over.waiting.min(snapshot.waiting);
         let are_few = snapshot.waiting <= most && self.links.len() <= self.limits.max_links;
         checks.hold(Check::QueueIsBounded, are_few, || {
             format!("{} wait of {most}; {} links", snapshot.waiting, self.links.len())
@@ -39,10 +41,16 @@ impl Ledger {
     }
 
     fn nobody_waits_too_long(&self, now: Instant, checks: &mut Checks) {
-        let timeout = self.limits.invitation_timeout;
-        let late = self.waiting.iter().find(|(_, waiting)| now > waiting.since + timeout);
+        let late = self.waiting.iter().find(|(_, waiting)| now > waiting.deadline);
         checks.hold(Check::NobodyWaitsTooLong, late.is_none(), || {
-            format!("{:?} waits for more than {timeout:?}", late.map(|(agent, _)| agent))
+            format!("{:?} waits beyond its deadline", late.map(|(agent, _)| agent))
+        });
+    }
+
+    fn nobody_waits_in_vain(&self, checks: &mut Checks) {
+        let in_vain = self.waiting.iter().find(|(_, waiting)| self.gone.contains(&waiting.service));
+        checks.hold(Check::NobodyWaitsInVain, in_vain.is_none(), || {
+            format!("{:?} waits for a service that is gone", in_vain.map(|(agent, _)| agent))
         });
     }
 
@@ -68,8 +76,7 @@ impl Ledger {
         });
     }
 
-    fn spares_are_bounded(&self, snapshot: &Snapshot, checks: &mut Checks) {
-        let mut by_worker: BTreeMap<u32, usize> = BTreeMap::new();
+    fn spares_are_bounded(&mut self, snapshot: &Snapshot, checks: &mut Checks) {
         let mut by_link: BTreeMap<LinkId, (usize, usize)> = BTreeMap::new();
         for (id, spare) in &self.spares {
             let link = self.links.get(&spare.link);
@@ -77,14 +84,21 @@ impl Ledger {
             checks.hold(Check::SparesAreBounded, is_kept, || {
                 format!("spare {id:x} is held without its server")
             });
-            *by_worker.entry(spare.worker).or_default() += 1;
             let (held, ready) = by_link.entry(spare.link).or_default();
             *held += 1;
             *ready += usize::from(spare.ready);
         }
-        let most = by_worker.values().max().copied().unwrap_or(0);
-        checks.hold(Check::SparesAreBounded, most <= self.limits.max_spares, || {
-            format!("{most} spares at one worker")
+        let by_worker = self.spares_by_worker();
+        for (worker, held) in &by_worker {
+            let left_over = self.left_over.spares.get(worker).copied().unwrap_or(0);
+            let most = self.limits.max_spares.max(left_over);
+            checks.hold(Check::SparesAreBounded, *held <= most, || {
+                format!("{held} spares at worker {worker}, of {most}")
+            });
+        }
+        self.left_over.spares.retain(|worker, count| {
+            *count = by_worker.get(worker).map_or(0, |held| *held.min(count));
+            *count > 0
         });
         for status in &snapshot.links {
             let (held, ready) = by_link.get(&status.link).copied().unwrap_or_default();
@@ -147,6 +161,7 @@ impl Ledger {
     fn is_invited(&self, waiting: &Waiting) -> bool {
         let Some(last) = waiting.last else { return false };
         let link = self.links.get(&self.invitations[&last]);
-        !waiting.declined && link.is_some_and(|link| !link.draining)
+        let serves = |link: &Link| !link.draining && link.allowed.contains(&waiting.service);
+        !waiting.declined && link.is_some_and(serves)
     }
 }

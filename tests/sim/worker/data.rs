@@ -40,6 +40,9 @@ impl Worker {
     ) {
         let Some(Stage::Claiming { server, hint, .. }) = self.stages.get(&id) else { return };
         let (index, hint) = (*server, hint.clone());
+        if !self.settings.servers[index].is_listed {
+            return self.refuse_data(id, CloseReason::CertificateNotAllowed.refusal(), nature);
+        }
         let server = self.settings.servers[index].name.clone();
         let mut judged = self.tickets.claim(claim, &server);
         if nature.has_planted(Planted::TicketIsKept) && nature.checks.was_honoured(claim) {
@@ -75,7 +78,7 @@ impl Worker {
         server: usize,
         nature: &mut Nature,
     ) {
-        if !matches!(self.stages.get(&agent), Some(Stage::Waiting(_))) {
+        if !self.judge_again(agent, nature) || !self.may_serve(server, agent) {
             return self.refuse_data(id, RefusalReason::TicketInvalid, nature);
         }
         let Some(Stage::Waiting(waiting)) = self.stages.remove(&agent) else { return };
@@ -85,6 +88,11 @@ impl Worker {
         let header = self.header(&waiting, invitation);
         self.bind(id, agent, &waiting, invitation, nature);
         nature.say(id, HERE, &header);
+    }
+
+    fn may_serve(&self, server: usize, agent: ConnectionId) -> bool {
+        let Some(Stage::Waiting(waiting)) = self.stages.get(&agent) else { return false };
+        self.settings.servers[server].services.contains(&waiting.service)
     }
 
     /// From now on agent and data connection share their fate.

@@ -82,9 +82,17 @@ impl Worker {
         nature.checks.forget_agent(agent);
         let spare = self.spares.get(&invitation).copied();
         let looks = !nature.has_planted(Planted::SpareIsNotLookedAt);
-        match spare.filter(|spare| !looks || self.watch_spare(*spare, nature)) {
-            Some(spare) => self.offer(agent, spare, now, nature),
-            None => self.mail_failure(agent, invitation, SpareFailure::Gone, nature),
+        let Some(spare) = spare.filter(|spare| !looks || self.watch_spare(*spare, nature)) else {
+            return self.mail_failure(agent, invitation, SpareFailure::Gone, nature);
+        };
+        let server = self.settings.server_of(nature.network.hello(spare));
+        if server.is_none_or(|server| !server.is_listed) {
+            self.end_spare(spare, invitation, nature);
+            self.mail_failure(agent, invitation, SpareFailure::Gone, nature);
+        } else if self.judge_again(agent, nature) {
+            self.offer(agent, spare, now, nature);
+        } else {
+            self.close_spare(invitation, nature);
         }
     }
 

@@ -1,6 +1,7 @@
 //! What goes wrong in a world, and how it ends.
 
 use std::collections::btree_map::Entry;
+use std::rc::Rc;
 use std::time::Duration;
 
 use super::{Condition, Gate, Lan, World};
@@ -18,7 +19,7 @@ impl World {
         if self.nature.calm {
             return;
         }
-        match self.nature.random.below(11) {
+        match self.nature.random.below(13) {
             0..=2 => self.cut_somewhere(),
             3 | 4 => self.stall_somewhere(),
             5 | 6 => {
@@ -30,6 +31,7 @@ impl World {
                 }
             }
             7 | 8 => self.stop_any(),
+            9 | 10 => self.reload_any(),
             _ => self.drain_any(),
         }
     }
@@ -66,8 +68,13 @@ impl World {
             1 => Cut::OneWay(*self.nature.random.pick(&End::BOTH)),
             _ => Cut::Silent,
         };
-        self.nature.note(|| format!("connection {id} is cut: {how:?}"));
-        self.nature.cut(id, how);
+        // Sometimes while somebody is on the way to it, who must not be given what is gone.
+        if self.nature.random.percent(30) {
+            self.arrive(3);
+            self.nature.after(Duration::ZERO, 300, Occurrence::Cut(id, how));
+        } else {
+            self.nature.cut(id, how);
+        }
     }
 
     fn stall_somewhere(&mut self) {
@@ -137,6 +144,19 @@ impl World {
         self.nature.after(Duration::from_secs(1), ABSENCE_MS, Occurrence::Start(process));
     }
 
+    fn reload_any(&mut self) {
+        let process = self.any_process();
+        let ProcessId::Gateway(index) = process else { return };
+        if self.conditions.contains_key(&process) {
+            return;
+        }
+        let Gate::Sound(gateway) = &mut self.gateways[index] else { return };
+        let settings = Rc::new(self.settings.changed(&mut self.nature.random));
+        gateway.reload(&settings, &mut self.nature);
+        self.nature.note(|| format!("gateway {index} reloads"));
+        self.wake_in_time(process);
+    }
+
     fn kill(&mut self, process: ProcessId, silently: bool) {
         self.nature.note(|| format!("{process:?} dies; silently: {silently}"));
         self.nature.drop_sockets(process, silently);
@@ -204,6 +224,11 @@ impl World {
             };
             if needs_help || self.is_down(process) {
                 self.start(process);
+            } else if let ProcessId::Gateway(index) = process
+                && let Gate::Sound(gateway) = &mut self.gateways[index]
+            {
+                gateway.reload(&self.settings, &mut self.nature);
+                self.wake_in_time(process);
             }
         }
     }
