@@ -151,6 +151,10 @@ pub const QUIET_MAIL_DELAY: Duration = Duration::from_millis(10);
 pub const LISTEN_BACKLOG: i32 = 1024;
 /// Submission entries of a worker's ring. The queue is flushed when full, so this bounds a batch only.
 pub const RING_ENTRIES: u32 = 1024;
+/// Events of epoll that one turn of a worker's loop takes: the rest wait in the kernel until the next.
+pub const EPOLL_EVENTS: usize = 1024;
+/// Longest wait in epoll: it takes a number of milliseconds that has 31 bits.
+pub const EPOLL_WAIT_MAX: Duration = Duration::from_secs(3_600);
 /// Time for a goodbye (an alert, a refusal, the last bytes) to leave before the socket is closed.
 pub const LINGER: Duration = Duration::from_secs(2);
 /// Bytes that a peer may still send to a connection that lingers, before it is closed regardless.

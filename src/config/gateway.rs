@@ -24,6 +24,7 @@ const TELEMETRY_PORT: u16 = 9113;
 /// Reads the file; `None` where something in it is wrong.
 pub(super) fn read(table: &Table<'_>) -> Option<GatewayConfig> {
     let workers = section::workers(table);
+    let event_loop = section::event_loop(table);
     let listeners = table.required_tables("listeners", listener);
     let servers = table.table("servers", servers);
     if servers.is_none() && !table.has("servers") {
@@ -39,7 +40,16 @@ pub(super) fn read(table: &Table<'_>) -> Option<GatewayConfig> {
 
     let parts = Parts { listeners, servers, services, telemetry: telemetry.address };
     let (listeners, servers, services) = gateway_rules::check(table, &parts)?;
-    Some(GatewayConfig { workers, listeners, servers, services, limits, addresses, telemetry })
+    Some(GatewayConfig {
+        workers,
+        event_loop,
+        listeners,
+        servers,
+        services,
+        limits,
+        addresses,
+        telemetry,
+    })
 }
 
 /// A table of `[[listeners]]`.

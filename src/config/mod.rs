@@ -32,11 +32,24 @@ pub use file::{
 };
 pub use problem::{Checked, Place, Problem, Problems};
 
+/// What tells a process which of its sockets are ready.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EventLoop {
+    /// `io_uring` where the kernel allows it, else epoll.
+    Auto,
+    /// `io_uring`, or the process does not start.
+    IoUring,
+    /// epoll(7).
+    Epoll,
+}
+
 /// `gateway.toml`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct GatewayConfig {
     /// Data-plane threads; never 0 here.
     pub workers: usize,
+    /// What they wait in.
+    pub event_loop: EventLoop,
     /// At least one.
     pub listeners: Vec<Listener>,
     /// Who may connect as a server.
@@ -225,6 +238,8 @@ pub struct Telemetry {
 pub struct ServerConfig {
     /// Data-plane threads; never 0 here.
     pub workers: usize,
+    /// What they wait in.
+    pub event_loop: EventLoop,
     /// The server's own certificate.
     pub credentials: Credentials,
     /// File of the gateways' CA.

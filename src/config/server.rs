@@ -14,6 +14,7 @@ const TELEMETRY_PORT: u16 = 9114;
 /// Reads the file; `None` where something in it is wrong.
 pub(super) fn read(table: &Table<'_>) -> Option<ServerConfig> {
     let workers = section::workers(table);
+    let event_loop = section::event_loop(table);
     let credentials = section::credentials(table);
     let gateway_ca = section::gateway_ca(table);
     let gateways = section::gateways(table);
@@ -29,6 +30,7 @@ pub(super) fn read(table: &Table<'_>) -> Option<ServerConfig> {
         section::telemetry(table, SocketAddr::from((Ipv4Addr::LOCALHOST, TELEMETRY_PORT)));
     Some(ServerConfig {
         workers,
+        event_loop,
         credentials: credentials?,
         gateway_ca: gateway_ca?,
         gateways: gateways?,

@@ -4,6 +4,7 @@ use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::Instant;
 
+use super::event_loop::Poller;
 use super::leg::Leg;
 use super::listener;
 use super::received::MessageError;
@@ -14,7 +15,7 @@ use super::timers::Timers;
 use super::worker::WorkerSettings;
 use crate::limits::{LINGER, MAX_ANSWERS_LEN, MAX_LINGER_LEN};
 use crate::telemetry::counters::WorkerCounters;
-use crate::uring::{Event, Ring, Token};
+use crate::uring::{Event, Token};
 use crate::wire::{FrameDecoder, Message};
 
 mod growth;
@@ -24,7 +25,7 @@ mod sessions;
 pub(super) use growth::Growth;
 pub use ready::Urgency;
 
-/// What a worker owns, whatever its role: its ring, connections, sessions, timers, buffers.
+/// What a worker owns, whatever its role: what it waits in, connections, sessions, timers, buffers.
 /// `S` is the role's stage of a connection, `R` its record of a session.
 pub struct Core<S, R> {
     /// The time of this turn of the loop.
@@ -35,7 +36,7 @@ pub struct Core<S, R> {
     pub settings: WorkerSettings,
     /// Shared buffers.
     pub scratch: Scratch,
-    ring: Ring,
+    poller: Poller,
     connections: Slots<Connection<S>>,
     sessions: Slots<Session<R>>,
     timers: Timers<Timer>,
@@ -104,13 +105,17 @@ pub(super) enum Due {
 }
 
 impl<S, R> Core<S, R> {
-    pub(super) fn new(ring: Ring, settings: WorkerSettings, counters: Arc<WorkerCounters>) -> Self {
+    pub(super) fn new(
+        poller: Poller,
+        settings: WorkerSettings,
+        counters: Arc<WorkerCounters>,
+    ) -> Self {
         Self {
             now: Instant::now(),
             counters,
             settings,
             scratch: Scratch::default(),
-            ring,
+            poller,
             connections: Slots::default(),
             sessions: Slots::default(),
             timers: Timers::default(),
@@ -174,7 +179,7 @@ impl<S, R> Core<S, R> {
         };
         let token = self.connections.insert(connection);
         if let Some(connection) = self.connections.get_mut(token) {
-            self.ring.watch(connection.leg.as_fd(), token);
+            self.poller.watch(connection.leg.as_fd(), token);
         }
         self.counters.connections_open.set(self.connections.len() as u64);
         token
@@ -322,7 +327,7 @@ impl<S, R> Core<S, R> {
         if !matches!(connection.life, Life::Releasing(_)) {
             connection.life = Life::Releasing(stage);
             connection.deadline = None;
-            self.ring.unwatch(token);
+            self.poller.unwatch(connection.leg.as_fd(), token);
         }
     }
 
@@ -336,7 +341,7 @@ impl<S, R> Core<S, R> {
                 return self.forget(token);
             }
             // The kernel ends a watch by itself when its queue overflows: watch again.
-            self.ring.watch(connection.leg.as_fd(), token);
+            self.poller.watch(connection.leg.as_fd(), token);
         }
         match connection.life {
             Life::Relaying(session) => self.queue_session(session),
@@ -440,7 +445,7 @@ impl<S, R> Core<S, R> {
         !self.ready.is_empty() || !self.ready_sessions.is_empty() || !self.bulk.is_empty()
     }
 
-    pub(super) fn ring(&mut self) -> &mut Ring {
-        &mut self.ring
+    pub(super) fn poller(&mut self) -> &mut Poller {
+        &mut self.poller
     }
 }

@@ -3,6 +3,8 @@
 
 mod control_loop;
 mod core;
+mod epoll;
+mod event_loop;
 mod leg;
 mod listener;
 mod mailbox;
@@ -18,6 +20,7 @@ mod worker;
 
 pub use self::core::{Connection, Core, Urgency};
 pub use control_loop::{ControlLoop, Wakeup};
+pub use event_loop::EventLoop;
 pub use leg::{Leg, connect_result};
 pub use listener::{ListenError, dial, listen, watch_closely};
 pub use mailbox::{Post, Wake, queue};

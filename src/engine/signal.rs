@@ -9,7 +9,9 @@ use std::time::Duration;
 
 use socket2::SockRef;
 use tokio::sync::{Notify, mpsc};
+use tokio::task::spawn_local;
 
+use super::event_loop::EventLoop;
 use crate::limits::{
     LINGER, MAX_ANSWERS_LEN, MAX_PENDING_LEN, MAX_RECORD_LEN, MAX_SIGNAL_BACKLOG_LEN,
 };
@@ -49,8 +51,8 @@ pub struct SignalSender<M> {
 }
 
 struct Wire {
-    stream: tokio_uring::net::TcpStream,
-    /// The same socket, for its options.
+    stream: Stream,
+    /// The same socket, for its options and its end.
     socket: TcpStream,
     tls: RefCell<TlsConnection>,
     /// Frames that are not sealed yet.
@@ -62,17 +64,69 @@ struct Wire {
     party: Party,
 }
 
-/// Starts the two tasks. Events come with `link`, the caller's number for the connection.
+/// The socket, by the runtime that this thread has.
+enum Stream {
+    Ring(tokio_uring::net::TcpStream),
+    Epoll(tokio::net::TcpStream),
+}
+
+impl Stream {
+    fn new(socket: TcpStream, event_loop: EventLoop) -> io::Result<Self> {
+        // Operations of a ring wait in the kernel, and not here.
+        socket.set_nonblocking(event_loop == EventLoop::Epoll)?;
+        Ok(match event_loop {
+            EventLoop::IoUring => Self::Ring(tokio_uring::net::TcpStream::from_std(socket)),
+            EventLoop::Epoll => Self::Epoll(tokio::net::TcpStream::from_std(socket)?),
+        })
+    }
+
+    /// Gives the buffer back, filled from its beginning.
+    async fn read(&self, mut buffer: Vec<u8>) -> (io::Result<usize>, Vec<u8>) {
+        let socket = match self {
+            Self::Ring(socket) => return socket.read(buffer).await,
+            Self::Epoll(socket) => socket,
+        };
+        loop {
+            let result = match socket.readable().await {
+                Ok(()) => socket.try_read(&mut buffer),
+                Err(error) => Err(error),
+            };
+            match result {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                result => return (result, buffer),
+            }
+        }
+    }
+
+    async fn write_all(&self, bytes: Vec<u8>) -> io::Result<()> {
+        let socket = match self {
+            Self::Ring(socket) => return socket.write_all(bytes).await.0,
+            Self::Epoll(socket) => socket,
+        };
+        let mut rest = &bytes[..];
+        while !rest.is_empty() {
+            socket.writable().await?;
+            match socket.try_write(rest) {
+                Ok(len) => rest = &rest[len..],
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Starts the two tasks. Events come with `link`, the caller's number for the connection. To be called in
+/// the runtime of that event loop.
 pub fn start_signal<In: Message + 'static, Out: Message>(
     parts: SignalParts,
+    event_loop: EventLoop,
     link: u64,
     events: mpsc::Sender<(u64, SignalEvent<In>)>,
 ) -> io::Result<SignalSender<Out>> {
-    // Ring operations wait in the kernel, and not here.
-    parts.socket.set_nonblocking(false)?;
     let wire = Rc::new(Wire {
         socket: parts.socket.try_clone()?,
-        stream: tokio_uring::net::TcpStream::from_std(parts.socket),
+        stream: Stream::new(parts.socket, event_loop)?,
         tls: RefCell::new(parts.tls),
         frames: RefCell::default(),
         records: RefCell::default(),
@@ -80,9 +134,9 @@ pub fn start_signal<In: Message + 'static, Out: Message>(
         closing: Cell::new(false),
         party: parts.party,
     });
-    tokio_uring::spawn(write(Rc::clone(&wire)));
+    spawn_local(write(Rc::clone(&wire)));
     let reader = Rc::clone(&wire);
-    tokio_uring::spawn(async move {
+    spawn_local(async move {
         let reason = read(&reader, &parts.pending, link, &events).await;
         if reason == CloseReason::Finished {
             reader.close();
@@ -119,7 +173,7 @@ impl<M: Message> SignalSender<M> {
     fn close(&self) {
         self.wire.close();
         let wire = Rc::clone(&self.wire);
-        tokio_uring::spawn(async move {
+        spawn_local(async move {
             tokio::time::sleep(LINGER).await;
             wire.abort();
         });
@@ -194,12 +248,12 @@ impl Wire {
         self.wake.notify_one();
     }
 
-    /// Ends both tasks: an operation of the ring that waits on the socket returns.
+    /// Ends both tasks: what waits on the socket returns.
     fn abort(&self) {
         self.closing.set(true);
         self.wake.notify_one();
         // Fails only where the connection is gone already.
-        let _ = self.stream.shutdown(Shutdown::Both);
+        let _ = self.socket.shutdown(Shutdown::Both);
     }
 }
 
@@ -259,8 +313,7 @@ async fn write(wire: Rc<Wire>) {
         let closing = wire.closing.get();
         let Ok(bytes) = wire.seal_waiting() else { return wire.abort() };
         if !bytes.is_empty() {
-            let (result, _) = wire.stream.write_all(bytes).await;
-            if result.is_err() {
+            if wire.stream.write_all(bytes).await.is_err() {
                 return wire.abort();
             }
         } else if closing {
@@ -269,7 +322,7 @@ async fn write(wire: Rc<Wire>) {
                 // Whether the peer hears it or not, the connection ends here.
                 let _ = wire.stream.write_all(end).await;
             }
-            let _ = wire.stream.shutdown(Shutdown::Write);
+            let _ = wire.socket.shutdown(Shutdown::Write);
             return;
         } else {
             wire.wake.notified().await;

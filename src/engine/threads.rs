@@ -1,4 +1,4 @@
-//! The threads of a process: workers on rings of their own, the control thread on tokio-uring.
+//! The threads of a process: workers, and the control thread in a runtime that has a ring as well, or epoll.
 
 use std::future::Future;
 use std::io;
@@ -10,9 +10,12 @@ use std::thread;
 use aws_lc_rs::rand;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use thiserror::Error;
+use tokio::runtime;
 use tokio::sync::oneshot;
+use tokio::task::LocalSet;
 use tracing::warn;
 
+use super::event_loop::EventLoop;
 use super::worker::{Role, Worker, WorkerSettings};
 use crate::limits::DESCRIPTOR_RESERVE;
 use crate::sandbox::{self, Thread};
@@ -53,7 +56,7 @@ impl WorkerThread {
     }
 }
 
-/// Starts a worker on a thread of its own, and waits until its ring works.
+/// Starts a worker on a thread of its own, and waits until it works.
 pub fn start_worker<R>(
     index: usize,
     role: R,
@@ -96,12 +99,20 @@ where
 /// Makes the calling thread the control thread, confined to what it needs, and threads that it starts
 /// with it. To be called after the workers were started.
 pub fn run_control<T>(
+    event_loop: EventLoop,
     control: impl Future<Output = Result<T, StartError>>,
 ) -> Result<T, StartError> {
-    start_control(async {
+    let confined = async {
         sandbox::confine(Thread::Control).map_err(StartError::Kernel)?;
         control.await
-    })?
+    };
+    match event_loop {
+        EventLoop::IoUring => start_control(confined)?,
+        EventLoop::Epoll => {
+            let runtime = runtime::Builder::new_current_thread().enable_all().build();
+            LocalSet::new().block_on(&runtime.map_err(StartError::Kernel)?, confined)
+        }
+    }
 }
 
 /// Lets the process have as many descriptors as its hard limit allows (`getrlimit(2)`). Returns for how

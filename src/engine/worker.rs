@@ -6,6 +6,7 @@ use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant};
 
 use super::core::{Connection, Core, Due, Gone, Timer};
+use super::event_loop::{EventLoop, Poller};
 use super::listener;
 use super::session::Session;
 use crate::limits::{
@@ -14,7 +15,7 @@ use crate::limits::{
 };
 use crate::relay::{CloseReason, RelayLimits};
 use crate::telemetry::counters::WorkerCounters;
-use crate::uring::{Event, Ring, RingError, Token, Waker};
+use crate::uring::{Event, RingError, Token, Waker};
 
 /// What the worker of one role does with its connections. Called by the worker's loop only, and
 /// never blocks.
@@ -68,6 +69,8 @@ pub trait Role: Sized {
 /// Settings of a worker that do not depend on its role.
 #[derive(Debug, Clone)]
 pub struct WorkerSettings {
+    /// What it waits in.
+    pub event_loop: EventLoop,
     /// Connections that this worker holds at once.
     pub max_connections: usize,
     /// TCP keepalive.
@@ -84,7 +87,7 @@ pub type CoreOf<R> = Core<<R as Role>::Stage, <R as Role>::Record>;
 /// Tokens of listeners are above those of connections.
 const LISTENERS: u32 = 0xf000_0000;
 
-/// A data-plane thread: one ring, its connections, one role.
+/// A data-plane thread: what it waits in, its connections, one role.
 pub struct Worker<R: Role> {
     core: CoreOf<R>,
     role: R,
@@ -112,13 +115,13 @@ impl<R: Role> Worker<R> {
         waker: Arc<Waker>,
         counters: Arc<WorkerCounters>,
     ) -> Result<Self, RingError> {
-        let mut ring = Ring::new(Arc::clone(&waker))?;
+        let mut poller = Poller::new(settings.event_loop, Arc::clone(&waker))?;
         for (index, socket) in (0u32..).zip(&listeners) {
-            ring.watch(socket.as_fd(), Token { index: LISTENERS + index, generation: 0 });
+            poller.watch(socket.as_fd(), Token { index: LISTENERS + index, generation: 0 });
         }
         let listen = |socket| Some(Listening { socket, ready: false, closing: false });
         let worker = Self {
-            core: Core::new(ring, settings, counters),
+            core: Core::new(poller, settings, counters),
             role,
             mails,
             waker,
@@ -214,7 +217,8 @@ impl<R: Role> Worker<R> {
                 && !listening.closing
             {
                 listening.closing = true;
-                self.core.ring().unwatch(Token { index: LISTENERS + index, generation: 0 });
+                let token = Token { index: LISTENERS + index, generation: 0 };
+                self.core.poller().unwatch(listening.socket.as_fd(), token);
             }
         }
     }
@@ -302,7 +306,7 @@ impl<R: Role> Worker<R> {
             Err(_) => timeout,
         };
         let mut events = std::mem::take(&mut self.events);
-        self.core.ring().wait(timeout, &mut events)?;
+        self.core.poller().wait(timeout, &mut events)?;
         self.waker.stand_up();
         for event in events.drain(..) {
             self.note(event);
@@ -327,7 +331,7 @@ impl<R: Role> Worker<R> {
             listening.ready = true;
             match (event.ended, listening.closing) {
                 (false, _) => {}
-                (true, false) => self.core.ring().watch(listening.socket.as_fd(), event.token),
+                (true, false) => self.core.poller().watch(listening.socket.as_fd(), event.token),
                 (true, true) => *place = None,
             }
         } else {

@@ -165,7 +165,8 @@ impl Control {
             info!(listener = %name, %address, "listening");
         }
         let instance = &self.shared.instance;
-        info!(%instance, workers = self.counters.len(), "gateway runs; waits for a server");
+        let (workers, event_loop) = (self.counters.len(), self.shared.event_loop);
+        info!(%instance, workers, %event_loop, "gateway runs; waits for a server");
         notify::ready("waits for a server");
     }
 
@@ -244,7 +245,7 @@ impl Control {
         self.next_link += 1;
         let parts = SignalParts { socket, tls, pending, party: Party::Server };
         let server = proven.server.to_string();
-        match start_signal(parts, link, events) {
+        match start_signal(parts, self.shared.event_loop, link, events) {
             Ok(sender) => {
                 info!(%server, %peer, "signal connection opened");
                 let link = LinkId(link);

@@ -29,7 +29,7 @@ use tokio::sync::Notify;
 
 use crate::config::{GatewayConfig, ListenerKind};
 use crate::control::{DispatcherLimits, Tickets};
-use crate::engine::{self, ListenError, Post, StartError, WorkerSettings};
+use crate::engine::{self, EventLoop, ListenError, Post, StartError, WorkerSettings};
 use crate::limits::{MAX_SIGNAL_CONNECTIONS, SPARES_DIVISOR};
 use crate::relay::RelayLimits;
 use crate::reload::Watch;
@@ -64,6 +64,8 @@ struct Shared {
     config: GatewayConfig,
     /// How many there were before it in this process.
     generation: u64,
+    /// What this process runs on.
+    event_loop: EventLoop,
     /// What the descriptors of the process are enough for.
     connections_possible: usize,
     /// By listener; `None` for plain ones.
@@ -78,20 +80,22 @@ struct Shared {
 }
 
 impl Shared {
-    fn new(config: GatewayConfig) -> Result<Self, CredentialError> {
+    fn new(config: GatewayConfig, event_loop: EventLoop) -> Result<Self, CredentialError> {
         config.credentials().for_each(|own| warn_of_key_file(&own.key));
         let possible = engine::raise_descriptor_limit();
-        Self::load(config, engine::instance_name(), 0, possible, &[])
+        Self::load(config, event_loop, engine::instance_name(), 0, possible, &[])
     }
 
     /// What follows this one. Every file that the configuration names is read.
     fn next(&self, config: GatewayConfig) -> Result<Self, CredentialError> {
         let (instance, generation) = (self.instance.clone(), self.generation + 1);
-        Self::load(config, instance, generation, self.connections_possible, &self.services)
+        let (event_loop, possible) = (self.event_loop, self.connections_possible);
+        Self::load(config, event_loop, instance, generation, possible, &self.services)
     }
 
     fn load(
         mut config: GatewayConfig,
+        event_loop: EventLoop,
         instance: String,
         generation: u64,
         connections_possible: usize,
@@ -108,6 +112,7 @@ impl Shared {
         let certificates = config.certificate_files().into_iter().filter_map(Expiry::of_file);
         Ok(Self {
             generation,
+            event_loop,
             connections_possible,
             roles: roles.collect::<Result<_, _>>()?,
             instance,
@@ -124,7 +129,8 @@ impl Shared {
 pub fn run(config: GatewayConfig, file: &Path) -> Result<(), RunError> {
     let workers = config.workers;
     let watch = Watch::new(file, &config.files());
-    let shared = Arc::new(Shared::new(config)?);
+    let event_loop = EventLoop::choose(config.event_loop).map_err(StartError::Ring)?;
+    let shared = Arc::new(Shared::new(config, event_loop)?);
     let mut sockets = bind(&shared, workers)?;
     let telemetry = shared.config.telemetry.address.map(engine::bind_telemetry).transpose()?;
     sandbox::close_doors().map_err(StartError::Kernel)?;
@@ -167,7 +173,7 @@ pub fn run(config: GatewayConfig, file: &Path) -> Result<(), RunError> {
             draining: false,
         };
         let listening: Vec<TcpListener> = listening;
-        let settings = settings(&shared.config, workers);
+        let settings = settings(&shared);
         let started =
             engine::start_worker(index, role, settings, listening, mails, waker, counters);
         threads.push(started?);
@@ -175,7 +181,7 @@ pub fn run(config: GatewayConfig, file: &Path) -> Result<(), RunError> {
     let reader = GatewayReader { file: file.to_owned(), running: Arc::clone(&shared) };
     let reloads = crate::reload::start(reader, watch).map_err(StartError::Kernel)?;
     let control = Control::new(shared, posts_of_control, counters, bound);
-    engine::run_control(control.run(control_mails, notify, threads, telemetry, reloads))?;
+    engine::run_control(event_loop, control.run(control_mails, notify, threads, telemetry, reloads))?;
     Ok(())
 }
 
@@ -200,10 +206,12 @@ fn addresses(sockets: &Sockets) -> Vec<(usize, std::net::SocketAddr)> {
     bound.filter_map(|(listener, address)| Some((listener, address.ok()?))).collect()
 }
 
-fn settings(config: &GatewayConfig, workers: usize) -> WorkerSettings {
-    let session = &config.limits.session;
+fn settings(shared: &Shared) -> WorkerSettings {
+    let GatewayConfig { workers, limits, .. } = &shared.config;
+    let session = &limits.session;
     WorkerSettings {
-        max_connections: share(config.limits.max_connections, workers),
+        event_loop: shared.event_loop,
+        max_connections: share(limits.max_connections, *workers),
         keepalive: session.keepalive,
         user_timeout: session.user_timeout,
         relay: RelayLimits {

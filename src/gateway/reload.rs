@@ -60,6 +60,9 @@ fn needing_restart(before: &GatewayConfig, after: &GatewayConfig) -> Vec<String>
     if before.workers != after.workers {
         needs("another `workers`".to_owned());
     }
+    if before.event_loop != after.event_loop {
+        needs("another `event_loop`".to_owned());
+    }
     if before.telemetry != after.telemetry {
         needs("another `address` of `[telemetry]`".to_owned());
     }
@@ -157,6 +160,7 @@ mod tests {
                       device_ca = \"devices.crt\"\n[servers]\n";
         for (old, new, key) in [
             ("workers = 1", "workers = 2", "`workers`"),
+            ("workers = 1", "workers = 1\nevent_loop = \"epoll\"", "`event_loop`"),
             ("127.0.0.1:9113", "127.0.0.1:9115", "`[telemetry]`"),
             ("127.0.0.1:13000", "127.0.0.1:13001", "listener \"internet\": another `addresses`"),
             ("name = \"internet\"", "name = \"wan\"", "`[[listeners]]`"),

@@ -49,7 +49,7 @@ impl GatewayWorker {
     /// From the next turn on all goes by this configuration.
     pub(super) fn reload(&mut self, core: &mut GatewayCore, shared: Arc<Shared>) {
         let workers = self.peers.len();
-        core.set_settings(settings(&shared.config, workers));
+        core.set_settings(settings(&shared));
         self.max_handshakes = share(shared.config.limits.max_handshakes, workers);
         self.shared = shared;
     }

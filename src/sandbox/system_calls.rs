@@ -100,7 +100,7 @@ const EVERY_THREAD: &[c_long] = &[
     libc::SYS_exit_group,
 ];
 
-/// Sockets that are there already, and the ring.
+/// Sockets that are there already, and what tells of their readiness.
 const SOCKETS: &[c_long] = &[
     libc::SYS_recvfrom,
     libc::SYS_readv,
@@ -111,14 +111,14 @@ const SOCKETS: &[c_long] = &[
     libc::SYS_getpeername,
     libc::SYS_fcntl,
     libc::SYS_io_uring_enter,
+    libc::SYS_epoll_ctl,
+    libc::SYS_epoll_pwait,
+    libc::SYS_epoll_pwait2,
 ];
 
 /// The runtime of the control thread, and reading files.
 const CONTROL: &[c_long] = &[
     libc::SYS_accept4,
-    libc::SYS_epoll_ctl,
-    libc::SYS_epoll_pwait,
-    libc::SYS_epoll_pwait2,
     libc::SYS_fstat,
     libc::SYS_newfstatat,
     libc::SYS_statx,

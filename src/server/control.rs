@@ -128,7 +128,8 @@ impl Control {
         let (signals, mut signal_events) = mpsc::channel(SIGNAL_EVENTS);
         let doors = Doors { dialled, signals };
         let workers = control.borrow().counters.len();
-        info!(workers, "server runs; dials its gateways");
+        let event_loop = control.borrow().shared.event_loop;
+        info!(workers, %event_loop, "server runs; dials its gateways");
         notify::ready("dials its gateways");
         loop {
             let due = control.borrow().next_timeout();
@@ -270,11 +271,12 @@ impl Control {
     }
 
     fn dial_ended(&mut self, attempt: u64, dialled: Option<Dialled>, doors: &Doors) {
+        let event_loop = self.shared.event_loop;
         let Some(gateway) = self.gateway_of(attempt) else { return };
         let Some(link) = self.links.get_mut(&gateway) else { return };
         let opened = dialled.and_then(|Dialled { parts, address }| {
             let chain = parts.tls.peer_chain().to_vec();
-            let sender = start_signal(parts, attempt, doors.signals.clone()).ok()?;
+            let sender = start_signal(parts, event_loop, attempt, doors.signals.clone()).ok()?;
             Some(Open { sender, address, since: Instant::now(), chain })
         });
         let event = if opened.is_some() { GatewayEvent::Dialed } else { GatewayEvent::DialFailed };

@@ -29,7 +29,7 @@ use tokio::sync::Notify;
 
 use crate::config::{BackendTls, ServedService, ServerConfig};
 use crate::control::GatewayLink;
-use crate::engine::{self, Post, StartError, WorkerSettings};
+use crate::engine::{self, EventLoop, Post, StartError, WorkerSettings};
 use crate::relay::RelayLimits;
 use crate::reload::Watch;
 use crate::sandbox;
@@ -61,6 +61,8 @@ pub enum RunError {
 /// each thread takes between two turns of its loop.
 struct Shared {
     config: ServerConfig,
+    /// What this process runs on.
+    event_loop: EventLoop,
     services: Vec<Arc<Service>>,
     /// For signal connections; data connections differ in ALPN only.
     gateway_tls: Arc<ClientConfig>,
@@ -83,18 +85,22 @@ struct Service {
 }
 
 impl Shared {
-    fn new(config: ServerConfig) -> Result<Self, CredentialError> {
+    fn new(config: ServerConfig, event_loop: EventLoop) -> Result<Self, CredentialError> {
         warn_of_key_file(&config.credentials.key);
         let seats = Arc::new(Seats::new(config.max_sessions, config.gateways.len()));
-        Self::load(config, seats)
+        Self::load(config, event_loop, seats)
     }
 
     /// What follows this one. Every file that the configuration names is read.
     fn next(&self, config: ServerConfig) -> Result<Self, CredentialError> {
-        Self::load(config, Arc::clone(&self.seats))
+        Self::load(config, self.event_loop, Arc::clone(&self.seats))
     }
 
-    fn load(config: ServerConfig, seats: Arc<Seats>) -> Result<Self, CredentialError> {
+    fn load(
+        config: ServerConfig,
+        event_loop: EventLoop,
+        seats: Arc<Seats>,
+    ) -> Result<Self, CredentialError> {
         let roots = load_roots(&config.gateway_ca)?;
         let own = load_credentials(&config.credentials)?;
         let own_names = own.cert.first().map(Identity::of).and_then(Result::ok);
@@ -109,6 +115,7 @@ impl Shared {
             own_names,
             certificates: certificates.collect(),
             seats,
+            event_loop,
             config,
         })
     }
@@ -165,7 +172,8 @@ fn prepare(
 pub fn run(config: ServerConfig, file: &Path) -> Result<(), RunError> {
     engine::within_descriptors(max_connections(&config), engine::raise_descriptor_limit());
     let watch = Watch::new(file, &config.files());
-    let shared = Arc::new(Shared::new(config)?);
+    let event_loop = EventLoop::choose(config.event_loop).map_err(StartError::Ring)?;
+    let shared = Arc::new(Shared::new(config, event_loop)?);
     let workers = shared.config.workers;
     let telemetry = shared.config.telemetry.address.map(engine::bind_telemetry).transpose()?;
     sandbox::close_doors().map_err(StartError::Kernel)?;
@@ -185,22 +193,23 @@ pub fn run(config: ServerConfig, file: &Path) -> Result<(), RunError> {
             spares: HashMap::new(),
             draining: false,
         };
-        let settings = settings(&shared.config);
+        let settings = settings(&shared);
         let counters = Arc::clone(counters);
         threads.push(engine::start_worker(index, role, settings, vec![], mails, waker, counters)?);
     }
     let reader = ServerReader { file: file.to_owned(), running: Arc::clone(&shared) };
     let reloads = crate::reload::start(reader, watch).map_err(StartError::Kernel)?;
     let control = Control::new(shared, posts, counters);
-    engine::run_control(control.run(control_mails, notify, threads, telemetry, reloads))?;
+    engine::run_control(event_loop, control.run(control_mails, notify, threads, telemetry, reloads))?;
     Ok(())
 }
 
-fn settings(config: &ServerConfig) -> WorkerSettings {
-    let session = &config.session;
+fn settings(shared: &Shared) -> WorkerSettings {
+    let session = &shared.config.session;
     WorkerSettings {
+        event_loop: shared.event_loop,
         // The seats keep to the bound on all workers.
-        max_connections: max_connections(config),
+        max_connections: max_connections(&shared.config),
         keepalive: session.keepalive,
         user_timeout: session.user_timeout,
         relay: RelayLimits {

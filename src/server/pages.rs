@@ -27,6 +27,7 @@ impl Pages for ServerPages {
         let outcomes = control.outcomes;
         metrics::render(metrics::Snapshot {
             role: Role::Server,
+            event_loop: control.shared.event_loop.word(),
             workers: control.counters.clone(),
             figures: control.ledger.figures(),
             waiting_agents: 0,
@@ -76,6 +77,7 @@ impl Pages for ServerPages {
             role: Role::Server,
             version: env!("CARGO_PKG_VERSION").to_owned(),
             instance: control.instance.clone(),
+            event_loop: control.shared.event_loop.to_string(),
             pid: std::process::id(),
             uptime_s: (now - control.started).as_secs(),
             state: match (control.draining, ready) {

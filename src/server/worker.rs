@@ -94,7 +94,7 @@ impl engine::Role for ServerWorker {
         core.counters.mails.inc();
         match mail {
             WorkerMail::Reload { shared, backends } => {
-                core.set_settings(settings(&shared.config));
+                core.set_settings(settings(&shared));
                 (self.shared, self.backends) = (shared, backends);
             }
             WorkerMail::Deliver(order) => self.follow(core, order),

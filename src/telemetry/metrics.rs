@@ -24,6 +24,8 @@ pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; cha
 pub struct Snapshot {
     /// What the process was started as.
     pub role: Role,
+    /// What its threads wait in: `io_uring` or `epoll`.
+    pub event_loop: &'static str,
     /// In the order of the workers.
     pub workers: Vec<Arc<WorkerCounters>>,
     /// Of the ledger.
@@ -186,8 +188,13 @@ impl Snapshot {
     fn process(&self, page: &mut Page) -> fmt::Result {
         let help = "Log lines dropped because the log's output was blocked";
         page.counter("vestibule_log_lines_dropped", help, log::dropped_lines())?;
+        let labels = [
+            ("version", env!("CARGO_PKG_VERSION")),
+            ("role", self.role.word()),
+            ("event_loop", self.event_loop),
+        ];
         page.family("vestibule_build", "The software that runs", None, MetricType::Info)?
-            .encode_info(&[("version", env!("CARGO_PKG_VERSION")), ("role", self.role.word())])?;
+            .encode_info(&labels)?;
         let Some(figures) = ProcessFigures::read() else { return Ok(()) };
         let (name, help) = ("process_cpu", "User and system time");
         page.family(name, help, Some(&Unit::Seconds), MetricType::Counter)?
@@ -253,6 +260,7 @@ mod tests {
         }
         Snapshot {
             role: Role::Gateway,
+            event_loop: "io_uring",
             workers,
             figures: ledger.figures(),
             waiting_agents: 2,
@@ -321,7 +329,7 @@ mod tests {
             "vestibule_signal_connections{server=\"server-1.lan\"} 1",
             "vestibule_reloads_total{result=\"refused\"} 1",
             "vestibule_configuration_read_timestamp_seconds 1790000000",
-            "vestibule_build_info{version=\"0.1.0\",role=\"gateway\"} 1",
+            "vestibule_build_info{version=\"0.1.0\",role=\"gateway\",event_loop=\"io_uring\"} 1",
         ] {
             assert!(page.lines().any(|each| each == line), "{line}\nin\n{page}");
         }

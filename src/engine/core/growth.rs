@@ -73,10 +73,11 @@ mod tests {
     use socket2::SockRef;
 
     use super::*;
+    use crate::engine::event_loop::{EventLoop, Poller};
     use crate::engine::worker::WorkerSettings;
     use crate::limits::{FIXED_RECEIVE_LEN, REST_TIME, SWIFT_LEN};
     use crate::relay::{Party, RelayLimits, Side};
-    use crate::uring::{Ring, Waker};
+    use crate::uring::Waker;
 
     type TestCore = Core<(), ()>;
 
@@ -84,9 +85,16 @@ mod tests {
         let relay =
             RelayLimits { idle_timeout: None, half_closed_timeout: Duration::from_secs(60) };
         let (keepalive, user_timeout) = (Duration::from_secs(60), Duration::from_secs(60));
-        let settings = WorkerSettings { max_connections: 1000, keepalive, user_timeout, relay };
-        let ring = Ring::new(Arc::new(Waker::new().expect("eventfd"))).expect("io_uring works");
-        Core::new(ring, settings, Arc::default())
+        let settings = WorkerSettings {
+            event_loop: EventLoop::IoUring,
+            max_connections: 1000,
+            keepalive,
+            user_timeout,
+            relay,
+        };
+        let waker = Arc::new(Waker::new().expect("eventfd"));
+        let poller = Poller::new(EventLoop::IoUring, waker).expect("io_uring works");
+        Core::new(poller, settings, Arc::default())
     }
 
     /// A session of two connections, and their other ends.

@@ -24,6 +24,8 @@ pub struct Status {
     pub version: String,
     /// Names this process.
     pub instance: String,
+    /// What its threads wait in: `io_uring` or `epoll`.
+    pub event_loop: String,
     /// Its process id.
     pub pid: u32,
     /// Seconds since it started.
@@ -275,6 +277,7 @@ pub(super) fn sample() -> Status {
         role: Role::Gateway,
         version: "0.1.0".to_owned(),
         instance: "00ff00ff00ff00ff".to_owned(),
+        event_loop: "io_uring".to_owned(),
         pid: 4242,
         uptime_s: 11_520,
         state: State::Ready,

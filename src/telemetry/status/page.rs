@@ -30,12 +30,13 @@ fn headline(status: &Status) -> String {
         State::Draining => "draining: no new sessions",
     };
     format!(
-        "vestibule {} {}, {state}\nup {}, process {}, instance {}\n{}",
+        "vestibule {} {}, {state}\nup {}, process {}, instance {}, on {}\n{}",
         status.role.word(),
         printable(&status.version),
         age(status.uptime_s),
         status.pid,
         printable(&status.instance),
+        printable(&status.event_loop),
         configuration(status),
     )
 }

@@ -2,6 +2,10 @@
 
 use super::World;
 
+/// What gateways and servers are told to run on, so that the same tests can run on either; otherwise they
+/// choose.
+const EVENT_LOOP: &str = "VESTIBULE_TEST_EVENT_LOOP";
+
 /// `gateway.toml`: TLS on 13000, plain on 14000, and two services that servers 1 and 2 may serve:
 /// `echo` for devices with a certificate, `old` for plain agents.
 pub(crate) struct GatewayFile<'a> {
@@ -39,7 +43,7 @@ impl GatewayFile<'_> {
     pub(super) fn text(&self, world: &World) -> String {
         let Self { workers, internet, device_certificates, old, servers, .. } = self;
         let Self { echo, more, limits, .. } = self;
-        let ip = world.ip(self.host);
+        let (ip, event_loop) = (world.ip(self.host), event_loop());
         let device_ca = match *device_certificates {
             "none" => "",
             _ => "device_ca = \"pki/devices-ca.crt\"",
@@ -47,6 +51,7 @@ impl GatewayFile<'_> {
         format!(
             r#"
 workers = {workers}
+{event_loop}
 [[listeners]]
 name = "internet"
 addresses = ["{ip}:13000"]
@@ -121,10 +126,11 @@ impl ServerFile {
 
     pub(super) fn text(&self, world: &World) -> String {
         let Self { workers, name, services, limits, .. } = self;
-        let ip = world.ip(self.host);
+        let (ip, event_loop) = (world.ip(self.host), event_loop());
         format!(
             r#"
 workers = {workers}
+{event_loop}
 certificate = "pki/{name}.crt"
 key = "pki/{name}.key"
 gateway_ca = "pki/gateways-ca.crt"
@@ -169,6 +175,11 @@ service = "{service}"
             gateways = gateways(&self.gateways),
         )
     }
+}
+
+fn event_loop() -> String {
+    std::env::var(EVENT_LOOP)
+        .map_or_else(|_| String::new(), |word| format!("event_loop = \"{word}\""))
 }
 
 fn gateways(addresses: &[String]) -> String {

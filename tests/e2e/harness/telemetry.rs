@@ -47,12 +47,17 @@ impl Telemetry {
     /// Waits until a signal connection carries invitations for that service.
     pub(crate) fn wait_for_service(self, service: &str) {
         wait_until(&format!("{service} is served"), || {
-            let page = self.page("/status").expect("the process runs");
-            let (_, body) = page.split_once("\r\n\r\n").expect("an answer");
-            let status: Status = serde_json::from_str(body).expect("a status page");
+            let status = self.status();
             let mut links = status.signal_connections.iter();
             links.any(|link| link.services.iter().any(|served| served == service))
         });
+    }
+
+    /// The status page.
+    pub(crate) fn status(self) -> Status {
+        let page = self.page("/status").expect("the process runs");
+        let (_, body) = page.split_once("\r\n\r\n").expect("an answer");
+        serde_json::from_str(body).expect("a status page")
     }
 
     /// `None` where nobody answers.
