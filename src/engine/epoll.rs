@@ -1,7 +1,7 @@
 //! Readiness by epoll(7), where a ring is refused: the same news in the same order.
 
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 

@@ -12,7 +12,7 @@ impl Token {
     /// Completions that nobody waits for (of the removals of watches).
     pub(super) const IGNORED: u64 = u64::MAX;
     /// Completions of the waker's event.
-    pub(super) const WAKER: u64 = u64::MAX - 1;
+    pub(crate) const WAKER: u64 = u64::MAX - 1;
 
     /// The token as one number: `user_data` of its operations. An index of `u32::MAX` is reserved.
     pub fn to_bits(self) -> u64 {

@@ -40,7 +40,7 @@ impl Waker {
     }
 
     /// Empties the event, so that it can tell of the next wake-up.
-    pub(super) fn clear(&self) {
+    pub(crate) fn clear(&self) {
         // Nothing to read means that it was cleared before.
         let _ = rustix::io::read(&self.event, &mut [0u8; 8]);
     }
