@@ -3,6 +3,7 @@
 mod demo;
 mod deploy;
 mod e2e;
+mod kernels;
 mod netns;
 mod protocol;
 mod sim;

@@ -1,7 +1,7 @@
 //! End to end: real processes on loopback, no root. Each test has a network of its own (a /24 of
 //! 127.0.0.0/8), so that all of them run at once on the ports of the documentation.
 
-mod harness;
+pub(super) mod harness;
 
 mod bad_input;
 mod certificates;
