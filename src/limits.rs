@@ -224,6 +224,13 @@ pub const RECONNECT_MAX: Duration = Duration::from_secs(10);
 /// Time for a TCP connection and TLS handshake with a gateway.
 pub const DIAL_TIMEOUT: Duration = Duration::from_secs(8);
 
+/// Devices without a session that are remembered for how often they began one: 4 MB. A further one that
+/// comes to rest takes the place of the one that may soonest begin as many as after a long rest.
+pub const MAX_RESTING_DEVICES: usize = 16 * 1024;
+/// Of those, how many are forgotten at an admission, where their rest is over: more than one, so that they
+/// become fewer.
+pub const RESTED_DEVICES_PER_ADMISSION: usize = 2;
+
 // ---- reload ----
 
 /// Between two looks at the configuration and the files that it names. A change that two looks in a row
@@ -375,6 +382,24 @@ pub const PREFIX_HANDSHAKES: Range = range(1_024, 1, 100_000);
 pub const ADDRESS_RATE: Range = range(50, 1, 1_000_000);
 /// `connections_burst` of one address: after a restart all devices of a branch office come at once.
 pub const ADDRESS_BURST: Range = range(500, 1, 1_000_000);
+/// `max_sessions` of one device, over all services; 0: no limit. A ninth of what a gateway has by default:
+/// far more than any program on one device needs, and one that runs wild leaves the others their places.
+pub const DEVICE_SESSIONS: Range = range(1_000, 0, 1_000_000);
+/// `max_sessions` of one service; 0: no limit.
+pub const SERVICE_SESSIONS: Range = range(0, 0, 1_000_000);
+/// `sessions_per_s` of a device or a service, in the long run; 0: no limit.
+pub const SESSIONS_PER_S: Range = range(0, 0, 1_000_000);
+/// `sessions_burst` of one device: a browser opens some ten connections at once, and reloads.
+pub const DEVICE_SESSIONS_BURST: Range = range(50, 1, 1_000_000);
+/// `sessions_burst` of one service: half of the new sessions that one core can begin in a second.
+pub const SERVICE_SESSIONS_BURST: Range = range(500, 1, 1_000_000);
+/// `bytes_per_s` of a device, a service or an address, both directions together; 0: no limit.
+pub const BYTES_PER_S: Range = range(0, 0, 1_000_000_000_000);
+/// Smallest `bytes_per_s` that is a limit: 16 s for one TLS record, which is not cut into pieces.
+pub const MIN_BYTES_PER_S: u64 = 1_024;
+/// `bytes_burst`: a page, a policy or an inventory passes without a pause. Four of the largest purchases
+/// of a session at least.
+pub const BYTES_BURST: Range = range(1024 * 1024, 64 * 1024, 1024 * 1024 * 1024);
 /// `max_waiting`: agents that wait for a server, over all workers.
 pub const MAX_WAITING: Range = range(4_096, 1, 100_000);
 /// `max_spares` of a gateway: connections opened ahead of need, for each worker. Enough for 100 agents

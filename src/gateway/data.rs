@@ -58,12 +58,14 @@ impl GatewayWorker {
         let Some(Stage::Waiting(waiting)) = core.take_stage(agent) else { return };
         let Some(Stage::Claiming { proven, .. }) = core.take_stage(token) else { return };
         let message = self.header(core, agent, &waiting, invitation);
+        let request = waiting.request();
         self.end_admission(core, token);
         let decoder = FrameDecoder::default();
         let offered = Offered { proven, invitation, agent, decoder };
         self.bind(core, token, offered, waiting);
         let reference = self.agent_ref(agent);
-        self.control.send_quietly(ControlMail::Claimed { agent: reference, invitation }, core.now);
+        let mail = ControlMail::Claimed { agent: reference, invitation, request };
+        self.control.send_quietly(mail, core.now);
         let Some((connection, scratch)) = core.with_scratch(token) else { return };
         match connection.leg.send_message(&message, scratch) {
             Ok(()) => self.read_answer(core, token),

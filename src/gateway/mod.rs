@@ -28,7 +28,7 @@ use thiserror::Error;
 use tokio::sync::Notify;
 
 use crate::config::{GatewayConfig, ListenerKind};
-use crate::control::{DispatcherLimits, Tickets};
+use crate::control::{DispatcherLimits, SessionQuota, Tickets};
 use crate::engine::{self, ListenError, Post, StartError, WorkerSettings};
 use crate::limits::{MAX_SIGNAL_CONNECTIONS, SPARES_DIVISOR};
 use crate::relay::RelayLimits;
@@ -223,7 +223,19 @@ fn dispatcher_limits(config: &GatewayConfig) -> DispatcherLimits {
         // As configured, and no more than the part of a worker's connections that may be spares.
         max_spares: limits.max_spares.min(connections / SPARES_DIVISOR),
         spare_life: limits.spare_life,
+        devices: config.devices.sessions,
+        services: service_quotas(config),
     }
+}
+
+/// By number; services that are gone have no agents.
+fn service_quotas(config: &GatewayConfig) -> Vec<SessionQuota> {
+    let len = config.services.iter().map(|service| service.id + 1).max().unwrap_or(0);
+    let mut quotas = vec![SessionQuota::default(); len];
+    for service in &config.services {
+        quotas[service.id] = service.limits.sessions;
+    }
+    quotas
 }
 
 /// A worker's share of a bound on all of them, rounded up.

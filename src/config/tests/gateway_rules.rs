@@ -52,11 +52,11 @@ fn listeners_of_a_gateway_that_contradict_it_are_refused() {
             "16:11",
             "nobody could reach",
         ),
-        (format!("{PLAIN}service = \"wep\""), "20:11", "did you mean \"web\"?"),
+        (format!("{PLAIN}service = \"wep\""), "21:11", "did you mean \"web\"?"),
         (PLAIN.to_string(), "16:1", "missing key `service`"),
         (
             format!("devices = \"any\"\n{PLAIN}service = \"web\"\nkey = \"a\""),
-            "22:1",
+            "23:1",
             "`key` has no effect here",
         ),
         (LISTENER.replace("internet", "lan"), "18:14", "address \"[::]:13000\" again"),
@@ -103,7 +103,7 @@ fn a_service_on_a_plain_listener_of_another_is_refused() {
     let text = gateway_text(&format!(
         "devices = \"any\"\n{PLAIN}service = \"web\"\n[[services]]\nname = \"b\"\nlisteners = [\"old\"]"
     ));
-    assert_refused(gateway(&text), "24:14", "is plain and leads to another service");
+    assert_refused(gateway(&text), "25:14", "is plain and leads to another service");
 }
 
 #[test]
