@@ -93,6 +93,16 @@ pub const GROWING_SESSIONS: usize = 64;
 pub const SWIFT_LEN: u64 = 64 * 1024;
 /// Time over which the pace of a session is measured.
 pub const PACE_TIME: Duration = Duration::from_millis(100);
+/// Bytes that a session which is held back buys at once, beyond one record: as much as one turn, so that
+/// a fast limit costs no small receives.
+pub const MAX_PURCHASE_LEN: u64 = TURN_LEN;
+/// How often such a session goes on in a second, where that is more than a record each time: each costs a
+/// timer and a turn, and less often would be felt as a pause.
+pub const PURCHASES_PER_SECOND: u64 = 64;
+/// Cells in each row of the buckets of bytes of devices, and of addresses: 8 bytes each, 256 KB for either.
+/// With 300 at their limit, one in 3,000 others shares both of its cells with them, and is held back too
+/// early.
+pub const BANDWIDTH_CELLS: usize = 1 << 14;
 /// Time without a byte after which a session has to let another's receive buffers grow.
 pub const REST_TIME: Duration = Duration::from_secs(1);
 /// Bytes that wait for a peer above which nothing more is received from it: it makes us answer
@@ -397,8 +407,7 @@ pub const SERVICE_SESSIONS_BURST: Range = range(500, 1, 1_000_000);
 pub const BYTES_PER_S: Range = range(0, 0, 1_000_000_000_000);
 /// Smallest `bytes_per_s` that is a limit: 16 s for one TLS record, which is not cut into pieces.
 pub const MIN_BYTES_PER_S: u64 = 1_024;
-/// `bytes_burst`: a page, a policy or an inventory passes without a pause. Four of the largest purchases
-/// of a session at least.
+/// `bytes_burst`: a page, a policy or an inventory passes without a pause. At least a few records.
 pub const BYTES_BURST: Range = range(1024 * 1024, 64 * 1024, 1024 * 1024 * 1024);
 /// `max_waiting`: agents that wait for a server, over all workers.
 pub const MAX_WAITING: Range = range(4_096, 1, 100_000);

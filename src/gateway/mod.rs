@@ -13,6 +13,7 @@ mod return_times;
 mod sources;
 mod spares;
 mod stage;
+mod tolls;
 mod trust;
 mod turned_away;
 mod welcome;
@@ -41,6 +42,7 @@ use control::Control;
 use reload::GatewayReader;
 use return_times::ReturnTimes;
 use sources::Sources;
+use tolls::Tolls;
 use turned_away::TurnedAway;
 use worker::GatewayWorker;
 
@@ -144,6 +146,7 @@ pub fn run(config: GatewayConfig, file: &Path) -> Result<(), RunError> {
     let counters: Vec<_> = (0..workers).map(|_| Arc::new(WorkerCounters::default())).collect();
 
     let sources = Arc::new(Sources::new(Instant::now()));
+    let tolls = Arc::new(Tolls::new(Instant::now()));
     let mut threads = Vec::new();
     for (index, ((((_, mails), waker), peers), counters)) in
         doors.into_iter().zip(posts_of_workers).zip(counters.clone()).enumerate()
@@ -158,6 +161,7 @@ pub fn run(config: GatewayConfig, file: &Path) -> Result<(), RunError> {
             tickets: Tickets::default(),
             spares: HashMap::new(),
             sources: Arc::clone(&sources),
+            tolls: Arc::clone(&tolls),
             handshakes: 0,
             max_handshakes: share(shared.config.limits.max_handshakes, workers),
             strangers: VecDeque::new(),

@@ -8,4 +8,4 @@ mod throttle;
 pub use close_reason::{CloseReason, Party};
 pub use pace::Pace;
 pub use session::{Ending, Failure, Relay, RelayLimits, Side, Step};
-pub use throttle::Bandwidth;
+pub use throttle::{Bandwidth, Buckets, Throttle, Toll};

@@ -1,13 +1,20 @@
 //! What one device, one service and one address may have: whoever is over it is refused, and told so;
 //! everybody else is served.
 
+use std::io::{Read, Write};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread;
+use std::time::Instant;
 
 use rustls::{AlertDescription, ClientConfig};
 use vestibule::pki::Role;
 use vestibule::wire::{FromAgent, Open, RefusalReason, alpn, from_agent, to_server};
 
-use super::harness::{Authority, Ending, Gateway, GatewayFile, Peer, Trial, World, wait_until};
+use super::harness::{
+    Authority, Ending, Gateway, GatewayFile, Peer, ScriptedServer, Trial, World, payload,
+    wait_until,
+};
 
 fn ended(reason: &str) -> String {
     format!("vestibule_connections_ended_total{{reason=\"{reason}\"}}")
@@ -166,6 +173,122 @@ fn what_a_reload_changes_holds_for_the_next_session() {
     trial.gateway.telemetry.wait_for("vestibule_reloads_total{result=\"applied\"}", 1);
     let further = device.join(&trial);
     drop((held, further));
+    trial.assert_unharmed();
+}
+
+// ---- bytes and time ----
+
+/// Sends as much as it is let, and counts it. It ends when the other side is gone.
+fn pour(mut peer: Peer, count: &Arc<AtomicU64>) {
+    let count = Arc::clone(count);
+    thread::spawn(move || {
+        let portion = [7; 16 * 1024];
+        while peer.write_all(&portion).is_ok() {
+            count.fetch_add(portion.len() as u64, Ordering::Relaxed);
+        }
+    });
+}
+
+#[test]
+fn a_device_over_its_bandwidth_is_paced_and_another_is_not() {
+    // Its burst, and what fits the sockets on the way, passes at once.
+    const RATE: u64 = 100_000;
+    const MUCH: usize = 16 << 20;
+    let more = format!("[devices]\nbytes_per_s = {RATE}\nbytes_burst = 65536");
+    let file = GatewayFile {
+        workers: 2,
+        device_certificates: "optional",
+        echo: "devices = \"any\"",
+        more: &more,
+        ..GatewayFile::DEFAULT
+    };
+    let trial = Trial::new(&file);
+    let limited = Device::new(&trial.world, "one.test");
+    let start = Instant::now();
+    let (agent, mut data) = limited.join(&trial);
+    let (sent, heard) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
+    pour(agent, &sent);
+    let counted = Arc::clone(&heard);
+    thread::spawn(move || {
+        let mut portion = [0; 16 * 1024];
+        while let Ok(len @ 1..) = data.read(&mut portion) {
+            counted.fetch_add(len as u64, Ordering::Relaxed);
+        }
+    });
+    // Somebody without a certificate is no device, and moves far more meanwhile.
+    let anonymous = trial.world.client(None, vec![]);
+    let mut free = Peer::dial_tls(trial.gateway.tls, World::ECHO, &anonymous);
+    let mut data = trial.server.join();
+    let writer = thread::spawn(move || free.send(&vec![7; MUCH]));
+    assert!(Peer::take(&mut data, MUCH).iter().all(|byte| *byte == 7));
+    writer.join().expect("all is taken");
+    wait_until("the limited one gets on", || heard.load(Ordering::Relaxed) > 3 * RATE);
+    let allowed = start.elapsed().as_secs_f64() * RATE as f64 + 65_536.0;
+    let passed = heard.load(Ordering::Relaxed) as f64;
+    assert!(passed <= 1.1 * allowed + 65_536.0, "{passed} bytes, and {allowed} are allowed");
+    assert!(trial.gateway.telemetry.metric("vestibule_throttle_pauses_total") > 0);
+}
+
+#[test]
+fn sessions_of_one_device_share_its_bandwidth_on_all_workers() {
+    const RATE: u64 = 200_000;
+    let more = format!("[devices]\nbytes_per_s = {RATE}\nbytes_burst = 65536");
+    let trial = Trial::new(&GatewayFile { workers: 2, more: &more, ..GatewayFile::DEFAULT });
+    let device = Device::new(&trial.world, "one.test");
+    let heard: Vec<_> = (0..4).map(|_| Arc::new(AtomicU64::new(0))).collect();
+    let start = Instant::now();
+    for count in &heard {
+        let (agent, mut data) = device.join(&trial);
+        pour(agent, &Arc::default());
+        let count = Arc::clone(count);
+        thread::spawn(move || {
+            let mut portion = [0; 16 * 1024];
+            while let Ok(len @ 1..) = data.read(&mut portion) {
+                count.fetch_add(len as u64, Ordering::Relaxed);
+            }
+        });
+    }
+    wait_until("each of them gets on", || {
+        heard.iter().all(|count| count.load(Ordering::Relaxed) > RATE / 2)
+    });
+    let allowed = start.elapsed().as_secs_f64() * RATE as f64 + 65_536.0;
+    let passed: u64 = heard.iter().map(|count| count.load(Ordering::Relaxed)).sum();
+    // A portion of each may be on its way.
+    assert!(passed as f64 <= 1.1 * allowed + 4.0 * 65_536.0, "{passed} bytes of {allowed}");
+}
+
+#[test]
+fn a_session_that_is_held_back_ends_with_all_its_bytes() {
+    let echo =
+        "[services.limits]\nbytes_per_s = 200000\nbytes_burst = 65536\nidle_timeout_ms = 1000";
+    let trial = Trial::new(&GatewayFile { echo, ..GatewayFile::DEFAULT });
+    let device = Device::new(&trial.world, "one.test");
+    let (mut agent, mut data) = device.join(&trial);
+    let writer = thread::spawn(move || {
+        agent.send(&payload(1, 400_000));
+        agent.end();
+        agent.rest()
+    });
+    assert_eq!(data.rest(), (payload(1, 400_000), Ending::Clean));
+    data.send(b"thanks");
+    data.end();
+    assert_eq!(writer.join().expect("no panic"), (b"thanks".to_vec(), Ending::Clean));
+}
+
+#[test]
+fn a_service_has_an_idle_timeout_of_its_own() {
+    let more = "[[services]]\nname = \"short\"\nsni = [\"short.gateway.test\"]\n\
+                [services.limits]\nidle_timeout_ms = 500";
+    let mut trial = Trial::new(&GatewayFile { more, ..GatewayFile::DEFAULT });
+    let second = ScriptedServer::new(&trial.world, "server-2.test", trial.gateway.tls, &["short"]);
+    let config = trial.world.foreign_config();
+    let mut agent = Peer::dial_tls(trial.gateway.tls, "short.gateway.test", &config);
+    let mut data = second.join();
+    assert_eq!((agent.ending(), data.ending()), (Ending::Reset, Ending::Reset));
+    let sample = "vestibule_sessions_ended_total{service=\"short\",reason=\"idle_timeout\"}";
+    trial.gateway.telemetry.wait_for(sample, 1);
+    drop(second);
+    // The witness is of another service, and was as quiet.
     trial.assert_unharmed();
 }
 
