@@ -93,6 +93,16 @@ pub const GROWING_SESSIONS: usize = 64;
 pub const SWIFT_LEN: u64 = 64 * 1024;
 /// Time over which the pace of a session is measured.
 pub const PACE_TIME: Duration = Duration::from_millis(100);
+/// Bytes that a session which is held back buys at once, beyond one record: as much as one turn, so that
+/// a fast limit costs no small receives.
+pub const MAX_PURCHASE_LEN: u64 = TURN_LEN;
+/// How often such a session goes on in a second, where that is more than a record each time: each costs a
+/// timer and a turn, and less often would be felt as a pause.
+pub const PURCHASES_PER_SECOND: u64 = 64;
+/// Cells in each row of the buckets of bytes of devices, and of addresses: 8 bytes each, 256 KB for either.
+/// With 300 at their limit, one in 3,000 others shares both of its cells with them, and is held back too
+/// early.
+pub const BANDWIDTH_CELLS: usize = 1 << 14;
 /// Time without a byte after which a session has to let another's receive buffers grow.
 pub const REST_TIME: Duration = Duration::from_secs(1);
 /// Bytes that wait for a peer above which nothing more is received from it: it makes us answer
@@ -223,6 +233,13 @@ pub const RECONNECT_MIN: Duration = Duration::from_millis(250);
 pub const RECONNECT_MAX: Duration = Duration::from_secs(10);
 /// Time for a TCP connection and TLS handshake with a gateway.
 pub const DIAL_TIMEOUT: Duration = Duration::from_secs(8);
+
+/// Devices without a session that are remembered for how often they began one: 4 MB. A further one that
+/// comes to rest takes the place of the one that may soonest begin as many as after a long rest.
+pub const MAX_RESTING_DEVICES: usize = 16 * 1024;
+/// Of those, how many are forgotten at an admission, where their rest is over: more than one, so that they
+/// become fewer.
+pub const RESTED_DEVICES_PER_ADMISSION: usize = 2;
 
 // ---- reload ----
 
@@ -375,6 +392,23 @@ pub const PREFIX_HANDSHAKES: Range = range(1_024, 1, 100_000);
 pub const ADDRESS_RATE: Range = range(50, 1, 1_000_000);
 /// `connections_burst` of one address: after a restart all devices of a branch office come at once.
 pub const ADDRESS_BURST: Range = range(500, 1, 1_000_000);
+/// `max_sessions` of one device, over all services; 0: no limit. A ninth of what a gateway has by default:
+/// far more than any program on one device needs, and one that runs wild leaves the others their places.
+pub const DEVICE_SESSIONS: Range = range(1_000, 0, 1_000_000);
+/// `max_sessions` of one service; 0: no limit.
+pub const SERVICE_SESSIONS: Range = range(0, 0, 1_000_000);
+/// `sessions_per_s` of a device or a service, in the long run; 0: no limit.
+pub const SESSIONS_PER_S: Range = range(0, 0, 1_000_000);
+/// `sessions_burst` of one device: a browser opens some ten connections at once, and reloads.
+pub const DEVICE_SESSIONS_BURST: Range = range(50, 1, 1_000_000);
+/// `sessions_burst` of one service: half of the new sessions that one core can begin in a second.
+pub const SERVICE_SESSIONS_BURST: Range = range(500, 1, 1_000_000);
+/// `bytes_per_s` of a device, a service or an address, both directions together; 0: no limit.
+pub const BYTES_PER_S: Range = range(0, 0, 1_000_000_000_000);
+/// Smallest `bytes_per_s` that is a limit: 16 s for one TLS record, which is not cut into pieces.
+pub const MIN_BYTES_PER_S: u64 = 1_024;
+/// `bytes_burst`: a page, a policy or an inventory passes without a pause. At least a few records.
+pub const BYTES_BURST: Range = range(1024 * 1024, 64 * 1024, 1024 * 1024 * 1024);
 /// `max_waiting`: agents that wait for a server, over all workers.
 pub const MAX_WAITING: Range = range(4_096, 1, 100_000);
 /// `max_spares` of a gateway: connections opened ahead of need, for each worker. Enough for 100 agents

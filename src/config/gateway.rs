@@ -10,8 +10,8 @@ use super::problem::Written;
 use super::section::{self, count, duration};
 use super::table::{Field, Table};
 use super::{
-    AddressLimits, Credentials, DeviceCertificates, DevicePolicy, GatewayConfig, GatewayLimits,
-    value,
+    AddressLimits, AgentsFrom, Credentials, DeviceCertificates, DevicePolicy, GatewayConfig,
+    GatewayLimits, ServiceLimits, SessionLimits, quotas, value,
 };
 use crate::limits::{
     ADDRESS_BURST, ADDRESS_CONNECTIONS, ADDRESS_HANDSHAKES, ADDRESS_RATE, ADMISSION_TIMEOUT_MS,
@@ -31,15 +31,25 @@ pub(super) fn read(table: &Table<'_>) -> Option<GatewayConfig> {
             "missing `[servers]`: its `ca` and `allow` say who may connect as a server".into(),
         );
     }
-    let services = table.required_tables("services", service);
     let limits = table.table_or_empty("limits", limits);
+    let services = table.required_tables("services", |table| service(table, &limits.session));
+    let devices = table.table_or_empty("devices", quotas::of_device);
     let addresses = table.table_or_empty("addresses", address_limits);
     let telemetry =
         section::telemetry(table, SocketAddr::from((Ipv4Addr::LOCALHOST, TELEMETRY_PORT)));
 
     let parts = Parts { listeners, servers, services, telemetry: telemetry.address };
     let (listeners, servers, services) = gateway_rules::check(table, &parts)?;
-    Some(GatewayConfig { workers, listeners, servers, services, limits, addresses, telemetry })
+    Some(GatewayConfig {
+        workers,
+        listeners,
+        servers,
+        services,
+        limits,
+        addresses,
+        devices,
+        telemetry,
+    })
 }
 
 /// A table of `[[listeners]]`.
@@ -59,6 +69,8 @@ pub(super) enum WrittenKind<'t> {
     Plain {
         service: Option<Written<&'t str>>,
         allow_tls: bool,
+        /// `None` where it is missing or wrong.
+        agents_from: Option<AgentsFrom>,
     },
 }
 
@@ -87,6 +99,7 @@ pub(super) struct WrittenService<'t> {
     pub(super) default: Option<Written<bool>>,
     /// `None` where it is absent.
     pub(super) devices: Option<Written<DevicePolicy>>,
+    pub(super) limits: ServiceLimits,
 }
 
 /// Which of the named tables are meant.
@@ -126,7 +139,7 @@ fn listener<'t>(table: &Table<'t>) -> WrittenListener<'t> {
 }
 
 const TLS_KEYS: &[&str] = &["certificate", "key", "device_certificates", "device_ca", "servers"];
-const PLAIN_KEYS: &[&str] = &["service", "allow_tls"];
+const PLAIN_KEYS: &[&str] = &["service", "allow_tls", "agents_from"];
 
 fn tls_listener<'t>(table: &Table<'t>) -> WrittenKind<'t> {
     for key in PLAIN_KEYS {
@@ -144,7 +157,34 @@ fn plain_listener<'t>(table: &Table<'t>) -> WrittenKind<'t> {
         table.refuse(key, "it belongs to a listener with `kind = \"tls\"`");
     }
     let service = table.required("service", "\"sync\"").and_then(|field| field.text());
-    WrittenKind::Plain { service, allow_tls: table.boolean("allow_tls", false) }
+    let allow_tls = table.boolean("allow_tls", false);
+    WrittenKind::Plain { service, allow_tls, agents_from: agents_from(table) }
+}
+
+/// Whoever reaches a plain listener is let in, so who may is asked for by name: there is no default.
+fn agents_from(table: &Table<'_>) -> Option<AgentsFrom> {
+    let example = "[\"192.0.2.0/24\"]";
+    let Some(field) = table.optional("agents_from", example) else {
+        table.error(format!(
+            "missing key `agents_from`: agents of a plain listener prove nothing but their address; write \
+             those that they have, as in `agents_from = {example}`, or `\"any\"`"
+        ));
+        return None;
+    };
+    if field.is_list() {
+        let ranges = section::ranges_of(table, "agents_from", &field);
+        return (!ranges.is_empty()).then_some(AgentsFrom::Listed(ranges));
+    }
+    let any = field.parse(|text| match text {
+        "any" => Ok(()),
+        _ => Err(format!(
+            "\"{text}\" must stand in a list: write `[\"{text}\"]`, or `\"any\"` for every address"
+        )),
+    })?;
+    let message = "everyone who reaches this listener is let in: name the addresses of its agents, as in \
+                   `agents_from = [\"192.0.2.0/24\"]`, if they are known";
+    table.report.warning(any.span, message);
+    Some(AgentsFrom::Any)
 }
 
 /// What weakens safety is asked for by name: there is no default.
@@ -183,7 +223,7 @@ fn servers<'t>(table: &Table<'t>) -> WrittenServers<'t> {
     WrittenServers { ca, addresses, allow }
 }
 
-fn service<'t>(table: &Table<'t>) -> WrittenService<'t> {
+fn service<'t>(table: &Table<'t>, session: &SessionLimits) -> WrittenService<'t> {
     let list = |key, example, parse: fn(&'t str) -> Result<String, String>| {
         let values = table.optional(key, example).and_then(|field| field.parse_each(parse));
         values.unwrap_or_default()
@@ -199,6 +239,7 @@ fn service<'t>(table: &Table<'t>) -> WrittenService<'t> {
         alpn: list("alpn", "[\"h2\", \"http/1.1\"]", value::alpn),
         default: table.optional("default", "true").and_then(|field| field.boolean()),
         devices: table.optional("devices", "\"verified\"").map(|field| devices(&field)),
+        limits: table.table_or_empty("limits", |table| quotas::of_service(table, session)),
     }
 }
 
@@ -267,6 +308,7 @@ fn address_limits(table: &Table<'_>) -> AddressLimits {
         ),
         connections_per_s: rate("connections_per_s", ADDRESS_RATE),
         connections_burst: rate("connections_burst", ADDRESS_BURST),
+        bandwidth: quotas::bandwidth(table),
         exempt: section::address_ranges(table, "exempt"),
     }
 }

@@ -83,9 +83,11 @@ fn resolve_listener(
     (listener, plain_service): (&WrittenListener<'_>, Option<usize>),
 ) -> Option<Listener> {
     let kind = match listener.kind.as_ref()? {
-        WrittenKind::Plain { allow_tls, .. } => {
-            ListenerKind::Plain { service: plain_service?, allow_tls: *allow_tls }
-        }
+        WrittenKind::Plain { allow_tls, agents_from, .. } => ListenerKind::Plain {
+            service: plain_service?,
+            allow_tls: *allow_tls,
+            agents_from: agents_from.clone()?,
+        },
         WrittenKind::Tls { credentials, device_certificates, servers } => ListenerKind::Tls {
             credentials: credentials.clone()?,
             device_certificates: device_certificates.as_ref()?.value.clone(),
@@ -128,7 +130,8 @@ impl Rules<'_, '_> {
         let listeners = self.offered_on(index, service, name, names)?;
         let devices = self.devices(service, name, &listeners)?;
         let name = name.to_owned();
-        Some(Service { id: index, name, listeners, sni, alpn, default, devices })
+        let limits = service.limits.clone();
+        Some(Service { id: index, name, listeners, sni, alpn, default, devices, limits })
     }
 
     /// Indexes of the listeners where a service is offered: the plain ones that name it, and those

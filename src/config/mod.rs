@@ -9,6 +9,7 @@ mod named_files;
 mod names;
 mod numbers;
 mod problem;
+mod quotas;
 mod section;
 mod server;
 mod suggest;
@@ -18,13 +19,14 @@ mod tests;
 mod value;
 
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
 use ipnet::IpNet;
 
-use crate::control::ServiceId;
+use crate::control::{ServiceId, SessionQuota};
+use crate::relay::{Bandwidth, RelayLimits};
 
 pub use file::{
     Role, guess_role, parse_agent, parse_gateway, parse_server, read_agent, read_gateway,
@@ -47,6 +49,8 @@ pub struct GatewayConfig {
     pub limits: GatewayLimits,
     /// What one address may have.
     pub addresses: AddressLimits,
+    /// What one device may have.
+    pub devices: DeviceLimits,
     /// Where metrics and health are served.
     pub telemetry: Telemetry,
 }
@@ -82,7 +86,28 @@ pub enum ListenerKind {
         service: ServiceId,
         /// Takes TLS as an opaque stream instead of refusing it (`allow_tls = true`).
         allow_tls: bool,
+        /// Where agents may come from: they prove nothing else.
+        agents_from: AgentsFrom,
     },
+}
+
+/// Addresses of the agents of a plain listener.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum AgentsFrom {
+    /// All (`agents_from = "any"`).
+    Any,
+    /// Those in one of these ranges; at least one.
+    Listed(Vec<IpNet>),
+}
+
+impl AgentsFrom {
+    /// Whether an agent may come from there.
+    pub fn contains(&self, address: IpAddr) -> bool {
+        match self {
+            Self::Any => true,
+            Self::Listed(ranges) => ranges.iter().any(|range| range.contains(&address)),
+        }
+    }
 }
 
 /// What a TLS listener asks of devices.
@@ -142,6 +167,28 @@ pub struct Service {
     pub default: bool,
     /// Who may reach it.
     pub devices: DevicePolicy,
+    /// What all of its sessions together may have, and how long each may be quiet.
+    pub limits: ServiceLimits,
+}
+
+/// What one service may have, over all workers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServiceLimits {
+    /// Sessions of all its agents.
+    pub sessions: SessionQuota,
+    /// Bytes of all its sessions together.
+    pub bandwidth: Option<Bandwidth>,
+    /// Bounds on those that are quiet: its own, or those of the gateway.
+    pub relay: RelayLimits,
+}
+
+/// What one device may have, over all services and workers: whoever has proved an identity.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DeviceLimits {
+    /// Its sessions.
+    pub sessions: SessionQuota,
+    /// Bytes of all its sessions together.
+    pub bandwidth: Option<Bandwidth>,
 }
 
 /// Which devices may reach a service.
@@ -194,6 +241,8 @@ pub struct AddressLimits {
     pub connections_per_s: u32,
     /// New connections of one address at once, after a rest.
     pub connections_burst: u32,
+    /// Bytes of all sessions of one address together.
+    pub bandwidth: Option<Bandwidth>,
     /// Addresses for which none of this holds.
     pub exempt: Vec<IpNet>,
 }

@@ -2,7 +2,8 @@ use std::collections::{BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
 
 use super::link::{Greeted, Link, Stage};
-use super::queue::{Place, Queue};
+use super::queue::{Place, Queue, Waiting};
+use super::quotas::Quotas;
 use super::{
     Action, AgentRef, DispatcherLimits, Event, LinkId, ServiceId, ServiceStatus, Snapshot, Vital,
 };
@@ -39,6 +40,7 @@ pub struct Dispatcher {
     /// Few, so that finding one is a walk.
     links: Vec<Link>,
     queue: Queue,
+    quotas: Quotas,
     /// By service: when a server was last lost that served it.
     lost: Vec<Option<Instant>>,
     /// Invitations so far.
@@ -50,9 +52,12 @@ impl Dispatcher {
     /// `services` are the names of the configuration, in its order. `instance` names this process: 16
     /// hexadecimal digits.
     pub fn new(limits: DispatcherLimits, services: Vec<String>, instance: String) -> Self {
+        let mut quotas = Quotas::default();
+        quotas.grow(services.len());
         Self {
             limits,
             instance,
+            quotas,
             draining: false,
             links: Vec::new(),
             queue: Queue::new(services.len()),
@@ -77,9 +82,11 @@ impl Dispatcher {
                 }
             }
             Event::LinkClosed { link } => self.lose_link(link, now, random),
-            Event::Admit { agent, service } => self.admit(agent, service, now, random),
+            Event::Admit { agent, request } => self.admit(agent, request, now, random),
             Event::Leave { agent } => self.leave(agent, now, random),
-            Event::Claimed { agent, invitation } => self.claimed(agent, invitation, now, random),
+            Event::Claimed { agent, invitation, request } => {
+                self.claimed(agent, invitation, request, now, random);
+            }
             Event::Released { invitation } => self.released(invitation, now, random),
             Event::SpareReady { invitation } => self.spare_ready(invitation, now),
             Event::SpareEnded { invitation, in_time } => {
@@ -99,10 +106,12 @@ impl Dispatcher {
         for waiting in self.queue.take_due(now) {
             let reason = match waiting.place {
                 Place::Invited { .. } => RefusalReason::InvitationTimeout,
-                Place::Queued if self.is_served(waiting.service) => RefusalReason::ServerFull,
+                Place::Queued if self.is_served(waiting.request.service) => {
+                    RefusalReason::ServerFull
+                }
                 Place::Queued => RefusalReason::NoServer,
             };
-            self.refuse(waiting.agent, reason);
+            self.refuse_waiting(&waiting, reason, now);
             self.withdraw(&waiting, now, random);
         }
         self.forget_late_spares(now);
@@ -309,7 +318,7 @@ impl Dispatcher {
                 self.place(position, now, random);
             }
             RefusalReason::ServiceUnknown => {
-                greeted.disown(waiting.service, &self.services[waiting.service]);
+                greeted.disown(waiting.request.service, &self.services[waiting.request.service]);
                 self.place(position, now, random);
             }
             RefusalReason::ServerFull => {
@@ -320,9 +329,9 @@ impl Dispatcher {
             // Its spare broke at the server's end: no word about the agent.
             _ if waiting.spare == Some(decline.id) => self.place(position, now, random),
             said => {
-                let agent = waiting.agent;
-                self.queue.remove(position);
-                self.refuse(agent, final_reason(said));
+                if let Some(waiting) = self.queue.remove(position) {
+                    self.refuse_waiting(&waiting, final_reason(said), now);
+                }
             }
         }
         self.refill(number, now, random);
@@ -342,6 +351,12 @@ impl Dispatcher {
 
     fn refuse(&mut self, agent: AgentRef, reason: RefusalReason) {
         self.push(Action::Refuse { agent, reason });
+    }
+
+    /// Refuses an agent that is out of the queue already.
+    fn refuse_waiting(&mut self, waiting: &Waiting, reason: RefusalReason, now: Instant) {
+        self.quotas.release(&waiting.request, now);
+        self.refuse(waiting.agent, reason);
     }
 
     fn push(&mut self, action: Action) {

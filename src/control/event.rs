@@ -1,7 +1,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use super::{AgentRef, LinkId, ServiceId, Ticket};
+use super::{AgentRef, LinkId, Request, ServiceId, SessionQuota, Ticket};
 use crate::relay::CloseReason;
 use crate::wire::{FromServer, RefusalReason, ToServer};
 
@@ -18,6 +18,10 @@ pub struct DispatcherLimits {
     pub max_spares: usize,
     /// How long a spare may wait for an agent.
     pub spare_life: Duration,
+    /// What each device may have, over all services.
+    pub devices: SessionQuota,
+    /// What each service may have, by its number; there is no bound on one that is not there.
+    pub services: Vec<SessionQuota>,
 }
 
 /// What a [`Dispatcher`](super::Dispatcher) goes by after a reload.
@@ -62,7 +66,7 @@ pub enum Event {
         /// Who waits.
         agent: AgentRef,
         /// For what.
-        service: ServiceId,
+        request: Request,
     },
     /// An agent left while it waited.
     Leave {
@@ -96,6 +100,8 @@ pub enum Event {
         agent: AgentRef,
         /// The invitation of the claim: not always the last one for that agent.
         invitation: u64,
+        /// As at its admission: it may have been refused while this was on its way here.
+        request: Request,
     },
     /// A session that was `Claimed` ended, joined or not.
     Released {

@@ -18,6 +18,7 @@ mod gateway_link;
 mod link;
 mod liveness;
 mod queue;
+mod quotas;
 mod snapshot;
 mod spares;
 mod tickets;
@@ -27,6 +28,7 @@ pub use dispatcher::Dispatcher;
 pub use event::{Action, DispatcherLimits, Event, Reconfiguration, SpareFailure};
 pub use gateway_link::{GatewayAction, GatewayEvent, GatewayLink};
 pub use liveness::{Liveness, Vital};
+pub use quotas::{Request, SessionQuota, SessionRate};
 pub use snapshot::{LinkStatus, ServiceStatus, Snapshot};
 pub use tickets::{Purpose, Ticket, TicketError, Tickets};
 

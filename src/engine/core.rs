@@ -86,6 +86,8 @@ enum Life<S> {
 pub(super) enum Timer {
     Connection(u64),
     Session(u64),
+    /// A session that was held back goes on.
+    Resume(u64),
 }
 
 /// A connection of which the kernel has let go.

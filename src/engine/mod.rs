@@ -23,7 +23,7 @@ pub use listener::{ListenError, dial, listen, watch_closely};
 pub use mailbox::{Post, Wake, queue};
 pub use received::{HandshakeError, MessageError, Received};
 pub use scratch::Scratch;
-pub use session::{Moved, Session};
+pub use session::{Moved, Session, Terms};
 pub use signal::{
     SignalEvent, SignalParts, SignalSender, Stalled, end_all_signals, end_signal, start_signal,
 };

@@ -266,6 +266,7 @@ impl<R: Role> Worker<R> {
                         self.role.timed_out(&mut self.core, token);
                     }
                 }
+                Timer::Resume(bits) => self.core.resume_session(Token::from_bits(bits)),
                 Timer::Session(bits) => {
                     let token = Token::from_bits(bits);
                     if let Some(ending) = self.core.session_due(token) {

@@ -7,7 +7,7 @@ use super::mail::ControlMail;
 use super::stage::{Record, Speech, Stage, Visitor, Waiting};
 use super::worker::{GatewayCore, GatewayWorker};
 use crate::config::ListenerKind;
-use crate::control::{ServiceId, Ticket};
+use crate::control::{Request, ServiceId, Ticket};
 use crate::engine::{Received, Session};
 use crate::relay::{CloseReason, Failure, Party};
 use crate::telemetry::record::{SessionRecord, Stage as Stretch, Stages, Way};
@@ -41,6 +41,7 @@ impl GatewayWorker {
         };
         let waiting =
             Waiting { visitor, service, admitted: core.now, invited: None, offered: None };
+        let request = waiting.request();
         if let Some(connection) = core.connection(token)
             && !self.allows_tls(listener)
         {
@@ -48,7 +49,7 @@ impl GatewayWorker {
         }
         core.enter(token, Stage::Waiting(Box::new(waiting)));
         self.waiting += 1;
-        self.wait(core, token, service);
+        self.wait(core, token, request);
     }
 
     /// Reads which service our own agent asks for.
@@ -110,19 +111,20 @@ impl GatewayWorker {
         };
         let waiting =
             Waiting { visitor, service, admitted: core.now, invited: None, offered: None };
+        let request = waiting.request();
         core.enter(token, Stage::Waiting(Box::new(waiting)));
         self.waiting += 1;
         match allowed {
-            Ok(()) => self.wait(core, token, service),
+            Ok(()) => self.wait(core, token, request),
             Err(reason) => self.turn_down(core, token, reason),
         }
     }
 
-    fn wait(&mut self, core: &mut GatewayCore, token: Token, service: ServiceId) {
+    fn wait(&mut self, core: &mut GatewayCore, token: Token, request: Request) {
         // The dispatcher keeps the deadline of whoever waits.
         core.set_deadline(token, None);
         let agent = self.agent_ref(token);
-        self.control.send(ControlMail::Admit { agent, service });
+        self.control.send(ControlMail::Admit { agent, request });
         self.watch_waiting(core, token);
     }
 

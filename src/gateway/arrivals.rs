@@ -6,7 +6,7 @@ use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::admission::{is_balancer, is_server_address, limits_of, speaks_tls};
+use super::admission::{is_balancer, is_server_address, limits_of, speaks_tls, takes_agents_from};
 use super::mail::Transfer;
 use super::proxy_header::{self, NoHeader, ProxyHeader};
 use super::stage::Stage;
@@ -30,6 +30,10 @@ impl GatewayWorker {
         let config = &self.shared.config;
         let is_proxied = is_balancer(config, listener, peer.ip());
         let speaks_tls = speaks_tls(config, listener);
+        if !is_proxied && !takes_agents_from(config, listener, peer.ip()) {
+            self.turn_away(core, listener, peer, CloseReason::AddressNotAllowed);
+            return false;
+        }
         match self.find_place(core, listener, peer.ip()) {
             Ok(()) if is_proxied => {
                 self.begin(core, socket, peer, core.now, Stage::Prologue { listener });
@@ -250,6 +254,13 @@ impl GatewayWorker {
         // It was seen there, so it comes as a whole.
         if !received.is_ok_and(|len| len == Some(header.len)) {
             return self.fail(core, token, CloseReason::ProxyHeaderInvalid);
+        }
+        // A connection of the balancer itself has its address.
+        let from = header.source.or(core.connection(token).map(|connection| connection.peer));
+        let is_allowed =
+            |from: SocketAddr| takes_agents_from(&self.shared.config, listener, from.ip());
+        if !from.is_some_and(is_allowed) {
+            return self.abort(core, token, CloseReason::AddressNotAllowed);
         }
         if let Some(source) = header.source
             && let Err(reason) = self.take_real_address(core, token, listener, source)

@@ -191,16 +191,16 @@ impl Control {
     ) {
         let now = Instant::now();
         match mail {
-            ControlMail::Admit { agent, service } => {
-                self.handle(Event::Admit { agent, service }, now);
+            ControlMail::Admit { agent, request } => {
+                self.handle(Event::Admit { agent, request }, now);
             }
             ControlMail::Leave { agent } => self.handle(Event::Leave { agent }, now),
-            ControlMail::Claimed { agent, invitation } => {
+            ControlMail::Claimed { agent, invitation, request } => {
                 self.outcomes.claimed += 1;
-                self.handle(Event::Claimed { agent, invitation }, now);
+                self.handle(Event::Claimed { agent, invitation, request }, now);
             }
-            ControlMail::Taken { agent, invitation } => {
-                self.handle(Event::Claimed { agent, invitation }, now);
+            ControlMail::Taken { agent, invitation, request } => {
+                self.handle(Event::Claimed { agent, invitation, request }, now);
             }
             ControlMail::SpareFailed { agent, invitation, failure } => {
                 self.handle(Event::SpareFailed { agent, invitation, failure }, now);

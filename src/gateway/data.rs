@@ -8,6 +8,7 @@ use super::mail::ControlMail;
 use super::stage::{Claim, Offered, Record, Speech, Stage, Waiting};
 use super::worker::{GatewayCore, GatewayWorker};
 use crate::control::Purpose;
+use crate::engine::Terms;
 use crate::relay::{CloseReason, Party};
 use crate::telemetry::ledger::LiveSession;
 use crate::uring::Token;
@@ -58,12 +59,14 @@ impl GatewayWorker {
         let Some(Stage::Waiting(waiting)) = core.take_stage(agent) else { return };
         let Some(Stage::Claiming { proven, .. }) = core.take_stage(token) else { return };
         let message = self.header(core, agent, &waiting, invitation);
+        let request = waiting.request();
         self.end_admission(core, token);
         let decoder = FrameDecoder::default();
         let offered = Offered { proven, invitation, agent, decoder };
         self.bind(core, token, offered, waiting);
         let reference = self.agent_ref(agent);
-        self.control.send_quietly(ControlMail::Claimed { agent: reference, invitation }, core.now);
+        let mail = ControlMail::Claimed { agent: reference, invitation, request };
+        self.control.send_quietly(mail, core.now);
         let Some((connection, scratch)) = core.with_scratch(token) else { return };
         match connection.leg.send_message(&message, scratch) {
             Ok(()) => self.read_answer(core, token),
@@ -198,9 +201,22 @@ impl GatewayWorker {
         }
         let live = live_session(&self.shared.services[waiting.service], &waiting, core.now);
         self.waiting -= 1;
+        let terms = self.terms(core, &waiting);
         let record = Record { waiting, claim, joined: core.now };
-        core.join((agent, Party::Agent), (data, Party::Server), record);
+        core.join_on(terms, (agent, Party::Agent), (data, Party::Server), record);
         self.control.send_quietly(ControlMail::Joined { session, live }, core.now);
+    }
+}
+
+impl GatewayWorker {
+    /// What holds for the session of an agent, as its service, its device and its address stand now.
+    fn terms(&self, core: &GatewayCore, waiting: &Waiting) -> Terms {
+        let config = &self.shared.config;
+        let relay = config.service(waiting.service).map(|service| service.limits.relay);
+        Terms {
+            relay: relay.unwrap_or(core.settings.relay),
+            throttle: self.tolls.throttle(config, &waiting.visitor, waiting.service),
+        }
     }
 }
 

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::Shared;
 use super::stage::Proven;
-use crate::control::{AgentRef, ServiceId, SpareFailure, Ticket};
+use crate::control::{AgentRef, Request, SpareFailure, Ticket};
 use crate::telemetry::ledger::LiveSession;
 use crate::telemetry::record::{ConnectionRecord, SessionRecord};
 use crate::tls::TlsConnection;
@@ -46,13 +46,13 @@ pub(super) struct Transfer {
 /// To the control thread.
 pub(super) enum ControlMail {
     /// An agent waits for a server.
-    Admit { agent: AgentRef, service: ServiceId },
+    Admit { agent: AgentRef, request: Request },
     /// It left before it was claimed.
     Leave { agent: AgentRef },
     /// It was claimed.
-    Claimed { agent: AgentRef, invitation: u64 },
+    Claimed { agent: AgentRef, invitation: u64, request: Request },
     /// A spare took it.
-    Taken { agent: AgentRef, invitation: u64 },
+    Taken { agent: AgentRef, invitation: u64, request: Request },
     /// A spare did not take it.
     SpareFailed { agent: AgentRef, invitation: u64, failure: SpareFailure },
     /// A spare waits for an agent.

@@ -13,6 +13,7 @@ mod return_times;
 mod sources;
 mod spares;
 mod stage;
+mod tolls;
 mod trust;
 mod turned_away;
 mod welcome;
@@ -28,7 +29,7 @@ use thiserror::Error;
 use tokio::sync::Notify;
 
 use crate::config::{GatewayConfig, ListenerKind};
-use crate::control::{DispatcherLimits, Tickets};
+use crate::control::{DispatcherLimits, SessionQuota, Tickets};
 use crate::engine::{self, ListenError, Post, StartError, WorkerSettings};
 use crate::limits::{MAX_SIGNAL_CONNECTIONS, SPARES_DIVISOR};
 use crate::relay::RelayLimits;
@@ -41,6 +42,7 @@ use control::Control;
 use reload::GatewayReader;
 use return_times::ReturnTimes;
 use sources::Sources;
+use tolls::Tolls;
 use turned_away::TurnedAway;
 use worker::GatewayWorker;
 
@@ -144,6 +146,7 @@ pub fn run(config: GatewayConfig, file: &Path) -> Result<(), RunError> {
     let counters: Vec<_> = (0..workers).map(|_| Arc::new(WorkerCounters::default())).collect();
 
     let sources = Arc::new(Sources::new(Instant::now()));
+    let tolls = Arc::new(Tolls::new(Instant::now()));
     let mut threads = Vec::new();
     for (index, ((((_, mails), waker), peers), counters)) in
         doors.into_iter().zip(posts_of_workers).zip(counters.clone()).enumerate()
@@ -158,6 +161,7 @@ pub fn run(config: GatewayConfig, file: &Path) -> Result<(), RunError> {
             tickets: Tickets::default(),
             spares: HashMap::new(),
             sources: Arc::clone(&sources),
+            tolls: Arc::clone(&tolls),
             handshakes: 0,
             max_handshakes: share(shared.config.limits.max_handshakes, workers),
             strangers: VecDeque::new(),
@@ -223,7 +227,19 @@ fn dispatcher_limits(config: &GatewayConfig) -> DispatcherLimits {
         // As configured, and no more than the part of a worker's connections that may be spares.
         max_spares: limits.max_spares.min(connections / SPARES_DIVISOR),
         spare_life: limits.spare_life,
+        devices: config.devices.sessions,
+        services: service_quotas(config),
     }
+}
+
+/// By number; services that are gone have no agents.
+fn service_quotas(config: &GatewayConfig) -> Vec<SessionQuota> {
+    let len = config.services.iter().map(|service| service.id + 1).max().unwrap_or(0);
+    let mut quotas = vec![SessionQuota::default(); len];
+    for service in &config.services {
+        quotas[service.id] = service.limits.sessions;
+    }
+    quotas
 }
 
 /// A worker's share of a bound on all of them, rounded up.

@@ -157,11 +157,12 @@ impl GatewayWorker {
         let (agent, invitation) = (offered.agent, offered.invitation);
         let Some(Stage::Waiting(mut waiting)) = core.take_stage(agent) else { return };
         waiting.offered = None;
+        let request = waiting.request();
         self.bind(core, token, offered, waiting);
         core.watch_gently(token);
         core.counters.spares_used.inc();
         let agent = self.agent_ref(agent);
-        self.control.send(ControlMail::Taken { agent, invitation });
+        self.control.send(ControlMail::Taken { agent, invitation, request });
         self.read_answer(core, token);
     }
 

@@ -2,7 +2,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::control::ServiceId;
+use crate::control::{Request, ServiceId};
 use crate::engine::Urgency;
 use crate::telemetry::counters::HandshakeRole;
 use crate::telemetry::record::Stages;
@@ -203,6 +203,13 @@ pub(super) struct Waiting {
     pub(super) invited: Option<Instant>,
     /// The spare that it was given to and that has not taken it.
     pub(super) offered: Option<Token>,
+}
+
+impl Waiting {
+    /// What it asks for, as the dispatcher knows it.
+    pub(super) fn request(&self) -> Request {
+        Request { service: self.service, device: self.visitor.device.clone() }
+    }
 }
 
 /// A spare on which the session header was sent.

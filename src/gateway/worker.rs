@@ -11,6 +11,7 @@ use super::mail::{ControlMail, Signal, Transfer, WorkerMail};
 use super::return_times::ReturnTimes;
 use super::sources::Sources;
 use super::stage::{Kind, Record, Stage, elsewhere};
+use super::tolls::Tolls;
 use super::turned_away::TurnedAway;
 use crate::control::{AgentRef, Tickets};
 use crate::engine::{self, Connection, Core, HandshakeError, Post, Session};
@@ -38,6 +39,8 @@ pub(super) struct GatewayWorker {
     pub(super) spares: HashMap<u64, Token>,
     /// Counts by address, of all workers.
     pub(super) sources: Arc<Sources>,
+    /// How fast each may move bytes, of all workers.
+    pub(super) tolls: Arc<Tolls>,
     /// Connections that are not admitted yet.
     pub(super) handshakes: usize,
     pub(super) max_handshakes: usize,

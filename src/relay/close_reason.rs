@@ -71,6 +71,8 @@ pub enum CloseReason {
     PrefixFull,
     /// The address opens connections faster than one may.
     AddressTooFast,
+    /// The address is not one of those that a plain listener takes agents from.
+    AddressNotAllowed,
     /// It made the gateway wait while places had run out, and another took its own.
     TooSlow,
     /// A balancer's connection did not begin with a PROXY header.
@@ -141,6 +143,7 @@ impl CloseReason {
             Self::AddressFull => "address_full",
             Self::PrefixFull => "prefix_full",
             Self::AddressTooFast => "address_too_fast",
+            Self::AddressNotAllowed => "address_not_allowed",
             Self::TooSlow => "too_slow",
             Self::ProxyHeaderInvalid => "proxy_header_invalid",
             Self::ServerAddressNotAllowed => "server_address_not_allowed",
@@ -187,7 +190,7 @@ impl fmt::Display for CloseReason {
 }
 
 /// The reasons that hold nothing more.
-const ALONE: [CloseReason; 29] = [
+const ALONE: [CloseReason; 30] = [
     CloseReason::Finished,
     CloseReason::IdleTimeout,
     CloseReason::HalfClosedTimeout,
@@ -207,6 +210,7 @@ const ALONE: [CloseReason; 29] = [
     CloseReason::AddressFull,
     CloseReason::PrefixFull,
     CloseReason::AddressTooFast,
+    CloseReason::AddressNotAllowed,
     CloseReason::TooSlow,
     CloseReason::ProxyHeaderInvalid,
     CloseReason::ServerAddressNotAllowed,

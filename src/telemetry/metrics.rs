@@ -131,6 +131,9 @@ impl Snapshot {
                 counter(&mut family.encode_family(&labels)?, bytes.get())?;
             }
         }
+        let help = "Times that a limit on bandwidth held a session back";
+        let pauses = self.sum(|worker| worker.throttle_pauses.get());
+        page.counter("vestibule_throttle_pauses", help, pauses)?;
         let help = "Turns of a worker's loop";
         let mut family = page.family("vestibule_worker_turns", help, None, MetricType::Counter)?;
         for (index, worker) in self.named_workers() {
@@ -279,6 +282,7 @@ mod tests {
             "vestibule_sessions_ended counter",
             "vestibule_stage_seconds histogram",
             "vestibule_relayed_bytes counter",
+            "vestibule_throttle_pauses counter",
             "vestibule_worker_turns counter",
             "vestibule_worker_mails counter",
             "vestibule_waiting_agents gauge",

@@ -14,9 +14,12 @@ use tempfile::TempDir;
 
 use super::{ListenerRoles, client_config, listener_roles, load_credentials, load_roots};
 use crate::config::{
-    AddressLimits, Credentials, DeviceCertificates, DevicePolicy, GatewayConfig, GatewayLimits,
-    Listener, ListenerKind, ServersPolicy, Service, SessionLimits, Telemetry,
+    AddressLimits, Credentials, DeviceCertificates, DeviceLimits, DevicePolicy, GatewayConfig,
+    GatewayLimits, Listener, ListenerKind, ServersPolicy, Service, ServiceLimits, SessionLimits,
+    Telemetry,
 };
+use crate::control::SessionQuota;
+use crate::relay::RelayLimits;
 
 /// Name of the gateway.
 pub(crate) const NAME: &str = "gw.example.com";
@@ -196,8 +199,10 @@ pub(crate) fn gateway_config(
             max_handshakes_of_prefix: 1,
             connections_per_s: 1,
             connections_burst: 1,
+            bandwidth: None,
             exempt: vec![],
         },
+        devices: DeviceLimits { sessions: SessionQuota::default(), bandwidth: None },
         telemetry: Telemetry { address: None, allow: vec![] },
     }
 }
@@ -211,6 +216,11 @@ fn service(id: usize, name: &str, listeners: &[usize], alpn: &[&str]) -> Service
         alpn: alpn.iter().map(ToString::to_string).collect(),
         default: false,
         devices: DevicePolicy::Verified,
+        limits: ServiceLimits {
+            sessions: SessionQuota::default(),
+            bandwidth: None,
+            relay: RelayLimits { idle_timeout: None, half_closed_timeout: Duration::from_secs(1) },
+        },
     }
 }
 

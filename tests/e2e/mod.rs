@@ -12,6 +12,7 @@ mod hostile_agents;
 mod hostile_gateway;
 mod hostile_server;
 mod lifecycle;
+mod limits;
 mod openssl;
 mod reload;
 mod resumption;

@@ -45,6 +45,7 @@ name = "old-agents"
 addresses = ["0.0.0.0:14000"]
 kind = "plain"
 service = "old"
+agents_from = "any"
 
 [servers]
 ca = "servers-ca.crt"

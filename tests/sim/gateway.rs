@@ -5,7 +5,7 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use vestibule::control::{
-    Action, AgentRef, Dispatcher, DispatcherLimits, Event, LinkId, Reconfiguration,
+    Action, AgentRef, Dispatcher, DispatcherLimits, Event, LinkId, Reconfiguration, SessionQuota,
 };
 use vestibule::relay::{CloseReason, RelayLimits};
 use vestibule::wire::{FrameDecoder, FromServer, Pong, ToServer, from_server, to_server};
@@ -97,6 +97,8 @@ fn dispatcher_limits(max_links: usize, random: &mut Random) -> DispatcherLimits 
         max_links,
         max_spares: *random.pick(&[0, 2, 6, 6]),
         spare_life: Duration::from_millis(random.between(1_000, 20_000) as u64),
+        devices: SessionQuota::default(),
+        services: Vec::new(),
     }
 }
 

@@ -145,9 +145,9 @@ impl Ledger {
             Event::LinkClosed { link } => drop(self.links.remove(link)),
             // `note_reload` knows it already, and from the settings.
             Event::Reconfigured(_) => {}
-            Event::Admit { agent, service } => {
+            Event::Admit { agent, request } => {
                 let entry = Waiting {
-                    service: *service,
+                    service: request.service,
                     deadline: now + self.limits.invitation_timeout,
                     invitations: 0,
                     last: None,
@@ -158,7 +158,9 @@ impl Ledger {
                 self.waiting.insert(*agent, entry);
             }
             Event::Leave { agent } => drop(self.waiting.remove(agent)),
-            Event::Claimed { agent, invitation } => self.enter_claim(*agent, *invitation, checks),
+            Event::Claimed { agent, invitation, .. } => {
+                self.enter_claim(*agent, *invitation, checks)
+            }
             Event::Released { invitation } => {
                 match self.links.get_mut(&self.invitations[invitation]) {
                     Some(link) => link.sessions = link.sessions.saturating_sub(1),

@@ -1,6 +1,7 @@
 use std::time::Duration;
 
 use super::*;
+use crate::control::{Request, SessionQuota};
 use crate::limits::{MAX_INVITATIONS_PER_AGENT, SIGNAL_DEAD_AFTER, SIGNAL_HELLO_TIMEOUT};
 use crate::wire::{FromServer, Withdraw};
 
@@ -39,6 +40,15 @@ fn agent(connection: u64) -> AgentRef {
     AgentRef { worker: 3, connection }
 }
 
+/// Each agent is another device.
+fn request(connection: u64, service: ServiceId) -> Request {
+    Request { service, device: Some(connection.to_string().into()) }
+}
+
+fn admission(connection: u64, service: ServiceId) -> Event {
+    Event::Admit { agent: agent(connection), request: request(connection, service) }
+}
+
 impl Bench {
     fn new() -> Self {
         let limits = DispatcherLimits {
@@ -47,6 +57,8 @@ impl Bench {
             max_links: 3,
             max_spares: MAX_SPARES,
             spare_life: SPARE_LIFE,
+            devices: SessionQuota::default(),
+            services: Vec::new(),
         };
         let services = vec!["web".to_owned(), "ssh".to_owned()];
         let dispatcher = Dispatcher::new(limits, services, "00112233445566ff".to_owned());
@@ -87,7 +99,7 @@ impl Bench {
     }
 
     fn admit(&mut self, connection: u64) -> Vec<Seen> {
-        self.happen(Event::Admit { agent: agent(connection), service: 0 })
+        self.happen(admission(connection, 0))
     }
 
     /// The invitation for an agent that is admitted now, and the link that it went to.
@@ -96,7 +108,11 @@ impl Bench {
     }
 
     fn claim(&mut self, connection: u64, invitation: u64) -> Vec<Seen> {
-        self.happen(Event::Claimed { agent: agent(connection), invitation })
+        self.happen(Event::Claimed {
+            agent: agent(connection),
+            invitation,
+            request: request(connection, 0),
+        })
     }
 
     fn happen(&mut self, event: Event) -> Vec<Seen> {
@@ -166,7 +182,7 @@ fn an_agent_is_refused_at_once_where_no_server_ever_was() {
     let mut bench = Bench::new();
     assert_eq!(bench.admit(1), [Seen::Refused(1, RefusalReason::NoServer)]);
     bench.connect(1, 0);
-    let seen = bench.happen(Event::Admit { agent: agent(2), service: 1 });
+    let seen = bench.happen(admission(2, 1));
     assert_eq!(seen, [Seen::Refused(2, RefusalReason::NoServer)]);
 }
 

@@ -11,6 +11,8 @@ pub(crate) struct GatewayFile<'a> {
     /// More keys of the TLS listener.
     pub(crate) internet: &'a str,
     pub(crate) device_certificates: &'a str,
+    /// Of the plain listener.
+    pub(crate) agents_from: &'a str,
     /// More keys of the plain listener.
     pub(crate) old: &'a str,
     /// More keys of `[servers]`.
@@ -29,6 +31,7 @@ impl GatewayFile<'_> {
         workers: 1,
         internet: "",
         device_certificates: "required",
+        agents_from: "[\"127.0.0.0/8\"]",
         old: "",
         servers: "",
         echo: "",
@@ -38,7 +41,7 @@ impl GatewayFile<'_> {
 
     pub(super) fn text(&self, world: &World) -> String {
         let Self { workers, internet, device_certificates, old, servers, .. } = self;
-        let Self { echo, more, limits, .. } = self;
+        let Self { agents_from, echo, more, limits, .. } = self;
         let ip = world.ip(self.host);
         let device_ca = match *device_certificates {
             "none" => "",
@@ -61,6 +64,7 @@ name = "old-agents"
 addresses = ["{ip}:14000"]
 kind = "plain"
 service = "old"
+agents_from = {agents_from}
 {old}
 [servers]
 ca = "pki/servers-ca.crt"

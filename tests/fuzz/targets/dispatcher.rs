@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 use arbitrary::Arbitrary;
 use libfuzzer_sys::fuzz_target;
 use vestibule::control::{
-    Action, AgentRef, Dispatcher, DispatcherLimits, Event, LinkId, Purpose, SpareFailure, Ticket,
-    Tickets,
+    Action, AgentRef, Dispatcher, DispatcherLimits, Event, LinkId, Purpose, Request, SessionQuota,
+    SessionRate, SpareFailure, Ticket, Tickets,
 };
 use vestibule::limits::MAX_FRAME_LEN;
 use vestibule::wire::{
