@@ -36,10 +36,20 @@ pub(super) fn read(table: &Table<'_>) -> Option<GatewayConfig> {
     let addresses = table.table_or_empty("addresses", address_limits);
     let telemetry =
         section::telemetry(table, SocketAddr::from((Ipv4Addr::LOCALHOST, TELEMETRY_PORT)));
+    let operator = section::operator(table, true);
 
     let parts = Parts { listeners, servers, services, telemetry: telemetry.address };
     let (listeners, servers, services) = gateway_rules::check(table, &parts)?;
-    Some(GatewayConfig { workers, listeners, servers, services, limits, addresses, telemetry })
+    Some(GatewayConfig {
+        workers,
+        listeners,
+        servers,
+        services,
+        limits,
+        addresses,
+        telemetry,
+        operator,
+    })
 }
 
 /// A table of `[[listeners]]`.

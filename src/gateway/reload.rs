@@ -63,6 +63,9 @@ fn needing_restart(before: &GatewayConfig, after: &GatewayConfig) -> Vec<String>
     if before.telemetry != after.telemetry {
         needs("another `address` of `[telemetry]`".to_owned());
     }
+    if before.operator != after.operator {
+        needs("another `socket` or `state` of `[operator]`".to_owned());
+    }
     let names = |config: &GatewayConfig| -> Vec<String> {
         config.listeners.iter().map(|listener| listener.name.clone()).collect()
     };

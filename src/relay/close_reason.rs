@@ -75,6 +75,10 @@ pub enum CloseReason {
     TooSlow,
     /// A balancer's connection did not begin with a PROXY header.
     ProxyHeaderInvalid,
+    /// An operator has blocked the address.
+    AddressBlocked,
+    /// An operator has ended it.
+    EndedByOperator,
     /// It offered the ALPN of a server, and no server may come from its address.
     ServerAddressNotAllowed,
     /// A frame that can't be read, or is too large.
@@ -143,6 +147,8 @@ impl CloseReason {
             Self::AddressTooFast => "address_too_fast",
             Self::TooSlow => "too_slow",
             Self::ProxyHeaderInvalid => "proxy_header_invalid",
+            Self::AddressBlocked => "address_blocked",
+            Self::EndedByOperator => "ended_by_operator",
             Self::ServerAddressNotAllowed => "server_address_not_allowed",
             Self::FrameInvalid => "frame_invalid",
             Self::MessageUnknown => "message_unknown",
@@ -166,6 +172,7 @@ impl CloseReason {
             | Self::CertificateExpired
             | Self::CertificateUntrusted
             | Self::CertificateNotAllowed => RefusalReason::DeviceNotAllowed,
+            Self::AddressBlocked => RefusalReason::DeviceBlocked,
             Self::ConnectionsFull => RefusalReason::QueueFull,
             Self::TicketInvalid => RefusalReason::TicketInvalid,
             Self::DrainTimeout => RefusalReason::Draining,
@@ -187,7 +194,7 @@ impl fmt::Display for CloseReason {
 }
 
 /// The reasons that hold nothing more.
-const ALONE: [CloseReason; 29] = [
+const ALONE: [CloseReason; 31] = [
     CloseReason::Finished,
     CloseReason::IdleTimeout,
     CloseReason::HalfClosedTimeout,
@@ -209,6 +216,8 @@ const ALONE: [CloseReason; 29] = [
     CloseReason::AddressTooFast,
     CloseReason::TooSlow,
     CloseReason::ProxyHeaderInvalid,
+    CloseReason::AddressBlocked,
+    CloseReason::EndedByOperator,
     CloseReason::ServerAddressNotAllowed,
     CloseReason::FrameInvalid,
     CloseReason::MessageUnknown,

@@ -85,6 +85,7 @@ impl Condition {
 pub(super) struct Filters {
     log: BpfProgram,
     worker: BpfProgram,
+    keeper: BpfProgram,
     control: BpfProgram,
 }
 
@@ -94,6 +95,7 @@ impl Filters {
         apply_filter(match thread {
             Thread::Log => &self.log,
             Thread::Worker => &self.worker,
+            Thread::Keeper => &self.keeper,
             Thread::Control => &self.control,
         })
     }
@@ -107,6 +109,7 @@ pub(super) fn install(role: Role) -> Result<Filters, String> {
         let filters = Filters {
             log: of(Thread::Log)?,
             worker: of(Thread::Worker)?,
+            keeper: of(Thread::Keeper)?,
             control: of(Thread::Control)?,
         };
         Ok::<_, BackendError>((fatal_list()?, filters))
@@ -178,7 +181,7 @@ mod tests {
 
     #[test]
     fn a_gateways_threads_make_no_socket() {
-        for thread in [Thread::Log, Thread::Worker, Thread::Control] {
+        for thread in [Thread::Log, Thread::Worker, Thread::Keeper, Thread::Control] {
             let made = on(Role::Gateway, thread, || UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)));
             assert!(is_missing(made), "{thread:?}");
         }

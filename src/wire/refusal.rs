@@ -38,11 +38,13 @@ pub enum RefusalReason {
     AgentLeft = 14,
     /// Something failed inside; the log of the sender says what.
     InternalError = 15,
+    /// An operator of the gateway has blocked this device, or its address.
+    DeviceBlocked = 20,
 }
 
 impl RefusalReason {
     /// Every reason, in the order of its number.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 17] = [
         Self::Unspecified,
         Self::ServiceUnknown,
         Self::DeviceNotAllowed,
@@ -59,6 +61,7 @@ impl RefusalReason {
         Self::ProtocolError,
         Self::AgentLeft,
         Self::InternalError,
+        Self::DeviceBlocked,
     ];
 
     /// The one word for this reason, in log, metric and status.
@@ -80,6 +83,7 @@ impl RefusalReason {
             Self::ProtocolError => "protocol_error",
             Self::AgentLeft => "agent_left",
             Self::InternalError => "internal_error",
+            Self::DeviceBlocked => "device_blocked",
         }
     }
 
