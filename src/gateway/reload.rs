@@ -161,6 +161,7 @@ mod tests {
         for (old, new, key) in [
             ("workers = 1", "workers = 2", "`workers`"),
             ("127.0.0.1:9113", "127.0.0.1:9115", "`[telemetry]`"),
+            ("[telemetry]", "[operator]\nsocket = \"gw.sock\"\n[telemetry]", "`[operator]`"),
             ("127.0.0.1:13000", "127.0.0.1:13001", "listener \"internet\": another `addresses`"),
             ("name = \"internet\"", "name = \"wan\"", "`[[listeners]]`"),
             ("[servers]\n", second, "`[[listeners]]`"),

@@ -222,6 +222,17 @@ mod tests {
     }
 
     #[test]
+    fn the_keeper_writes_files_and_reads_nobody() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let (draft, path) = (folder.path().join("draft"), folder.path().join("file"));
+        let (written, connected) = on(Role::Gateway, Thread::Keeper, || {
+            let written = std::fs::write(&draft, "x").and_then(|()| std::fs::rename(&draft, &path));
+            (written, UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)))
+        });
+        assert!(written.is_ok() && is_missing(connected));
+    }
+
+    #[test]
     fn the_control_thread_starts_threads_and_no_processes() {
         for role in [Role::Gateway, Role::Server] {
             let (thread, process) = on(role, Thread::Control, || {

@@ -15,7 +15,7 @@ use tempfile::TempDir;
 use super::{ListenerRoles, client_config, listener_roles, load_credentials, load_roots};
 use crate::config::{
     AddressLimits, Credentials, DeviceCertificates, DevicePolicy, GatewayConfig, GatewayLimits,
-    Listener, ListenerKind, ServersPolicy, Service, SessionLimits, Telemetry,
+    Listener, ListenerKind, Operator, ServersPolicy, Service, SessionLimits, Telemetry,
 };
 
 /// Name of the gateway.
@@ -199,6 +199,7 @@ pub(crate) fn gateway_config(
             exempt: vec![],
         },
         telemetry: Telemetry { address: None, allow: vec![] },
+        operator: Operator::default(),
     }
 }
 

@@ -13,6 +13,7 @@ mod hostile_gateway;
 mod hostile_server;
 mod lifecycle;
 mod openssl;
+mod operator;
 mod reload;
 mod resumption;
 mod sandbox;
