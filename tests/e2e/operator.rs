@@ -142,7 +142,11 @@ fn sessions_end_by_what_they_have_in_common_and_others_go_on() {
         (vec!["end", "--service", "web"], Some(1), "no such session"),
         (vec!["end", "--server", "server-2.test"], Some(1), "no such session"),
         (vec!["end", "--service", "echo", "--address", &here], Some(1), "no such session"),
-        (vec!["end", "--service", "echo", "--server", "server-1.test"], Some(0), "3 sessions ended"),
+        (
+            vec!["end", "--service", "echo", "--server", "server-1.test"],
+            Some(0),
+            "3 sessions ended",
+        ),
     ] {
         let (got, text) = verb(&socket, &words);
         assert!(got == code && text.contains(said), "{words:?}: {got:?} {text}");
@@ -347,6 +351,7 @@ fn a_drained_server_keeps_its_sessions_and_gets_no_new_ones_until_it_is_undraine
     let mut site = site(&first);
     let socket = socket(&site.world);
     let mut before = site.session(Kind::Tls, &first);
+    wait_listed(&socket, &[], 1);
     let other = ServerFile {
         host: 3,
         name: "server-2.test",
@@ -430,7 +435,10 @@ fn what_is_not_a_request_changes_nothing_and_is_answered() {
         ("GET / HTTP/1.1\r\nhost: a\r\n\r\n", "405"),
         ("POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 2\r\n\r\n{}", "400"),
         ("POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 70000\r\n\r\n", "400"),
-        ("POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 25\r\n\r\n{\"request\":{\"reboot\":{}}} ", "400"),
+        (
+            "POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 25\r\n\r\n{\"request\":{\"reboot\":{}}} ",
+            "400",
+        ),
     ] {
         let mut stream = UnixStream::connect(socket(&world)).expect("it is served");
         stream.write_all(request.as_bytes()).expect("it takes it");

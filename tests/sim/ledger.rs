@@ -207,9 +207,8 @@ impl Ledger {
             return;
         }
         let (links, invitations) = (&self.links, &self.invitations);
-        let is_there = |last: &u64| {
-            links.get(&invitations[last]).is_some_and(|link| link.server == server)
-        };
+        let is_there =
+            |last: &u64| links.get(&invitations[last]).is_some_and(|link| link.server == server);
         for waiting in self.waiting.values_mut() {
             waiting.declined |= waiting.last.as_ref().is_some_and(is_there);
         }
