@@ -326,6 +326,37 @@ pub const LISTED_SESSIONS: usize = 50;
 /// [`MAX_SERVICES`] names on each of [`MAX_SIGNAL_CONNECTIONS`]: 64 × 256 × (63 + 3) = 1.1 MB.
 pub const MAX_STATUS_LEN: usize = 4 * 1024 * 1024;
 
+// ---- operator ----
+
+/// Connections to the operator's socket at once: people, and a program or two.
+pub const MAX_OPERATOR_CONNECTIONS: usize = 8;
+/// Time for one request on the operator's socket: to end every session of a busy gateway takes workers a
+/// second, a disk that is slow some more.
+pub const OPERATOR_TIMEOUT: Duration = Duration::from_secs(30);
+/// Bytes of a request on the operator's socket: the names of 2,000 sessions.
+pub const MAX_OPERATOR_REQUEST_LEN: usize = 64 * 1024;
+/// Sessions that one answer lists: a screen holds fewer, and a program can ask for less than all.
+pub const MAX_LISTED_SESSIONS: usize = 1_000;
+/// Largest answer that the command line reads. The largest that we build lists [`MAX_BLOCKS`] blocks, or
+/// [`MAX_LISTED_SESSIONS`] sessions, of 1 KB each.
+pub const MAX_OPERATOR_ANSWER_LEN: usize = 2 * 1024 * 1024;
+/// Devices and addresses that are kept out. Each is looked at for each connection: all of them cost some
+/// microseconds.
+pub const MAX_BLOCKS: usize = 1_024;
+/// Bytes of what an operator notes with a block.
+pub const MAX_BLOCK_NOTE_LEN: usize = 200;
+/// Bytes of the file that blocks are kept in: [`MAX_BLOCKS`] of 1 KB each.
+pub const MAX_BLOCKS_FILE_LEN: u64 = 1024 * 1024;
+/// Longest time of a block that ends by itself: longer ones are for good.
+pub const MAX_BLOCK_TIME: Duration = Duration::from_secs(10 * 366 * 86_400);
+/// Bytes of what a request names in its line of the audit: a few names of sessions.
+pub const MAX_AUDIT_TEXT_LEN: usize = 1_024;
+/// Sessions and connections that a worker looks at, to end those that an operator means, in one turn of its
+/// loop: ending one costs some 20 µs.
+pub const SWEPT_PER_TURN: usize = 64;
+/// Servers that are drained by name: as many as can be connected.
+pub const MAX_DRAINED_SERVERS: usize = MAX_SIGNAL_CONNECTIONS;
+
 // ---- demo ----
 
 /// Time for each process of the demo to start, and for the first signal connection. On a busy machine

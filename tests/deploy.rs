@@ -39,6 +39,7 @@ fn metric_names() -> BTreeSet<String> {
         certificates: Vec::new(),
         reloads: Vec::new(),
         configuration_read: 0,
+        operator_requests: Vec::new(),
     });
     let types = page.lines().filter_map(|line| line.strip_prefix("# TYPE "));
     let families = types.filter_map(|family| family.split_once(' '));

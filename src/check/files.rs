@@ -289,7 +289,9 @@ mod tests {
     use rcgen::{CertificateParams, ExtendedKeyUsagePurpose};
 
     use super::*;
-    use crate::config::{Backend, BackendTls, HostPort, ServedService, SessionLimits, Telemetry};
+    use crate::config::{
+        Backend, BackendTls, HostPort, Operator, ServedService, SessionLimits, Telemetry,
+    };
     use crate::tls::testing::{Authority, Folder, gateway_config, params};
 
     fn lines(problems: &[FileProblem], severity: Severity) -> Vec<String> {
@@ -326,6 +328,7 @@ mod tests {
             },
             drain_timeout: second,
             telemetry: Telemetry { address: None, allow: vec![] },
+            operator: Operator::default(),
         }
     }
 

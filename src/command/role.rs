@@ -7,6 +7,8 @@ use vestibule::config::Role;
 #[cfg(any(feature = "gateway", feature = "server", feature = "agent"))]
 use vestibule::config::{self, Checked};
 #[cfg(any(feature = "gateway", feature = "server"))]
+use vestibule::operator::Door;
+#[cfg(any(feature = "gateway", feature = "server"))]
 use vestibule::sandbox::{self, Needs};
 use vestibule::telemetry::log::{LogError, LogFormat, LogGuard};
 #[cfg(any(feature = "gateway", feature = "server"))]
@@ -42,16 +44,18 @@ pub(super) fn parse(name: &str) -> Result<Role, &'static str> {
 pub(super) fn gateway(options: &RoleOptions, start_log: impl StartLog) -> Result<(), Failure> {
     let read = config::read_gateway(&options.config)?;
     let needs = Needs::of_gateway(&read.config, &options.config);
+    let door = open_door(&read.config.operator)?;
     let _log = prepare(options, needs, start_log)?;
-    Ok(vestibule::gateway::run(checked(read), &options.config)?)
+    Ok(vestibule::gateway::run(checked(read), &options.config, door)?)
 }
 
 #[cfg(feature = "server")]
 pub(super) fn server(options: &RoleOptions, start_log: impl StartLog) -> Result<(), Failure> {
     let read = config::read_server(&options.config)?;
     let needs = Needs::of_server(&read.config, &options.config);
+    let door = open_door(&read.config.operator)?;
     let _log = prepare(options, needs, start_log)?;
-    Ok(vestibule::server::run(checked(read), &options.config)?)
+    Ok(vestibule::server::run(checked(read), &options.config, door)?)
 }
 
 #[cfg(feature = "agent")]
@@ -93,6 +97,12 @@ pub(super) fn demo(
     _log_filter: Option<String>,
 ) -> Result<(), Failure> {
     Err(Failure::BuiltWithout("demo"))
+}
+
+/// Binds the operator's socket, before the process gives up making sockets and files.
+#[cfg(any(feature = "gateway", feature = "server"))]
+fn open_door(operator: &config::Operator) -> Result<Option<Door>, Failure> {
+    Ok(operator.socket.as_deref().map(Door::bind).transpose()?)
 }
 
 /// Enters the sandbox, which is to come before every other thread, and starts the log inside.

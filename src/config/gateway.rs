@@ -37,10 +37,11 @@ pub(super) fn read(table: &Table<'_>) -> Option<GatewayConfig> {
     let addresses = table.table_or_empty("addresses", address_limits);
     let telemetry =
         section::telemetry(table, SocketAddr::from((Ipv4Addr::LOCALHOST, TELEMETRY_PORT)));
+    let operator = section::operator(table, true);
 
     let parts = Parts { listeners, servers, services, telemetry: telemetry.address };
     let (listeners, servers, services) = gateway_rules::check(table, &parts)?;
-    Some(GatewayConfig {
+    let config = GatewayConfig {
         workers,
         listeners,
         servers,
@@ -49,7 +50,25 @@ pub(super) fn read(table: &Table<'_>) -> Option<GatewayConfig> {
         addresses,
         devices,
         telemetry,
-    })
+        operator,
+    };
+    check_state(table, &config);
+    Some(config)
+}
+
+/// The process may write where its blocks are kept, so nothing else may lie there.
+fn check_state(table: &Table<'_>, config: &GatewayConfig) {
+    let Some(state) = &config.operator.state else { return };
+    let own = table.report.resolve("gateway.toml");
+    let mut others = config.files();
+    others.push(&own);
+    if let Some(other) = others.into_iter().find(|file| file.parent() == state.parent()) {
+        table.error(format!(
+            "`state` of `[operator]` lies beside {}: the process may write in that folder, so take one \
+             of its own, such as `state = \"/var/lib/vestibule/blocks.toml\"`",
+            other.display()
+        ));
+    }
 }
 
 /// A table of `[[listeners]]`.

@@ -33,6 +33,8 @@ pub use file::{
     read_server, read_text,
 };
 pub use problem::{Checked, Place, Problem, Problems};
+#[cfg(feature = "engine")]
+pub(crate) use value::{address_range, device_pattern};
 
 /// `gateway.toml`.
 #[derive(Debug, Clone, PartialEq)]
@@ -53,6 +55,8 @@ pub struct GatewayConfig {
     pub devices: DeviceLimits,
     /// Where metrics and health are served.
     pub telemetry: Telemetry,
+    /// Where operators are heard.
+    pub operator: Operator,
 }
 
 /// A named set of addresses with one policy.
@@ -269,6 +273,15 @@ pub struct Telemetry {
     pub allow: Vec<IpNet>,
 }
 
+/// Where operators are heard, and what they did is kept.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Operator {
+    /// A Unix socket; `None` turns it off.
+    pub socket: Option<PathBuf>,
+    /// File of a gateway's blocks; without it they end with the process.
+    pub state: Option<PathBuf>,
+}
+
 /// `server.toml`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ServerConfig {
@@ -292,6 +305,8 @@ pub struct ServerConfig {
     pub drain_timeout: Duration,
     /// Where metrics and health are served.
     pub telemetry: Telemetry,
+    /// Where operators are heard.
+    pub operator: Operator,
 }
 
 /// A gateway as a server or an agent sees it.

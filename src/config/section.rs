@@ -10,11 +10,14 @@ use ipnet::IpNet;
 use super::names::report_duplicates;
 use super::problem::Written;
 use super::table::{Field, Table};
-use super::{Credentials, Gateway, HostPort, SessionLimits, Telemetry, value};
+use super::{Credentials, Gateway, HostPort, Operator, SessionLimits, Telemetry, value};
 use crate::limits::{
     DRAIN_TIMEOUT_MS, HALF_CLOSED_TIMEOUT_MS, IDLE_TIMEOUT_MS, KEEPALIVE_MS, MAX_ADDRESS_RANGES,
     Range, USER_TIMEOUT_MS, WORKERS,
 };
+
+/// What the kernel takes (`unix(7)`, `sun_path`).
+const MAX_SOCKET_PATH_LEN: usize = 107;
 
 /// `workers`, where 0 stands for one for each core.
 pub(super) fn workers(table: &Table<'_>) -> usize {
@@ -162,6 +165,34 @@ pub(super) fn telemetry(table: &Table<'_>, default: SocketAddr) -> Telemetry {
         Telemetry { address, allow }
     });
     written.unwrap_or(Telemetry { address: Some(default), allow: Vec::new() })
+}
+
+/// `[operator]`. Blocks are a gateway's, so only that `keeps` them.
+pub(super) fn operator(table: &Table<'_>, keeps: bool) -> Operator {
+    let written = table.table("operator", |table| {
+        let state = if keeps {
+            table.optional("state", "\"/var/lib/vestibule/blocks.toml\"").and_then(|f| f.path())
+        } else {
+            table.refuse("state", "devices and addresses are blocked at the gateways");
+            None
+        };
+        let socket = table.optional("socket", "\"/run/vestibule/gateway.sock\"");
+        let off = |field: &Field<'_>| field.text().is_some_and(|text| text.value == "off");
+        let socket = socket.filter(|field| !off(field)).and_then(|field| field.path());
+        if let Some(Written { value, span }) = &socket
+            && value.as_os_str().len() > MAX_SOCKET_PATH_LEN
+        {
+            let message = format!(
+                "the path of a socket has at most {MAX_SOCKET_PATH_LEN} bytes: write a shorter one"
+            );
+            table.report.error(*span, message);
+        }
+        Operator {
+            socket: socket.map(|socket| socket.value),
+            state: state.map(|state| state.value),
+        }
+    });
+    written.unwrap_or_default()
 }
 
 /// An address to serve on, or `off`.

@@ -27,6 +27,7 @@ pub(super) fn read(table: &Table<'_>) -> Option<ServerConfig> {
     let (max_sessions, max_spares) = bounds;
     let telemetry =
         section::telemetry(table, SocketAddr::from((Ipv4Addr::LOCALHOST, TELEMETRY_PORT)));
+    let operator = section::operator(table, false);
     Some(ServerConfig {
         workers,
         credentials: credentials?,
@@ -38,6 +39,7 @@ pub(super) fn read(table: &Table<'_>) -> Option<ServerConfig> {
         session,
         drain_timeout,
         telemetry,
+        operator,
     })
 }
 

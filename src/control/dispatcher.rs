@@ -15,6 +15,7 @@ use crate::wire::{
 };
 
 mod agents;
+mod operator;
 mod reload;
 mod spares;
 #[cfg(test)]
@@ -37,6 +38,8 @@ pub struct Dispatcher {
     gone: BTreeSet<ServiceId>,
     instance: String,
     draining: bool,
+    /// Names of servers that an operator has drained, connected or not.
+    drained: BTreeSet<String>,
     /// Few, so that finding one is a walk.
     links: Vec<Link>,
     queue: Queue,
@@ -59,6 +62,7 @@ impl Dispatcher {
             instance,
             quotas,
             draining: false,
+            drained: BTreeSet::new(),
             links: Vec::new(),
             queue: Queue::new(services.len()),
             lost: vec![None; services.len()],
@@ -96,6 +100,8 @@ impl Dispatcher {
                 self.spare_failed(agent, invitation, failure, now, random);
             }
             Event::Reconfigured(changed) => self.reconfigure(changed, now, random),
+            Event::DrainServer { server } => self.drain_server(server, now, random),
+            Event::UndrainServer { server } => self.undrain_server(&server, now, random),
             Event::Drain => self.drain(now, random),
         }
     }
@@ -164,6 +170,7 @@ impl Dispatcher {
                 .collect(),
             waiting: self.queue.len(),
             draining: self.draining,
+            drained_servers: self.drained.iter().cloned().collect(),
         }
     }
 }
@@ -234,7 +241,9 @@ impl Dispatcher {
 
     fn greet(&mut self, index: usize, hello: &ServerHello, now: Instant) {
         let link = &mut self.links[index];
-        link.stage = Stage::Greeted(Box::new(Greeted::new(hello, now)));
+        let mut greeted = Box::new(Greeted::new(hello, now));
+        greeted.set_drained(self.drained.contains(&link.server));
+        link.stage = Stage::Greeted(greeted);
         link.agree(&self.services);
         let id = link.id;
         let agreed = link.greeted().map(|greeted| &greeted.services[..]).unwrap_or_default();

@@ -110,6 +110,16 @@ pub enum Event {
     },
     /// A reload was applied. The workers know already.
     Reconfigured(Reconfiguration),
+    /// An operator wants no new sessions at a server, whether it is connected or not.
+    DrainServer {
+        /// Its name on the allow-list.
+        server: String,
+    },
+    /// An operator wants them there again.
+    UndrainServer {
+        /// Its name on the allow-list.
+        server: String,
+    },
     /// The gateway takes part in no new sessions from now on.
     Drain,
 }

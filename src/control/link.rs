@@ -56,6 +56,8 @@ pub(super) struct Greeted {
     /// Number of the dispatcher's invitation that this link had last, to rotate among equals.
     pub(super) last_turn: u64,
     draining: bool,
+    /// An operator wants no new sessions there.
+    drained: bool,
 }
 
 /// The number of the link that an invitation went to.
@@ -135,7 +137,7 @@ impl Link {
             capacity: greeted.capacity.map(NonZeroU32::get),
             software: greeted.software.clone(),
             since: greeted.since,
-            draining: greeted.draining,
+            draining: greeted.draining || greeted.drained,
         })
     }
 }
@@ -156,7 +158,13 @@ impl Greeted {
             next_serial: 0,
             last_turn: 0,
             draining: false,
+            drained: false,
         }
+    }
+
+    /// Whether an operator wants no new sessions there.
+    pub(super) fn set_drained(&mut self, drained: bool) {
+        self.drained = drained;
     }
 
     /// Its server was reloaded, and says hello again.
@@ -175,7 +183,7 @@ impl Greeted {
 
     /// Whether it may be invited for a service.
     pub(super) fn serves(&self, service: ServiceId) -> bool {
-        !self.draining && self.services.contains(&service)
+        !self.draining && !self.drained && self.services.contains(&service)
     }
 
     /// No more invitations. Returns the agents whose invitations are now void.
@@ -191,7 +199,7 @@ impl Greeted {
     /// Whether it may be invited at this moment.
     pub(super) fn has_room(&self) -> bool {
         let within = |capacity: NonZeroU32| self.load() < u64::from(capacity.get());
-        !self.draining && self.capacity.is_none_or(within)
+        !self.draining && !self.drained && self.capacity.is_none_or(within)
     }
 
     /// Whether the next agent should rather come here than to `other`: the share of the capacity

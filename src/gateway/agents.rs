@@ -35,6 +35,7 @@ impl GatewayWorker {
             accepted: connection.opened,
             speaks: Speech::Plain,
             device: None,
+            aliases: None,
             sni: String::new(),
             alpn: String::new(),
             stages: Stages::default(),
@@ -104,6 +105,8 @@ impl GatewayWorker {
             // Our own agent, which has named its service after a reload.
             self.judge_device(core, token, listener, service)
         };
+        let address = visitor.address.ip();
+        let allowed = allowed.and_then(|()| self.check_blocks(address, identity));
         let allowed = match allowed {
             // Others may have been let in since its ClientHello.
             Ok(()) if !self.has_room_for_agent(core) => Err(CloseReason::ConnectionsFull),

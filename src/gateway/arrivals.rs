@@ -128,6 +128,9 @@ impl GatewayWorker {
         if core.connections_len() >= self.max_connections_from(core, from) && !self.shed(core) {
             return Err(CloseReason::ConnectionsFull);
         }
+        if let Some(reason) = self.blocks.of_address(from) {
+            return Err(reason);
+        }
         let limits = self.limits_of(config, listener, from);
         self.sources.connect(from, limits, core.now)?;
         if !is_stranger {
@@ -289,6 +292,9 @@ impl GatewayWorker {
         let Some(connection) = core.connection(token) else { return Ok(()) };
         let balancer = connection.peer.ip();
         let shared = Arc::clone(&self.shared);
+        if let Some(reason) = self.blocks.of_address(source.ip()) {
+            return Err(reason);
+        }
         let limits = self.limits_of(&shared.config, listener, source.ip());
         self.sources.connect(source.ip(), limits, core.now)?;
         if let Err(reason) = self.sources.begin_admission(source.ip(), limits) {

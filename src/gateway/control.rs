@@ -13,6 +13,7 @@ use tokio::sync::{Notify, mpsc};
 use tracing::{info, warn};
 
 use super::mail::{ControlMail, Signal, WorkerMail};
+use super::operator::{GatewayDesk, Kept};
 use super::pages::GatewayPages;
 use super::stage::{Kind, Proven};
 use super::{Shared, dispatcher_limits};
@@ -22,6 +23,7 @@ use crate::engine::{
     end_all_signals, end_signal, fill_random, start_signal,
 };
 use crate::limits::{KEPT_MAIL_RETRY, MAILS_PER_TURN, SIGNAL_EVENTS};
+use crate::operator::{self, Door, Sweeps, Tally};
 use crate::relay::{CloseReason, Party};
 use crate::reload::{History, Outcome, Reloads};
 use crate::telemetry::counters::WorkerCounters;
@@ -43,6 +45,15 @@ pub(super) struct Control {
     pub(super) outcomes: Outcomes,
     pub(super) history: History,
     pub(super) workers: Vec<Post<WorkerMail, Waker>>,
+    /// Who is kept out.
+    pub(super) kept: Kept,
+    pub(super) sweeps: Sweeps,
+    /// What operators asked for.
+    pub(super) tally: Rc<RefCell<Tally>>,
+    /// Notified where an operator asks for a drain.
+    pub(super) drain_asked: Rc<Notify>,
+    /// Wakes the loop of this thread.
+    pub(super) mail_came: Arc<Notify>,
     next_link: u64,
 }
 
@@ -78,6 +89,8 @@ impl Control {
         workers: Vec<Post<WorkerMail, Waker>>,
         counters: Vec<Arc<WorkerCounters>>,
         bound: Vec<(usize, SocketAddr)>,
+        kept: Kept,
+        mail_came: Arc<Notify>,
     ) -> Self {
         let limits = dispatcher_limits(&shared.config);
         let services = shared.services.iter().map(ToString::to_string).collect();
@@ -91,6 +104,11 @@ impl Control {
             outcomes: Outcomes::default(),
             history: History::new(),
             workers,
+            kept,
+            sweeps: Sweeps::default(),
+            tally: Rc::default(),
+            drain_asked: Rc::default(),
+            mail_came,
             next_link: 0,
             shared,
         }
@@ -100,21 +118,28 @@ impl Control {
     pub(super) async fn run(
         self,
         mails: Receiver<ControlMail>,
-        mail_came: Arc<Notify>,
         threads: Vec<WorkerThread>,
         telemetry: Option<TcpListener>,
+        door: Option<Door>,
         mut reloads: Reloads<Arc<Shared>>,
     ) -> Result<(), StartError> {
         let drain_timeout = self.shared.config.limits.drain_timeout;
         let may_ask = self.shared.config.telemetry.allow.clone();
+        let mail_came = Arc::clone(&self.mail_came);
+        let drain_asked = Rc::clone(&self.drain_asked);
         let control = Rc::new(RefCell::new(self));
         if let Some(listener) = telemetry {
             let pages = Rc::new(GatewayPages::new(Rc::clone(&control)));
             http::serve(listener, may_ask, pages).map_err(StartError::Kernel)?;
         }
+        if let Some(door) = door {
+            let desk = Rc::new(GatewayDesk::new(Rc::clone(&control)));
+            operator::serve(door, desk).map_err(StartError::Kernel)?;
+        }
         let (to_control, mut link_events) = mpsc::channel(SIGNAL_EVENTS);
         // Signals are taken before anybody is told that there is something to signal.
         let mut wakeups = ControlLoop::new(threads, Arc::clone(&mail_came), drain_timeout)?;
+        wakeups.drain_on(drain_asked);
         control.borrow().announce();
         loop {
             let due = control.borrow().dispatcher.next_timeout();
@@ -131,7 +156,10 @@ impl Control {
                 News::Link(link, event) => control.borrow_mut().link_event(link, event),
                 News::Wakeup(Wakeup::Mail) => {}
                 News::Wakeup(Wakeup::Due) => control.borrow_mut().time_passed(),
-                News::Wakeup(Wakeup::Second) => control.borrow_mut().ledger.tick(Instant::now()),
+                News::Wakeup(Wakeup::Second) => {
+                    control.borrow_mut().ledger.tick(Instant::now());
+                    control.borrow_mut().expire_blocks();
+                }
                 News::Wakeup(Wakeup::Hangup) => reloads.request(),
                 News::Reload(outcome) => {
                     control.borrow_mut().reload_ended(outcome);
@@ -223,6 +251,7 @@ impl Control {
             ControlMail::TurnedAway { record, count } => {
                 self.ledger.turned_away(&record, count, now);
             }
+            ControlMail::Swept { id, swept } => self.sweeps.part_done(id, swept),
             ControlMail::Signal(signal) => self.open_link(*signal, now, events.clone()),
         }
     }

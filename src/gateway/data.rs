@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::mail::ControlMail;
-use super::stage::{Claim, Offered, Record, Speech, Stage, Waiting};
+use super::stage::{Claim, Offered, Record, Speech, Stage, Visitor, Waiting};
 use super::worker::{GatewayCore, GatewayWorker};
 use crate::control::Purpose;
 use crate::engine::Terms;
@@ -199,7 +199,8 @@ impl GatewayWorker {
                 return self.answer_failed(core, data, CloseReason::AgentLeft);
             }
         }
-        let live = live_session(&self.shared.services[waiting.service], &waiting, core.now);
+        let service = Arc::clone(&self.shared.services[waiting.service]);
+        let live = live_session(service, &waiting, &claim.server, core.now);
         self.waiting -= 1;
         let terms = self.terms(core, &waiting);
         let record = Record { waiting, claim, joined: core.now };
@@ -220,10 +221,21 @@ impl GatewayWorker {
     }
 }
 
-fn live_session(service: &Arc<str>, waiting: &Waiting, now: Instant) -> LiveSession {
-    let visitor = &waiting.visitor;
-    let who = visitor.device.as_deref().map_or_else(|| visitor.address.to_string(), str::to_owned);
-    LiveSession { who, service: Arc::clone(service), since: now }
+fn live_session(
+    service: Arc<str>,
+    waiting: &Waiting,
+    server: &Arc<str>,
+    now: Instant,
+) -> LiveSession {
+    let Visitor { device, aliases, address, .. } = &waiting.visitor;
+    LiveSession {
+        device: device.clone(),
+        aliases: aliases.clone(),
+        agent: *address,
+        service,
+        peer: Arc::clone(server),
+        since: now,
+    }
 }
 
 /// The address in network order, and the port.

@@ -6,7 +6,9 @@ use std::time::{Duration, Instant};
 
 use super::Shared;
 use super::stage::Proven;
-use crate::control::{AgentRef, Request, SpareFailure, Ticket};
+use crate::control::{AgentRef, Request, ServiceId, SpareFailure, Ticket};
+use crate::operator::{Blocks, Selection, Swept};
+use crate::relay::CloseReason;
 use crate::telemetry::ledger::LiveSession;
 use crate::telemetry::record::{ConnectionRecord, SessionRecord};
 use crate::tls::TlsConnection;
@@ -28,10 +30,25 @@ pub(super) enum WorkerMail {
     Refuse { agent: u64, reason: RefusalReason },
     /// A data connection that another worker accepted for an agent of this one.
     Transfer(Transfer),
+    /// Keep these out from now on.
+    Blocks(Arc<Blocks>),
+    /// End what an operator means.
+    EndSessions(Sweep),
     /// Take no new connections; stop once the last session is over.
     Drain,
     /// End what still lives, and stop.
     Stop,
+}
+
+/// What is to be ended, and why.
+#[derive(Debug, Clone)]
+pub(super) struct Sweep {
+    /// By which the control thread knows it.
+    pub(super) id: u64,
+    pub(super) selection: Arc<Selection>,
+    /// Whether agents that wait for a session are meant as well.
+    pub(super) with_waiting: bool,
+    pub(super) reason: CloseReason,
 }
 
 /// A connection of which only the first bytes were read.
@@ -69,6 +86,8 @@ pub(super) enum ControlMail {
     ConnectionEnded(Box<ConnectionRecord>),
     /// Connections that were closed at accept for one reason: the first of them, and how many.
     TurnedAway { record: Box<ConnectionRecord>, count: u64 },
+    /// A worker has ended all that it had of a sweep.
+    Swept { id: u64, swept: Swept },
     /// A signal connection after its handshake.
     Signal(Box<Signal>),
 }

@@ -6,6 +6,7 @@ mod arrivals;
 mod control;
 mod data;
 mod mail;
+mod operator;
 mod pages;
 mod proxy_header;
 mod reload;
@@ -13,6 +14,7 @@ mod return_times;
 mod sources;
 mod spares;
 mod stage;
+mod sweep;
 mod tolls;
 mod trust;
 mod turned_away;
@@ -28,10 +30,12 @@ use std::time::Instant;
 use thiserror::Error;
 use tokio::sync::Notify;
 
+use self::operator::Kept;
 use crate::config::{GatewayConfig, ListenerKind};
 use crate::control::{DispatcherLimits, SessionQuota, Tickets};
 use crate::engine::{self, ListenError, Post, StartError, WorkerSettings};
 use crate::limits::{MAX_SIGNAL_CONNECTIONS, SPARES_DIVISOR};
+use crate::operator::{Door, Keeper, KeeperError};
 use crate::relay::RelayLimits;
 use crate::reload::Watch;
 use crate::sandbox;
@@ -55,6 +59,9 @@ pub enum RunError {
     /// An address; the operator's to mend.
     #[error(transparent)]
     Listen(#[from] ListenError),
+    /// The file of blocks; the operator's to mend.
+    #[error(transparent)]
+    Blocks(#[from] KeeperError),
     /// The kernel, or a worker that it stopped.
     #[error(transparent)]
     Start(#[from] StartError),
@@ -122,10 +129,11 @@ impl Shared {
 }
 
 /// Runs a gateway until a signal ends it. `file` is where the configuration was read, and is read again by
-/// a reload. The calling thread becomes the control thread.
-pub fn run(config: GatewayConfig, file: &Path) -> Result<(), RunError> {
+/// a reload; `door` is where operators are heard. The calling thread becomes the control thread.
+pub fn run(config: GatewayConfig, file: &Path, door: Option<Door>) -> Result<(), RunError> {
     let workers = config.workers;
     let watch = Watch::new(file, &config.files());
+    let kept = keep_blocks(config.operator.state.as_deref())?;
     let shared = Arc::new(Shared::new(config)?);
     let mut sockets = bind(&shared, workers)?;
     let telemetry = shared.config.telemetry.address.map(engine::bind_telemetry).transpose()?;
@@ -168,6 +176,8 @@ pub fn run(config: GatewayConfig, file: &Path) -> Result<(), RunError> {
             waiting: 0,
             turned_away: TurnedAway::default(),
             return_times: ReturnTimes::default(),
+            blocks: Arc::clone(&kept.blocks),
+            sweeps: VecDeque::new(),
             draining: false,
         };
         let listening: Vec<TcpListener> = listening;
@@ -178,9 +188,19 @@ pub fn run(config: GatewayConfig, file: &Path) -> Result<(), RunError> {
     }
     let reader = GatewayReader { file: file.to_owned(), running: Arc::clone(&shared) };
     let reloads = crate::reload::start(reader, watch).map_err(StartError::Kernel)?;
-    let control = Control::new(shared, posts_of_control, counters, bound);
-    engine::run_control(control.run(control_mails, notify, threads, telemetry, reloads))?;
+    let control = Control::new(shared, posts_of_control, counters, bound, kept, notify);
+    engine::run_control(control.run(control_mails, threads, telemetry, door, reloads))?;
     Ok(())
+}
+
+/// Reads who is kept out, and starts the thread that writes it.
+fn keep_blocks(state: Option<&Path>) -> Result<Kept, KeeperError> {
+    let Some(file) = state else { return Ok(Kept { blocks: Arc::default(), keeper: None }) };
+    let (keeper, blocks) = Keeper::start(file)?;
+    if !blocks.all().is_empty() {
+        tracing::info!(count = blocks.all().len(), "devices and addresses are blocked");
+    }
+    Ok(Kept { blocks: Arc::new(blocks), keeper: Some(keeper) })
 }
 
 /// Each worker's sockets, each with the index of its listener.

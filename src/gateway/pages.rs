@@ -10,7 +10,7 @@ use crate::sandbox;
 use crate::telemetry::http::Pages;
 use crate::telemetry::metrics;
 use crate::telemetry::status::{
-    Listener, Role, SignalConnection, State, Status, Totals, Waiting, Worker,
+    Listener, Operator, Role, SignalConnection, State, Status, Totals, Waiting, Worker,
 };
 
 pub(super) struct GatewayPages {
@@ -45,6 +45,7 @@ impl Pages for GatewayPages {
             certificates: metrics::expiries(&control.shared.certificates),
             reloads: control.history.results().to_vec(),
             configuration_read: control.history.loaded_at(),
+            operator_requests: control.tally.borrow().counts(),
         })
     }
 
@@ -53,7 +54,7 @@ impl Pages for GatewayPages {
         if snapshot.draining {
             Err("drains: no new sessions".to_owned())
         } else if snapshot.links.iter().all(|link| link.draining) {
-            Err("no server holds a signal connection".to_owned())
+            Err("no server holds a signal connection, or those that do are drained".to_owned())
         } else {
             Ok(())
         }
@@ -90,6 +91,10 @@ impl Pages for GatewayPages {
             waiting: Waiting {
                 agents: snapshot.waiting as u64,
                 bound: control.shared.config.limits.max_waiting as u64,
+            },
+            operator: Operator {
+                blocks: control.kept.blocks.all().len() as u64,
+                drained_servers: snapshot.drained_servers.clone(),
             },
             sessions: control.ledger.sessions(now),
             totals: Totals::of(&control.counters, control.ledger.ended()),

@@ -63,6 +63,9 @@ fn needing_restart(before: &GatewayConfig, after: &GatewayConfig) -> Vec<String>
     if before.telemetry != after.telemetry {
         needs("another `address` of `[telemetry]`".to_owned());
     }
+    if before.operator != after.operator {
+        needs("another `socket` or `state` of `[operator]`".to_owned());
+    }
     let names = |config: &GatewayConfig| -> Vec<String> {
         config.listeners.iter().map(|listener| listener.name.clone()).collect()
     };
@@ -158,6 +161,7 @@ mod tests {
         for (old, new, key) in [
             ("workers = 1", "workers = 2", "`workers`"),
             ("127.0.0.1:9113", "127.0.0.1:9115", "`[telemetry]`"),
+            ("[telemetry]", "[operator]\nsocket = \"gw.sock\"\n[telemetry]", "`[operator]`"),
             ("127.0.0.1:13000", "127.0.0.1:13001", "listener \"internet\": another `addresses`"),
             ("name = \"internet\"", "name = \"wan\"", "`[[listeners]]`"),
             ("[servers]\n", second, "`[[listeners]]`"),

@@ -6,7 +6,7 @@ use crate::control::{Request, ServiceId};
 use crate::engine::Urgency;
 use crate::telemetry::counters::HandshakeRole;
 use crate::telemetry::record::Stages;
-use crate::tls::{ClientHello, HelloReader, ListenerRoles, RoleConfig};
+use crate::tls::{ClientHello, HelloReader, Identity, ListenerRoles, RoleConfig};
 use crate::uring::Token;
 use crate::wire::FrameDecoder;
 use crate::wire::alpn::Hint;
@@ -178,6 +178,8 @@ pub(super) struct Visitor {
     pub(super) speaks: Speech,
     /// Verified identity.
     pub(super) device: Option<Arc<str>>,
+    /// All its names, where it has several.
+    pub(super) aliases: Option<Box<Identity>>,
     pub(super) sni: String,
     pub(super) alpn: String,
     pub(super) stages: Stages,

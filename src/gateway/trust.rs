@@ -6,7 +6,6 @@ use std::sync::Arc;
 use rustls::pki_types::{CertificateDer, UnixTime};
 
 use super::admission;
-use super::mail::ControlMail;
 use super::stage::{Kind, Proven, Stage};
 use super::worker::{GatewayCore, GatewayWorker};
 use super::{Shared, settings, share};
@@ -95,11 +94,7 @@ impl GatewayWorker {
                 true
             }
             Err(reason) => {
-                self.recall_offer(core, token);
-                self.tickets.forget(token.to_bits());
-                let agent = self.agent_ref(token);
-                self.control.send(ControlMail::Leave { agent });
-                self.turn_down(core, token, reason);
+                self.send_away(core, token, reason);
                 false
             }
         }

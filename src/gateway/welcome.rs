@@ -105,6 +105,7 @@ impl GatewayWorker {
             accepted: connection.opened,
             speaks: if kind == Kind::Agent { Speech::Messages } else { Speech::Tls },
             device: identity.map(|identity| identity.name().into()),
+            aliases: identity.filter(|identity| identity.has_aliases()).cloned().map(Box::new),
             sni,
             alpn: String::from_utf8_lossy(alpn).into_owned(),
             stages,

@@ -11,11 +11,13 @@ use super::mail::{ControlMail, Signal, Transfer, WorkerMail};
 use super::return_times::ReturnTimes;
 use super::sources::Sources;
 use super::stage::{Kind, Record, Stage, elsewhere};
+use super::sweep::Sweeping;
 use super::tolls::Tolls;
 use super::turned_away::TurnedAway;
 use crate::control::{AgentRef, Tickets};
 use crate::engine::{self, Connection, Core, HandshakeError, Post, Session};
 use crate::limits::MAX_RECORD_LEN;
+use crate::operator::Blocks;
 use crate::relay::{CloseReason, Party};
 use crate::telemetry::record::ConnectionRecord;
 use crate::tls::{Alert, ClientHello, HelloError, TlsConnection};
@@ -50,6 +52,10 @@ pub(super) struct GatewayWorker {
     pub(super) waiting: usize,
     pub(super) turned_away: TurnedAway,
     pub(super) return_times: ReturnTimes,
+    /// Who is kept out.
+    pub(super) blocks: Arc<Blocks>,
+    /// What an operator has us end, the first at the front.
+    pub(super) sweeps: VecDeque<Sweeping>,
     pub(super) draining: bool,
 }
 
@@ -144,12 +150,15 @@ impl engine::Role for GatewayWorker {
                 self.refuse_waiting(core, Token::from_bits(agent), reason);
             }
             WorkerMail::Transfer(transfer) => self.receive_transfer(core, transfer),
+            WorkerMail::Blocks(blocks) => self.set_blocks(blocks),
+            WorkerMail::EndSessions(sweep) => self.begin_sweep(core, sweep),
             WorkerMail::Drain => self.drain(core),
             WorkerMail::Stop => self.stop(core),
         }
     }
 
     fn turn_ended(&mut self, core: &mut GatewayCore) -> bool {
+        self.sweep_on(core);
         core.counters.handshakes_open.set(self.handshakes as u64);
         core.counters.spares_open.set(self.spares.len() as u64);
         for (record, count) in self.turned_away.take(core.now, self.draining) {
@@ -161,12 +170,14 @@ impl engine::Role for GatewayWorker {
             peer.flush();
         }
         let has_kept = self.control.has_kept() || self.peers.iter().any(Post::has_kept);
-        !(self.draining && core.connections_len() == 0 && !has_kept)
+        let has_work = has_kept || !self.sweeps.is_empty();
+        !(self.draining && core.connections_len() == 0 && !has_work)
     }
 
     fn mail_due(&self, now: Instant) -> Option<Instant> {
         let peers = self.peers.iter().filter_map(|peer| peer.due(now));
-        peers.chain(self.control.due(now)).chain(self.turned_away.due()).min()
+        let sweep = (!self.sweeps.is_empty()).then_some(now);
+        peers.chain(self.control.due(now)).chain(self.turned_away.due()).chain(sweep).min()
     }
 }
 

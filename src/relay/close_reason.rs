@@ -77,6 +77,10 @@ pub enum CloseReason {
     TooSlow,
     /// A balancer's connection did not begin with a PROXY header.
     ProxyHeaderInvalid,
+    /// An operator has blocked the address.
+    AddressBlocked,
+    /// An operator has ended it.
+    EndedByOperator,
     /// It offered the ALPN of a server, and no server may come from its address.
     ServerAddressNotAllowed,
     /// A frame that can't be read, or is too large.
@@ -146,6 +150,8 @@ impl CloseReason {
             Self::AddressNotAllowed => "address_not_allowed",
             Self::TooSlow => "too_slow",
             Self::ProxyHeaderInvalid => "proxy_header_invalid",
+            Self::AddressBlocked => "address_blocked",
+            Self::EndedByOperator => "ended_by_operator",
             Self::ServerAddressNotAllowed => "server_address_not_allowed",
             Self::FrameInvalid => "frame_invalid",
             Self::MessageUnknown => "message_unknown",
@@ -169,6 +175,7 @@ impl CloseReason {
             | Self::CertificateExpired
             | Self::CertificateUntrusted
             | Self::CertificateNotAllowed => RefusalReason::DeviceNotAllowed,
+            Self::AddressBlocked => RefusalReason::DeviceBlocked,
             Self::ConnectionsFull => RefusalReason::QueueFull,
             Self::TicketInvalid => RefusalReason::TicketInvalid,
             Self::DrainTimeout => RefusalReason::Draining,
@@ -190,7 +197,7 @@ impl fmt::Display for CloseReason {
 }
 
 /// The reasons that hold nothing more.
-const ALONE: [CloseReason; 30] = [
+const ALONE: [CloseReason; 32] = [
     CloseReason::Finished,
     CloseReason::IdleTimeout,
     CloseReason::HalfClosedTimeout,
@@ -213,6 +220,8 @@ const ALONE: [CloseReason; 30] = [
     CloseReason::AddressNotAllowed,
     CloseReason::TooSlow,
     CloseReason::ProxyHeaderInvalid,
+    CloseReason::AddressBlocked,
+    CloseReason::EndedByOperator,
     CloseReason::ServerAddressNotAllowed,
     CloseReason::FrameInvalid,
     CloseReason::MessageUnknown,

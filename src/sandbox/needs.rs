@@ -21,6 +21,8 @@ pub struct Needs {
     pub(super) role: Role,
     /// The configuration and the files that it names. They may be replaced while the process runs.
     pub(super) files: BTreeSet<PathBuf>,
+    /// Where a file is written, if any is.
+    pub(super) writes_in: Option<PathBuf>,
     /// Whether names of hosts are looked up.
     pub(super) names: bool,
     /// TCP ports of other hosts.
@@ -49,6 +51,7 @@ impl Needs {
         Self {
             role: Role::Gateway,
             files,
+            writes_in: config.operator.state.as_deref().map(folder_of),
             names: false,
             connect: BTreeSet::new(),
             binds_privileged_port: ports.into_iter().any(is_privileged),
@@ -80,6 +83,7 @@ impl Needs {
         Self {
             role: Role::Server,
             files,
+            writes_in: None,
             names,
             connect,
             binds_privileged_port: telemetry.is_some_and(is_privileged),
@@ -109,6 +113,13 @@ impl Needs {
 
 fn add(files: &mut BTreeSet<PathBuf>, credentials: &Credentials) {
     files.extend([credentials.certificate.clone(), credentials.key.clone()]);
+}
+
+fn folder_of(file: &Path) -> PathBuf {
+    match file.parent() {
+        Some(folder) if folder != Path::new("") => folder.to_owned(),
+        _ => PathBuf::from("."),
+    }
 }
 
 /// Port 0 is one that the kernel chooses.

@@ -15,6 +15,7 @@ use super::Shared;
 use super::backends::{self, Addresses};
 use super::link::{GatewayId, Link, Open};
 use super::mail::{ControlMail, Order, Purpose, WorkerMail};
+use super::operator::ServerDesk;
 use super::pages::ServerPages;
 use super::reload::Loaded;
 use super::signal::{self, Dialled};
@@ -26,6 +27,7 @@ use crate::engine::{
 use crate::limits::{
     DIAL_TIMEOUT, MAILS_PER_TURN, MAX_SPARE_LIFE, RESOLVE_INTERVAL, SIGNAL_EVENTS,
 };
+use crate::operator::{self, Door, Sweeps, Tally};
 use crate::relay::CloseReason;
 use crate::reload::{History, Outcome, Reloads};
 use crate::telemetry::counters::WorkerCounters;
@@ -50,6 +52,11 @@ pub(super) struct Control {
     pub(super) workers: Vec<Post<WorkerMail, Waker>>,
     pub(super) backends: Arc<Addresses>,
     pub(super) next_gateway: GatewayId,
+    pub(super) sweeps: Sweeps,
+    /// What operators asked for.
+    pub(super) tally: Rc<RefCell<Tally>>,
+    /// Notified where an operator asks for a drain.
+    pub(super) drain_asked: Rc<Notify>,
     next_worker: usize,
     next_attempt: u64,
 }
@@ -95,6 +102,9 @@ impl Control {
             workers,
             backends: Arc::default(),
             next_gateway: 0,
+            sweeps: Sweeps::default(),
+            tally: Rc::default(),
+            drain_asked: Rc::default(),
             next_worker: 0,
             next_attempt: 0,
             shared,
@@ -110,11 +120,13 @@ impl Control {
         mail_came: Arc<Notify>,
         threads: Vec<WorkerThread>,
         telemetry: Option<TcpListener>,
+        door: Option<Door>,
         mut reloads: Reloads<Loaded>,
     ) -> Result<(), StartError> {
         let drain_timeout = self.shared.config.drain_timeout;
         // Signals are taken before anybody is told that there is something to signal.
         let mut wakeups = ControlLoop::new(threads, Arc::clone(&mail_came), drain_timeout)?;
+        wakeups.drain_on(Rc::clone(&self.drain_asked));
         let backends = backends::look_up(&self.shared.config, &Addresses::new()).await;
         self.set_backends(backends);
         let may_ask = self.shared.config.telemetry.allow.clone();
@@ -122,6 +134,10 @@ impl Control {
         if let Some(listener) = telemetry {
             let pages = Rc::new(ServerPages::new(Rc::clone(&control)));
             http::serve(listener, may_ask, pages).map_err(StartError::Kernel)?;
+        }
+        if let Some(door) = door {
+            let desk = Rc::new(ServerDesk::new(Rc::clone(&control)));
+            operator::serve(door, desk).map_err(StartError::Kernel)?;
         }
         tokio::task::spawn_local(keep_backends_fresh(Rc::clone(&control)));
         let (dialled, mut dials) = mpsc::channel(SIGNAL_EVENTS);
@@ -202,6 +218,7 @@ impl Control {
                 self.outcomes.joined += 1;
                 self.ledger.session_joined(session, live);
             }
+            ControlMail::Swept { id, swept } => self.sweeps.part_done(id, swept),
             ControlMail::SessionEnded { gateway, record } => {
                 self.session_over(gateway);
                 self.ledger.session_ended(&record);

@@ -6,6 +6,7 @@ mod control;
 mod data;
 mod link;
 mod mail;
+mod operator;
 mod pages;
 mod proxy_protocol;
 mod reload;
@@ -13,10 +14,11 @@ mod seats;
 mod signal;
 mod spares;
 mod stage;
+mod sweep;
 mod visitor;
 mod worker;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
@@ -30,6 +32,7 @@ use tokio::sync::Notify;
 use crate::config::{BackendTls, ServedService, ServerConfig};
 use crate::control::GatewayLink;
 use crate::engine::{self, Post, StartError, WorkerSettings};
+use crate::operator::Door;
 use crate::relay::RelayLimits;
 use crate::reload::Watch;
 use crate::sandbox;
@@ -161,8 +164,8 @@ fn prepare(
 }
 
 /// Runs a server until a signal ends it. `file` is where the configuration was read, and is read again by a
-/// reload. The calling thread becomes the control thread.
-pub fn run(config: ServerConfig, file: &Path) -> Result<(), RunError> {
+/// reload; `door` is where operators are heard. The calling thread becomes the control thread.
+pub fn run(config: ServerConfig, file: &Path, door: Option<Door>) -> Result<(), RunError> {
     engine::within_descriptors(max_connections(&config), engine::raise_descriptor_limit());
     let watch = Watch::new(file, &config.files());
     let shared = Arc::new(Shared::new(config)?);
@@ -183,6 +186,7 @@ pub fn run(config: ServerConfig, file: &Path) -> Result<(), RunError> {
             control: Post::new(to_control.clone(), Arc::clone(&notify)),
             backends: Arc::default(),
             spares: HashMap::new(),
+            sweeps: VecDeque::new(),
             draining: false,
         };
         let settings = settings(&shared.config);
@@ -192,7 +196,7 @@ pub fn run(config: ServerConfig, file: &Path) -> Result<(), RunError> {
     let reader = ServerReader { file: file.to_owned(), running: Arc::clone(&shared) };
     let reloads = crate::reload::start(reader, watch).map_err(StartError::Kernel)?;
     let control = Control::new(shared, posts, counters);
-    engine::run_control(control.run(control_mails, notify, threads, telemetry, reloads))?;
+    engine::run_control(control.run(control_mails, notify, threads, telemetry, door, reloads))?;
     Ok(())
 }
 

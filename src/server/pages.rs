@@ -9,7 +9,9 @@ use super::link::Link;
 use crate::sandbox;
 use crate::telemetry::http::Pages;
 use crate::telemetry::metrics;
-use crate::telemetry::status::{Role, SignalConnection, State, Status, Totals, Waiting, Worker};
+use crate::telemetry::status::{
+    Operator, Role, SignalConnection, State, Status, Totals, Waiting, Worker,
+};
 
 pub(super) struct ServerPages {
     control: Rc<RefCell<Control>>,
@@ -44,6 +46,7 @@ impl Pages for ServerPages {
             certificates: metrics::expiries(&control.shared.certificates),
             reloads: control.history.results().to_vec(),
             configuration_read: control.history.loaded_at(),
+            operator_requests: control.tally.borrow().counts(),
         })
     }
 
@@ -87,6 +90,7 @@ impl Pages for ServerPages {
             listeners: Vec::new(),
             signal_connections: signal_connections.collect(),
             waiting: Waiting::default(),
+            operator: Operator::default(),
             sessions: control.ledger.sessions(now),
             totals: Totals::of(&control.counters, control.ledger.ended()),
             latencies: control.ledger.latencies(),

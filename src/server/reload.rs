@@ -61,6 +61,9 @@ fn needing_restart(before: &ServerConfig, after: &ServerConfig) -> Vec<String> {
     if before.telemetry != after.telemetry {
         changes.push("another `address` of `[telemetry]` needs a restart".to_owned());
     }
+    if before.operator != after.operator {
+        changes.push("another `socket` of `[operator]` needs a restart".to_owned());
+    }
     changes
 }
 

@@ -40,6 +40,8 @@ pub struct Snapshot {
     pub reloads: Vec<(&'static str, u64)>,
     /// When the configuration in use was read, in seconds since 1970.
     pub configuration_read: u64,
+    /// Requests of operators, by verb and result.
+    pub operator_requests: Vec<(&'static str, &'static str, u64)>,
 }
 
 /// As a [`Snapshot`] has them.
@@ -183,7 +185,15 @@ impl Snapshot {
         let name = "vestibule_configuration_read_timestamp";
         let help = "When the configuration in use was read";
         page.family(name, help, Some(&Unit::Seconds), MetricType::Gauge)?
-            .encode_gauge(&self.configuration_read)
+            .encode_gauge(&self.configuration_read)?;
+        let help = "What operators asked for, by verb and result";
+        let mut family =
+            page.family("vestibule_operator_requests", help, None, MetricType::Counter)?;
+        for &(verb, result, count) in &self.operator_requests {
+            let labels = [("verb", verb), ("result", result)];
+            counter(&mut family.encode_family(&labels)?, count)?;
+        }
+        Ok(())
     }
 
     fn process(&self, page: &mut Page) -> fmt::Result {
@@ -264,6 +274,7 @@ mod tests {
             certificates: vec![("/etc/vestibule/gateway.pem".to_owned(), 1_800_000_000)],
             reloads: vec![("applied", 3), ("refused", 1)],
             configuration_read: 1_790_000_000,
+            operator_requests: vec![("end", "done", 2), ("end", "not_found", 1)],
         }
     }
 
@@ -293,6 +304,7 @@ mod tests {
             "vestibule_certificate_expiry_timestamp_seconds gauge",
             "vestibule_reloads counter",
             "vestibule_configuration_read_timestamp_seconds gauge",
+            "vestibule_operator_requests counter",
             "vestibule_log_lines_dropped counter",
             "vestibule_build info",
             "process_cpu_seconds counter",
@@ -325,6 +337,7 @@ mod tests {
             "vestibule_signal_connections{server=\"server-1.lan\"} 1",
             "vestibule_reloads_total{result=\"refused\"} 1",
             "vestibule_configuration_read_timestamp_seconds 1790000000",
+            "vestibule_operator_requests_total{verb=\"end\",result=\"not_found\"} 1",
             "vestibule_build_info{version=\"0.1.0\",role=\"gateway\"} 1",
         ] {
             assert!(page.lines().any(|each| each == line), "{line}\nin\n{page}");

@@ -20,7 +20,7 @@ pub enum Alert {
     IllegalParameter = 47,
     /// A certificate is of a CA that is not trusted here.
     UnknownCa = 48,
-    /// The device may not reach that service.
+    /// The device may not reach that service, or any.
     AccessDenied = 49,
     /// A message that can't be read.
     DecodeError = 50,
@@ -35,7 +35,7 @@ pub enum Alert {
 impl From<RefusalReason> for Alert {
     fn from(reason: RefusalReason) -> Self {
         match reason {
-            RefusalReason::DeviceNotAllowed => Self::AccessDenied,
+            RefusalReason::DeviceNotAllowed | RefusalReason::DeviceBlocked => Self::AccessDenied,
             RefusalReason::ServiceUnknown => Self::UnrecognizedName,
             _ => Self::InternalError,
         }

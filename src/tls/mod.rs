@@ -29,7 +29,7 @@ pub use credentials::{
 pub(crate) use credentials::{date, read_pem_file};
 pub use expiry::Expiry;
 pub use failure::handshake_failure;
-pub use identity::{Identity, IdentityError};
+pub use identity::{Identity, IdentityError, name_matches};
 pub use record::{Pieces, RecordError};
 pub use resumption::{RoleConfig, check_dates, gateway_resumption};
 pub use roles::{

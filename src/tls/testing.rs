@@ -15,8 +15,8 @@ use tempfile::TempDir;
 use super::{ListenerRoles, client_config, listener_roles, load_credentials, load_roots};
 use crate::config::{
     AddressLimits, Credentials, DeviceCertificates, DeviceLimits, DevicePolicy, GatewayConfig,
-    GatewayLimits, Listener, ListenerKind, ServersPolicy, Service, ServiceLimits, SessionLimits,
-    Telemetry,
+    GatewayLimits, Listener, ListenerKind, Operator, ServersPolicy, Service, ServiceLimits,
+    SessionLimits, Telemetry,
 };
 use crate::control::SessionQuota;
 use crate::relay::RelayLimits;
@@ -204,6 +204,7 @@ pub(crate) fn gateway_config(
         },
         devices: DeviceLimits { sessions: SessionQuota::default(), bandwidth: None },
         telemetry: Telemetry { address: None, allow: vec![] },
+        operator: Operator::default(),
     }
 }
 

@@ -46,11 +46,13 @@ pub enum RefusalReason {
     ServiceFull = 18,
     /// Sessions of the service begin faster than they may.
     ServiceTooFast = 19,
+    /// An operator of the gateway has blocked this device, or its address.
+    DeviceBlocked = 20,
 }
 
 impl RefusalReason {
     /// Every reason, in the order of its number.
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 21] = [
         Self::Unspecified,
         Self::ServiceUnknown,
         Self::DeviceNotAllowed,
@@ -71,6 +73,7 @@ impl RefusalReason {
         Self::DeviceTooFast,
         Self::ServiceFull,
         Self::ServiceTooFast,
+        Self::DeviceBlocked,
     ];
 
     /// The one word for this reason, in log, metric and status.
@@ -96,6 +99,7 @@ impl RefusalReason {
             Self::DeviceTooFast => "device_too_fast",
             Self::ServiceFull => "service_full",
             Self::ServiceTooFast => "service_too_fast",
+            Self::DeviceBlocked => "device_blocked",
         }
     }
 

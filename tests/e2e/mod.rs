@@ -14,6 +14,7 @@ mod hostile_server;
 mod lifecycle;
 mod limits;
 mod openssl;
+mod operator;
 mod reload;
 mod resumption;
 mod sandbox;

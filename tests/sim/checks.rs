@@ -106,6 +106,8 @@ pub(super) enum Sight {
     GatewayRefused,
     /// A process that was stopped and went on.
     Resumed,
+    /// An operator drained a server at a gateway.
+    ServerDrained,
     /// Both directions of a session, whole, with bytes in each.
     WholeSession,
 }

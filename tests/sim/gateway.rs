@@ -10,7 +10,7 @@ use vestibule::control::{
 use vestibule::relay::{CloseReason, RelayLimits};
 use vestibule::wire::{FrameDecoder, FromServer, Pong, ToServer, from_server, to_server};
 
-use super::checks::Check;
+use super::checks::{Check, Sight};
 use super::ledger::{Ledger, Verdict};
 use super::nature::{Clock, Nature, Occurrence, Way};
 use super::network::{ConnectionId, End, Hello};
@@ -281,6 +281,25 @@ impl Gateway {
     pub(super) fn drain(&mut self, nature: &mut Nature) {
         self.drains = true;
         self.handle(Event::Drain, nature);
+    }
+
+    /// An operator drains a server, or undrains it.
+    pub(super) fn toggle_server(&mut self, server: &str, nature: &mut Nature) {
+        let server = server.to_owned();
+        let is_drained = self.dispatcher.snapshot().drained_servers.contains(&server);
+        let event = if is_drained {
+            Event::UndrainServer { server }
+        } else {
+            nature.checks.see(Sight::ServerDrained);
+            Event::DrainServer { server }
+        };
+        self.handle(event, nature);
+    }
+
+    pub(super) fn undrain_servers(&mut self, nature: &mut Nature) {
+        for server in self.dispatcher.snapshot().drained_servers {
+            self.handle(Event::UndrainServer { server }, nature);
+        }
     }
 
     /// The workers hear of it before anything that follows from it.

@@ -23,6 +23,8 @@ pub(super) struct Ledger {
     /// Agents and spares that a reload found, where its bounds are lower.
     left_over: LeftOver,
     draining: bool,
+    /// Servers that an operator has drained.
+    drained: BTreeSet<String>,
     links: BTreeMap<LinkId, Link>,
     waiting: BTreeMap<AgentRef, Waiting>,
     /// Where each invitation went.
@@ -94,6 +96,7 @@ impl Ledger {
             gone: BTreeSet::new(),
             left_over: LeftOver::default(),
             draining: false,
+            drained: BTreeSet::new(),
             links: BTreeMap::new(),
             waiting: BTreeMap::new(),
             invitations: BTreeMap::new(),
@@ -143,6 +146,8 @@ impl Ledger {
                 }
             }
             Event::LinkClosed { link } => drop(self.links.remove(link)),
+            Event::DrainServer { server } => self.enter_drained(server),
+            Event::UndrainServer { server } => drop(self.drained.remove(server)),
             // `note_reload` knows it already, and from the settings.
             Event::Reconfigured(_) => {}
             Event::Admit { agent, request } => {
@@ -196,6 +201,24 @@ impl Ledger {
                 _ => drop(self.links.remove(link)),
             }
         }
+    }
+
+    /// Its invitations are void, as if they were declined.
+    fn enter_drained(&mut self, server: &str) {
+        if !self.drained.insert(server.to_owned()) {
+            return;
+        }
+        let (links, invitations) = (&self.links, &self.invitations);
+        let is_there =
+            |last: &u64| links.get(&invitations[last]).is_some_and(|link| link.server == server);
+        for waiting in self.waiting.values_mut() {
+            waiting.declined |= waiting.last.as_ref().is_some_and(is_there);
+        }
+    }
+
+    /// Whether a server gets nothing new.
+    fn is_closed(&self, link: &Link) -> bool {
+        self.draining || link.draining || self.drained.contains(&link.server)
     }
 
     fn enter_claim(&mut self, agent: AgentRef, invitation: u64, checks: &mut Checks) {
@@ -373,7 +396,7 @@ impl Ledger {
         checks.hold(Check::TicketIsDrawnOnce, is_new && is_first && is_announced, || {
             format!("{id:x} to {}: new ticket {is_new}, announced {is_announced}", entry.server)
         });
-        let drains = self.draining || entry.draining;
+        let drains = self.is_closed(entry);
         let offered = entry.offered.as_ref();
         let is_spare = *spare_for_ms > 0;
         let allowed = |index: &ServiceId| self.services[*index] == *service;
@@ -405,7 +428,7 @@ impl Ledger {
         let service = &self.services[waiting.service];
         let is_offered = link.offered.as_ref().is_some_and(|offered| offered.contains(service));
         let is_allowed = link.allowed.contains(&waiting.service);
-        let drains = self.draining || link.draining;
+        let drains = self.is_closed(link);
         checks.hold(Check::InvitedForWhatItMayServe, is_offered && is_allowed && !drains, || {
             format!("{} gets {agent:?} for {service} over a spare", link.server)
         });

@@ -194,6 +194,7 @@ fn the_worlds_are_not_too_tame_to_show_every_race() {
         Sight::GatewayRefused,
         Sight::OtherGateway,
         Sight::Resumed,
+        Sight::ServerDrained,
         Sight::WholeSession,
         Sight::Ended(CloseReason::Finished),
         Sight::Ended(CloseReason::IdleTimeout),

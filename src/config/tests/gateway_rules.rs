@@ -167,3 +167,19 @@ fn telemetry_stays_on_the_host_unless_it_is_said_who_may_ask() {
     assert_eq!(open.address, "0.0.0.0:9113".parse().ok());
     assert_eq!(open.allow, ["192.0.2.30/32".parse().expect("a range")]);
 }
+
+#[test]
+fn the_operators_socket_is_off_unless_it_is_written_and_its_state_lies_alone() {
+    let with = |keys: &str| gateway(&gateway_text(&format!("[operator]\n{keys}")));
+    let read = |keys| with(keys).expect("it is right").config.operator;
+    assert_eq!(gateway(&gateway_text("")).expect("right").config.operator, Operator::default());
+    assert_eq!(read("socket = \"off\""), Operator::default());
+    let both = read("socket = \"/run/v/gw.sock\"\nstate = \"state/blocks.toml\"");
+    assert_eq!(both.socket, Some("/run/v/gw.sock".into()));
+    assert_eq!(both.state, Some("state/blocks.toml".into()));
+    assert_refused(with("state = \"blocks.toml\""), "`state`", "lies beside");
+    let long = format!("socket = \"/run/{}.sock\"", "x".repeat(100));
+    assert_refused(with(&long), "17:10", "at most 107 bytes");
+    let at_a_server = server(&format!("{SERVER}[operator]\nstate = \"state/blocks.toml\"\n"));
+    assert_refused(at_a_server, "9:1", "blocked at the gateways");
+}

@@ -5,6 +5,7 @@ use crate::control::{Request, SessionQuota};
 use crate::limits::{MAX_INVITATIONS_PER_AGENT, SIGNAL_DEAD_AFTER, SIGNAL_HELLO_TIMEOUT};
 use crate::wire::{FromServer, Withdraw};
 
+mod operator;
 mod reload;
 mod spares;
 

@@ -38,6 +38,8 @@ pub struct Status {
     pub signal_connections: Vec<SignalConnection>,
     /// Agents that wait for a server.
     pub waiting: Waiting,
+    /// What operators have changed.
+    pub operator: Operator,
     /// Those that live.
     pub sessions: Sessions,
     /// Since the start.
@@ -146,6 +148,15 @@ pub struct Waiting {
     pub agents: u64,
     /// How many may.
     pub bound: u64,
+}
+
+/// What operators have changed since the configuration was read.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Operator {
+    /// Devices and addresses that are blocked.
+    pub blocks: u64,
+    /// Servers that get no new sessions.
+    pub drained_servers: Vec<String>,
 }
 
 /// The sessions that live.
@@ -301,6 +312,7 @@ pub(super) fn sample() -> Status {
             spares: 4,
         }],
         waiting: Waiting { agents: 2, bound: 4_096 },
+        operator: Operator { blocks: 3, drained_servers: vec!["server-2.lan".to_owned()] },
         sessions: Sessions {
             live: 1_310,
             oldest: vec![

@@ -87,6 +87,13 @@ fn now(status: &Status) -> Vec<Row> {
         let of = format!("{} of {}", grouped(waiting.agents), grouped(waiting.bound));
         rows.push(row(["agents waiting", &of]));
     }
+    let operator = &status.operator;
+    if operator.blocks > 0 {
+        rows.push(row(["blocked", &grouped(operator.blocks), "see vestibule blocks"]));
+    }
+    if !operator.drained_servers.is_empty() {
+        rows.push(row(["drained", &operator.drained_servers.join(", ")]));
+    }
     rows
 }
 
