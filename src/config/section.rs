@@ -12,7 +12,7 @@ use super::problem::Written;
 use super::table::Table;
 use super::{Credentials, Gateway, HostPort, SessionLimits, Telemetry, value};
 use crate::limits::{
-    DRAIN_TIMEOUT_MS, HALF_CLOSED_TIMEOUT_MS, IDLE_TIMEOUT_MS, KEEPALIVE_MS, MAX_ADDRESS_RANGES,
+    DRAIN_TIMEOUT_MS, HALF_CLOSED_TIMEOUT_MS, IDLE_TIMEOUT_MS, KEEPALIVE_MS, MAX_ADDRESS_RANGES, MAX_CRLS,
     Range, USER_TIMEOUT_MS, WORKERS,
 };
 
@@ -49,6 +49,17 @@ pub(super) fn address_ranges(table: &Table<'_>, key: &'static str) -> Vec<IpNet>
         table.report.error(excess.span, message);
     }
     ranges.into_iter().map(|range| range.value).collect()
+}
+
+/// Files of lists of revoked certificates; none where the key is absent.
+pub(super) fn crl_files(table: &Table<'_>, key: &'static str) -> Vec<Written<PathBuf>> {
+    let Some(field) = table.optional(key, "[\"pki/devices-ca.crl\"]") else { return Vec::new() };
+    let files = field.parse_nonempty_paths().unwrap_or_default();
+    if let Some(excess) = files.get(MAX_CRLS) {
+        let message = format!("`{key}` names more than {MAX_CRLS} files: join some");
+        table.report.error(excess.span, message);
+    }
+    files
 }
 
 /// `certificate` and `key`.

@@ -1,4 +1,4 @@
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
 
 use super::link::{Greeted, Link, Stage};
@@ -14,6 +14,7 @@ use crate::wire::{
 };
 
 mod agents;
+mod crls;
 mod reload;
 mod spares;
 #[cfg(test)]
@@ -43,6 +44,8 @@ pub struct Dispatcher {
     lost: Vec<Option<Instant>>,
     /// Invitations so far.
     turns: u64,
+    /// By server: since when its lists of revoked certificates are counted, and how many it began.
+    crls_begun: BTreeMap<String, (Instant, u32)>,
     actions: VecDeque<Action>,
 }
 
@@ -59,6 +62,7 @@ impl Dispatcher {
             lost: vec![None; services.len()],
             gone: BTreeSet::new(),
             turns: 0,
+            crls_begun: BTreeMap::new(),
             actions: VecDeque::new(),
             services,
         }
@@ -87,6 +91,9 @@ impl Dispatcher {
             }
             Event::SpareFailed { agent, invitation, failure } => {
                 self.spare_failed(agent, invitation, failure, now, random);
+            }
+            Event::CrlJudged { link, transfer, outcome } => {
+                self.crl_judged(link, transfer, outcome);
             }
             Event::Reconfigured(changed) => self.reconfigure(changed, now, random),
             Event::Drain => self.drain(now, random),
@@ -219,6 +226,7 @@ impl Dispatcher {
                 self.push(send(id, to_server::Message::Pong(Pong { nonce })));
             }
             from_server::Message::Pong(_) => {}
+            from_server::Message::Crl(piece) => return self.take_crl(index, piece, now),
         }
         Ok(())
     }
@@ -233,6 +241,7 @@ impl Dispatcher {
             instance: self.instance.clone(),
             services: agreed.iter().map(|service| self.services[*service].clone()).collect(),
             software: SOFTWARE.to_owned(),
+            takes_crls: self.limits.takes_crls,
         };
         self.push(send(id, to_server::Message::GatewayHello(answer)));
         if self.draining {

@@ -3,7 +3,7 @@ use std::time::Duration;
 
 use super::{AgentRef, LinkId, ServiceId, Ticket};
 use crate::relay::CloseReason;
-use crate::wire::{FromServer, RefusalReason, ToServer};
+use crate::wire::{CrlOutcome, FromServer, RefusalReason, ToServer};
 
 /// Bounds of a [`Dispatcher`](super::Dispatcher).
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -18,6 +18,8 @@ pub struct DispatcherLimits {
     pub max_spares: usize,
     /// How long a spare may wait for an agent.
     pub spare_life: Duration,
+    /// Whether servers may bring lists of revoked certificates.
+    pub takes_crls: bool,
 }
 
 /// What a [`Dispatcher`](super::Dispatcher) goes by after a reload.
@@ -102,6 +104,15 @@ pub enum Event {
         /// The invitation of its claim.
         invitation: u64,
     },
+    /// A list that a server brought was judged, and is in use from now on or is not.
+    CrlJudged {
+        /// Over which.
+        link: LinkId,
+        /// Its server's number for the list.
+        transfer: u32,
+        /// What became of it.
+        outcome: CrlOutcome,
+    },
     /// A reload was applied. The workers know already.
     Reconfigured(Reconfiguration),
     /// The gateway takes part in no new sessions from now on.
@@ -128,6 +139,15 @@ pub enum Action {
         link: LinkId,
         /// What.
         message: ToServer,
+    },
+    /// Judge a list that a server brought whole; [`Event::CrlJudged`] is awaited.
+    JudgeCrl {
+        /// Over which.
+        link: LinkId,
+        /// Its server's number for the list.
+        transfer: u32,
+        /// As it came.
+        list: Vec<u8>,
     },
     /// End a signal connection. The dispatcher has forgotten it already.
     CloseLink {

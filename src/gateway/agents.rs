@@ -35,6 +35,7 @@ impl GatewayWorker {
             accepted: connection.opened,
             speaks: Speech::Plain,
             device: None,
+            certificates: Box::default(),
             sni: String::new(),
             alpn: String::new(),
             stages: Stages::default(),

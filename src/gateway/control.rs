@@ -12,8 +12,10 @@ use rustls::pki_types::CertificateDer;
 use tokio::sync::{Notify, mpsc};
 use tracing::{info, warn};
 
+use super::lists::BroughtList;
 use super::mail::{ControlMail, Signal, WorkerMail};
 use super::pages::GatewayPages;
+use super::reload::GatewayReader;
 use super::stage::{Kind, Proven};
 use super::{Shared, dispatcher_limits};
 use crate::control::{Action, Dispatcher, Event, LinkId, ServiceId};
@@ -29,7 +31,7 @@ use crate::telemetry::ledger::Ledger;
 use crate::telemetry::record::ConnectionRecord;
 use crate::telemetry::{http, notify};
 use crate::uring::Waker;
-use crate::wire::{FromServer, ToServer, to_server};
+use crate::wire::{CrlOutcome, FromServer, ToServer, to_server};
 
 /// What the control thread owns. The pages read it between two turns of its loop.
 pub(super) struct Control {
@@ -42,6 +44,10 @@ pub(super) struct Control {
     pub(super) links: HashMap<LinkId, Link>,
     pub(super) outcomes: Outcomes,
     pub(super) history: History,
+    /// Lists that servers brought, by what became of them, as in [`CrlOutcome::FINAL`].
+    pub(super) lists_brought: [u64; CrlOutcome::FINAL.len()],
+    /// Whole lists that are to be judged.
+    pub(super) lists: Vec<BroughtList>,
     pub(super) workers: Vec<Post<WorkerMail, Waker>>,
     next_link: u64,
 }
@@ -60,7 +66,7 @@ pub(super) struct Link {
 enum News {
     Wakeup(Wakeup),
     Link(u64, SignalEvent<FromServer>),
-    Reload(Outcome<Arc<Shared>>),
+    Reload(Outcome<GatewayReader>),
 }
 
 /// What became of invitations.
@@ -90,6 +96,8 @@ impl Control {
             links: HashMap::new(),
             outcomes: Outcomes::default(),
             history: History::new(),
+            lists_brought: [0; CrlOutcome::FINAL.len()],
+            lists: Vec::new(),
             workers,
             next_link: 0,
             shared,
@@ -103,7 +111,7 @@ impl Control {
         mail_came: Arc<Notify>,
         threads: Vec<WorkerThread>,
         telemetry: Option<TcpListener>,
-        mut reloads: Reloads<Arc<Shared>>,
+        mut reloads: Reloads<GatewayReader>,
     ) -> Result<(), StartError> {
         let drain_timeout = self.shared.config.limits.drain_timeout;
         let may_ask = self.shared.config.telemetry.allow.clone();
@@ -156,6 +164,7 @@ impl Control {
                 // A worker's mailbox is full: its invitations must not overtake its mail.
                 tokio::time::sleep(KEPT_MAIL_RETRY).await;
             }
+            control.borrow_mut().have_lists_judged(&reloads);
         }
     }
 
@@ -385,6 +394,12 @@ impl Control {
             }
             Action::CloseSpare { worker, invitation } => {
                 self.workers[worker as usize].send(WorkerMail::CloseSpare { invitation });
+            }
+            Action::JudgeCrl { link, transfer, list } => {
+                if let Some(open) = self.links.get(&link) {
+                    let server = Arc::clone(&open.proven.server);
+                    self.lists.push(BroughtList { link, transfer, server, list });
+                }
             }
             Action::Refuse { agent, reason } => {
                 self.outcomes.refused += 1;

@@ -9,6 +9,7 @@ use super::Shared;
 use super::admission::{self, Role};
 use super::mail::{ControlMail, Signal, Transfer, WorkerMail};
 use super::return_times::ReturnTimes;
+use super::revoked::Review;
 use super::sources::Sources;
 use super::stage::{Kind, Record, Stage, elsewhere};
 use super::turned_away::TurnedAway;
@@ -47,6 +48,8 @@ pub(super) struct GatewayWorker {
     pub(super) waiting: usize,
     pub(super) turned_away: TurnedAway,
     pub(super) return_times: ReturnTimes,
+    /// Whom it looks at since what is trusted has changed.
+    pub(super) review: Review,
     pub(super) draining: bool,
 }
 
@@ -147,6 +150,7 @@ impl engine::Role for GatewayWorker {
     }
 
     fn turn_ended(&mut self, core: &mut GatewayCore) -> bool {
+        self.review(core);
         core.counters.handshakes_open.set(self.handshakes as u64);
         core.counters.spares_open.set(self.spares.len() as u64);
         for (record, count) in self.turned_away.take(core.now, self.draining) {
@@ -162,6 +166,9 @@ impl engine::Role for GatewayWorker {
     }
 
     fn mail_due(&self, now: Instant) -> Option<Instant> {
+        if !self.review.is_over() {
+            return Some(now);
+        }
         let peers = self.peers.iter().filter_map(|peer| peer.due(now));
         peers.chain(self.control.due(now)).chain(self.turned_away.due()).min()
     }

@@ -10,6 +10,7 @@ use crate::sandbox;
 use crate::telemetry::http::Pages;
 use crate::telemetry::metrics;
 use crate::telemetry::status::{Role, SignalConnection, State, Status, Totals, Waiting, Worker};
+use crate::wire::CrlOutcome;
 
 pub(super) struct ServerPages {
     control: Rc<RefCell<Control>>,
@@ -42,6 +43,8 @@ impl Pages for ServerPages {
                 .map(|link| (link.gateway.address.to_string(), u64::from(link.is_up())))
                 .collect(),
             certificates: metrics::expiries(&control.shared.certificates),
+            lists: Vec::new(),
+            lists_brought: CrlOutcome::with_words(&control.lists_brought),
             reloads: control.history.results().to_vec(),
             configuration_read: control.history.loaded_at(),
         })
@@ -86,6 +89,7 @@ impl Pages for ServerPages {
             configuration: control.history.status(now),
             listeners: Vec::new(),
             signal_connections: signal_connections.collect(),
+            revocation: Vec::new(),
             waiting: Waiting::default(),
             sessions: control.ledger.sessions(now),
             totals: Totals::of(&control.counters, control.ledger.ended()),

@@ -14,6 +14,7 @@ mod hostile_server;
 mod lifecycle;
 mod openssl;
 mod reload;
+mod revocation;
 mod resumption;
 mod sandbox;
 mod scanners;

@@ -144,7 +144,7 @@ impl Ledger {
             }
             Event::LinkClosed { link } => drop(self.links.remove(link)),
             // `note_reload` knows it already, and from the settings.
-            Event::Reconfigured(_) => {}
+            Event::Reconfigured(_) | Event::CrlJudged { .. } => {}
             Event::Admit { agent, service } => {
                 let entry = Waiting {
                     service: *service,
@@ -298,6 +298,7 @@ impl Ledger {
                 self.expected = Some((*invitation, ticket.as_bytes().to_vec(), server.clone()));
             }
             Action::UseSpare { agent, invitation } => self.check_use(*agent, *invitation, checks),
+            Action::JudgeCrl { .. } => {}
             Action::CloseSpare { invitation, .. } => drop(self.spares.remove(invitation)),
             Action::Refuse { agent, reason } => {
                 let most = self.limits.max_waiting;

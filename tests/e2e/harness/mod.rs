@@ -3,6 +3,7 @@
 
 mod backend;
 mod files;
+mod lists;
 mod peer;
 mod process;
 mod scripted_gateway;
@@ -16,6 +17,7 @@ use std::time::{Duration, Instant};
 
 pub(super) use backend::{Backend, Digest, payload};
 pub(super) use files::{AgentFile, GatewayFile, ServerFile};
+pub(super) use lists::{HOUR, List};
 pub(super) use peer::{Ending, Peer};
 pub(super) use process::Process;
 pub(super) use scripted_gateway::{ScriptedGateway, SignalConnection};

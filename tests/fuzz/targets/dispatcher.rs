@@ -134,6 +134,7 @@ impl World {
             max_links: MAX_LINKS,
             max_spares: MAX_SPARES,
             spare_life: Duration::from_secs(60),
+            takes_crls: true,
         };
         let services = SERVICES.map(str::to_owned).into();
         Self {
@@ -222,6 +223,10 @@ impl World {
                 worker.tickets.forget_spare(invitation);
                 worker.asked.remove(&invitation);
                 worker.spares.remove(&invitation);
+            }
+            Action::JudgeCrl { link, transfer, list } => {
+                assert!(self.links.contains_key(&link) && list.len() <= MAX_CRL_LEN);
+                self.judging.push((link, transfer));
             }
             Action::Refuse { agent, .. } => {
                 let worker = &mut self.workers[agent.worker as usize];

@@ -154,6 +154,7 @@ impl World {
                     assert!(SERVICES.contains(&&*invitation.service), "a service of ours");
                 }
             }
+            GatewayAction::CrlAnswered { list, .. } => assert!(list < LISTS),
             GatewayAction::Withdrawn { id } => assert!(!self.spares.contains(&id)),
             GatewayAction::CloseSpare { id } => {
                 assert!(self.spares.contains(&id), "a spare that was asked for");
