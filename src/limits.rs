@@ -17,6 +17,14 @@ pub const MAX_IDENTITY_LEN: usize = 260;
 /// Random bytes in a ticket: 128 bits can't be guessed within the life of an invitation.
 pub const TICKET_LEN: usize = 16;
 
+/// Bytes of one piece of a list of revoked certificates: with its fields and the frame within [`MAX_FRAME_LEN`].
+pub const MAX_CRL_PIECE_LEN: usize = 16 * 1024;
+/// Lists that one server may begin to bring within [`CRL_WINDOW`]: all that it may have, and each once more. A
+/// gateway's thread of reloads needs up to 20 ms for each, whatever is in it.
+pub const CRLS_PER_WINDOW: u32 = 2 * MAX_CRLS as u32;
+/// See [`CRLS_PER_WINDOW`].
+pub const CRL_WINDOW: Duration = Duration::from_secs(60);
+
 // ---- TLS ----
 
 /// Bytes of a record or a handshake message that wait for their rest, in one connection: a client's
@@ -58,6 +66,18 @@ pub const MAX_KEPT_TICKETS: usize = 256;
 pub const MAX_KNOWN_CHAINS: usize = 16 * 1024;
 /// TLS sessions that a server keeps of one backend: rustls keeps eight tickets for a name.
 pub const MAX_BACKEND_SESSIONS: usize = 8;
+
+/// Bytes of one list of revoked certificates: 100,000 of them, at some 40 bytes each.
+pub const MAX_CRL_LEN: usize = 4 * 1024 * 1024;
+/// Bytes of a file of such lists: the longest one in PEM, or some short ones.
+pub const MAX_CRL_FILE_LEN: u64 = 8 * 1024 * 1024;
+/// Lists in one file, and files of lists in one configuration's key: one for each CA of a role.
+pub const MAX_CRLS: usize = 16;
+/// The part of a list's life that is left when its operator is warned that the next one is due: of one
+/// that is made each week a day and a half, of one that is made each day five hours.
+pub const CRL_WARNING_DIVISOR: i64 = 5;
+/// Between two warnings of the same lists that are stale, missing or soon stale.
+pub const CRL_WARNING_INTERVAL: Duration = Duration::from_secs(3_600);
 
 /// Time before the end of a certificate from which on its operator is warned, once a day: a request, an
 /// approval and a visit fit. One that lives for less than three times as long is renewed by a program, and
@@ -118,6 +138,9 @@ pub const HOT_SESSION_LOOKS: usize = 4;
 /// Buffers without content that a worker keeps for the next session that needs one, so that bytes
 /// move without an allocation. Each has up to [`RECEIVE_LEN`] bytes.
 pub const SHELF_LEN: usize = 8;
+/// Sessions and connections that a worker looks at in one turn of its loop, after a change of what is trusted: at
+/// 0.1 µs for a session and some 100 µs for an agent that waits, a turn stays below 10 ms.
+pub const JUDGED_PER_TURN: usize = 64;
 /// Payload that is taken from an agent that waits and has ended its direction, in bytes, to learn
 /// whether it ended cleanly or left. A request and its end usually fit; for more, it is let in.
 pub const READ_AHEAD_LEN: usize = 16 * 1024;
@@ -247,6 +270,8 @@ pub const RESTED_DEVICES_PER_ADMISSION: usize = 2;
 /// agree on is read, so within 4 s: an operator who saves a file waits for it, and a program that writes
 /// one in pieces has finished.
 pub const LOOK_INTERVAL: Duration = Duration::from_secs(2);
+/// What waits for the thread of reloads: a reload, and one list of revoked certificates for each signal connection.
+pub const RELOAD_REQUESTS: usize = 1 + MAX_SIGNAL_CONNECTIONS;
 /// Between two warnings of a certificate that ends soon.
 pub const EXPIRY_WARNING_INTERVAL: Duration = Duration::from_secs(86_400);
 /// Problems that a refused reload names in its line of the log and on the status page: `vestibule check`

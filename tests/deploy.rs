@@ -37,6 +37,8 @@ fn metric_names() -> BTreeSet<String> {
         invitations: Vec::new(),
         signal_connections: Vec::new(),
         certificates: Vec::new(),
+        lists: Vec::new(),
+        lists_brought: Vec::new(),
         reloads: Vec::new(),
         configuration_read: 0,
         operator_requests: Vec::new(),

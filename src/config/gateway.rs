@@ -7,6 +7,7 @@ use ipnet::IpNet;
 
 use super::gateway_rules::{self, Parts};
 use super::problem::Written;
+use super::revocation::{self, WrittenRevocation};
 use super::section::{self, count, duration};
 use super::table::{Field, Table};
 use super::{
@@ -83,6 +84,8 @@ pub(super) enum WrittenKind<'t> {
     Tls {
         credentials: Option<Credentials>,
         device_certificates: Option<Written<DeviceCertificates>>,
+        /// `None` where no certificate is asked for.
+        device_revocation: Option<WrittenRevocation>,
         servers: bool,
     },
     Plain {
@@ -96,6 +99,8 @@ pub(super) enum WrittenKind<'t> {
 /// The table `[servers]`.
 pub(super) struct WrittenServers<'t> {
     pub(super) ca: Option<PathBuf>,
+    pub(super) revocation: WrittenRevocation,
+    pub(super) bring_crls: Option<Written<bool>>,
     pub(super) addresses: Vec<IpNet>,
     pub(super) allow: Vec<WrittenServer<'t>>,
 }
@@ -157,16 +162,32 @@ fn listener<'t>(table: &Table<'t>) -> WrittenListener<'t> {
     WrittenListener { name, addresses, proxy_protocol_from, kind }
 }
 
-const TLS_KEYS: &[&str] = &["certificate", "key", "device_certificates", "device_ca", "servers"];
+const TLS_KEYS: &[&str] = &[
+    "certificate",
+    "key",
+    "device_certificates",
+    "device_ca",
+    "device_crls",
+    "device_revocation",
+    "servers",
+];
+/// What is there for certificates of devices.
+const DEVICE_KEYS: [&str; 3] = ["device_ca", "device_crls", "device_revocation"];
 const PLAIN_KEYS: &[&str] = &["service", "allow_tls", "agents_from"];
 
 fn tls_listener<'t>(table: &Table<'t>) -> WrittenKind<'t> {
     for key in PLAIN_KEYS {
         table.refuse(key, "it belongs to a listener with `kind = \"plain\"`");
     }
+    let device_certificates = device_certificates(table);
+    let asks = device_certificates.as_ref().map(|asked| asked.value != DeviceCertificates::None);
+    let device_revocation = asks
+        .unwrap_or_default()
+        .then(|| revocation::read(table, "device_crls", "device_revocation"));
     WrittenKind::Tls {
         credentials: section::credentials(table),
-        device_certificates: device_certificates(table),
+        device_certificates,
+        device_revocation,
         servers: table.boolean("servers", true),
     }
 }
@@ -215,18 +236,27 @@ fn device_certificates(table: &Table<'_>) -> Option<Written<DeviceCertificates>>
         ("none", None),
     ];
     let Some(choice) = table.choice("device_certificates", &choices) else {
-        table.ignore(&["device_ca"]);
+        table.ignore(&DEVICE_KEYS);
         return None;
     };
     let Some(with_ca) = choice.value else {
-        table.refuse("device_ca", "no certificate is asked for");
+        for key in DEVICE_KEYS {
+            table.refuse(key, "no certificate is asked for");
+        }
         return Some(choice.map(|_| DeviceCertificates::None));
     };
-    Some(table.required("device_ca", "\"pki/devices-ca.crt\"")?.path()?.map(with_ca))
+    let Some(ca) = table.required("device_ca", "\"pki/devices-ca.crt\"").and_then(|f| f.path())
+    else {
+        table.ignore(&DEVICE_KEYS);
+        return None;
+    };
+    Some(ca.map(with_ca))
 }
 
 fn servers<'t>(table: &Table<'t>) -> WrittenServers<'t> {
     let ca = table.path("ca", "\"pki/servers-ca.crt\"");
+    let revocation = revocation::read(table, "crls", "revocation");
+    let bring_crls = table.optional("bring_crls", "true").and_then(|field| field.boolean());
     let addresses = section::address_ranges(table, "addresses");
     let allow = table.tables("allow", |table| WrittenServer {
         name: table
@@ -239,7 +269,7 @@ fn servers<'t>(table: &Table<'t>) -> WrittenServers<'t> {
             "missing `[[servers.allow]]`: name each server and the services it serves".into(),
         );
     }
-    WrittenServers { ca, addresses, allow }
+    WrittenServers { ca, revocation, bring_crls, addresses, allow }
 }
 
 fn service<'t>(table: &Table<'t>, session: &SessionLimits) -> WrittenService<'t> {

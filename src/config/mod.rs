@@ -10,6 +10,7 @@ mod names;
 mod numbers;
 mod problem;
 mod quotas;
+mod revocation;
 mod section;
 mod server;
 mod suggest;
@@ -81,6 +82,8 @@ pub enum ListenerKind {
         credentials: Credentials,
         /// What is asked of devices.
         device_certificates: DeviceCertificates,
+        /// Which of their certificates count no more.
+        device_revocation: RevocationRules,
         /// Whether servers may connect here too (`servers = true`, the default).
         servers: bool,
     },
@@ -125,6 +128,27 @@ pub enum DeviceCertificates {
     None,
 }
 
+/// What becomes of certificates that their CA has revoked.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct RevocationRules {
+    /// What lists are for.
+    pub policy: RevocationPolicy,
+    /// Files of lists; there may be none where servers bring them.
+    pub crls: Vec<PathBuf>,
+}
+
+/// What a list of revoked certificates (CRL), or the lack of one, means.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum RevocationPolicy {
+    /// No list is looked at. So it is where none is named and none is brought.
+    #[default]
+    Off,
+    /// What the lists at hand revoke is refused; one that is missing or stale is warned of.
+    Known,
+    /// Without a current list of its CA no certificate is let in.
+    Required,
+}
+
 /// A certificate chain and its key, as files in PEM.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Credentials {
@@ -139,6 +163,10 @@ pub struct Credentials {
 pub struct ServersPolicy {
     /// File of the servers' CA.
     pub ca: PathBuf,
+    /// Which of their certificates count no more.
+    pub revocation: RevocationRules,
+    /// Whether servers bring lists, of devices and of servers.
+    pub bring_crls: bool,
     /// Where servers connect from; empty: from anywhere.
     pub addresses: Vec<IpNet>,
     /// At least one.
@@ -291,6 +319,8 @@ pub struct ServerConfig {
     pub credentials: Credentials,
     /// File of the gateways' CA.
     pub gateway_ca: PathBuf,
+    /// Files of lists of revoked certificates, which it brings to its gateways.
+    pub crls: Vec<PathBuf>,
     /// At least one.
     pub gateways: Vec<Gateway>,
     /// At least one.

@@ -13,7 +13,7 @@ use super::table::{Field, Table};
 use super::{Credentials, Gateway, HostPort, Operator, SessionLimits, Telemetry, value};
 use crate::limits::{
     DRAIN_TIMEOUT_MS, HALF_CLOSED_TIMEOUT_MS, IDLE_TIMEOUT_MS, KEEPALIVE_MS, MAX_ADDRESS_RANGES,
-    Range, USER_TIMEOUT_MS, WORKERS,
+    MAX_CRLS, Range, USER_TIMEOUT_MS, WORKERS,
 };
 
 /// What the kernel takes (`unix(7)`, `sun_path`).
@@ -62,6 +62,17 @@ fn distinct(table: &Table<'_>, key: &str, ranges: Vec<Written<IpNet>>) -> Vec<Ip
         table.report.error(excess.span, message);
     }
     ranges.into_iter().map(|range| range.value).collect()
+}
+
+/// Files of lists of revoked certificates; none where the key is absent.
+pub(super) fn crl_files(table: &Table<'_>, key: &'static str) -> Vec<Written<PathBuf>> {
+    let Some(field) = table.optional(key, "[\"pki/devices-ca.crl\"]") else { return Vec::new() };
+    let files = field.parse_nonempty_paths().unwrap_or_default();
+    if let Some(excess) = files.get(MAX_CRLS) {
+        let message = format!("`{key}` names more than {MAX_CRLS} files: join some");
+        table.report.error(excess.span, message);
+    }
+    files
 }
 
 /// `certificate` and `key`.

@@ -16,6 +16,7 @@ pub(super) fn read(table: &Table<'_>) -> Option<ServerConfig> {
     let workers = section::workers(table);
     let credentials = section::credentials(table);
     let gateway_ca = section::gateway_ca(table);
+    let crls = section::crl_files(table, "crls").into_iter().map(|file| file.value).collect();
     let gateways = section::gateways(table);
     let services = services(table);
     let (bounds, session, drain_timeout) = table.table_or_empty("limits", |table| {
@@ -32,6 +33,7 @@ pub(super) fn read(table: &Table<'_>) -> Option<ServerConfig> {
         workers,
         credentials: credentials?,
         gateway_ca: gateway_ca?,
+        crls,
         gateways: gateways?,
         services: services?,
         max_sessions,

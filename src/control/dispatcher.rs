@@ -1,4 +1,4 @@
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
 
 use super::link::{Greeted, Link, Stage};
@@ -15,6 +15,7 @@ use crate::wire::{
 };
 
 mod agents;
+mod crls;
 mod operator;
 mod reload;
 mod spares;
@@ -48,6 +49,8 @@ pub struct Dispatcher {
     lost: Vec<Option<Instant>>,
     /// Invitations so far.
     turns: u64,
+    /// By server: since when its lists of revoked certificates are counted, and how many it began.
+    crls_begun: BTreeMap<String, (Instant, u32)>,
     actions: VecDeque<Action>,
 }
 
@@ -68,6 +71,7 @@ impl Dispatcher {
             lost: vec![None; services.len()],
             gone: BTreeSet::new(),
             turns: 0,
+            crls_begun: BTreeMap::new(),
             actions: VecDeque::new(),
             services,
         }
@@ -98,6 +102,9 @@ impl Dispatcher {
             }
             Event::SpareFailed { agent, invitation, failure } => {
                 self.spare_failed(agent, invitation, failure, now, random);
+            }
+            Event::CrlJudged { link, transfer, outcome } => {
+                self.crl_judged(link, transfer, outcome);
             }
             Event::Reconfigured(changed) => self.reconfigure(changed, now, random),
             Event::DrainServer { server } => self.drain_server(server, now, random),
@@ -235,6 +242,7 @@ impl Dispatcher {
                 self.push(send(id, to_server::Message::Pong(Pong { nonce })));
             }
             from_server::Message::Pong(_) => {}
+            from_server::Message::Crl(piece) => return self.take_crl(index, piece, now),
         }
         Ok(())
     }
@@ -251,6 +259,7 @@ impl Dispatcher {
             instance: self.instance.clone(),
             services: agreed.iter().map(|service| self.services[*service].clone()).collect(),
             software: SOFTWARE.to_owned(),
+            takes_crls: self.limits.takes_crls,
         };
         self.push(send(id, to_server::Message::GatewayHello(answer)));
         if self.draining {

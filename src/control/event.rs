@@ -3,7 +3,7 @@ use std::time::Duration;
 
 use super::{AgentRef, LinkId, Request, ServiceId, SessionQuota, Ticket};
 use crate::relay::CloseReason;
-use crate::wire::{FromServer, RefusalReason, ToServer};
+use crate::wire::{CrlOutcome, FromServer, RefusalReason, ToServer};
 
 /// Bounds of a [`Dispatcher`](super::Dispatcher).
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -22,6 +22,8 @@ pub struct DispatcherLimits {
     pub devices: SessionQuota,
     /// What each service may have, by its number; there is no bound on one that is not there.
     pub services: Vec<SessionQuota>,
+    /// Whether servers may bring lists of revoked certificates.
+    pub takes_crls: bool,
 }
 
 /// What a [`Dispatcher`](super::Dispatcher) goes by after a reload.
@@ -108,6 +110,15 @@ pub enum Event {
         /// The invitation of its claim.
         invitation: u64,
     },
+    /// A list that a server brought was judged, and is in use from now on or is not.
+    CrlJudged {
+        /// Over which.
+        link: LinkId,
+        /// Its server's number for the list.
+        transfer: u32,
+        /// What became of it.
+        outcome: CrlOutcome,
+    },
     /// A reload was applied. The workers know already.
     Reconfigured(Reconfiguration),
     /// An operator wants no new sessions at a server, whether it is connected or not.
@@ -144,6 +155,15 @@ pub enum Action {
         link: LinkId,
         /// What.
         message: ToServer,
+    },
+    /// Judge a list that a server brought whole; [`Event::CrlJudged`] is awaited.
+    JudgeCrl {
+        /// Over which.
+        link: LinkId,
+        /// Its server's number for the list.
+        transfer: u32,
+        /// As it came.
+        list: Vec<u8>,
     },
     /// End a signal connection. The dispatcher has forgotten it already.
     CloseLink {

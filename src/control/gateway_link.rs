@@ -1,13 +1,14 @@
 use std::collections::{BTreeSet, VecDeque};
 use std::time::Instant;
 
-use super::{Liveness, Vital, backoff};
+use super::crl::{Answered, Delivery};
+use super::{Lists, Liveness, Vital, backoff};
 use crate::limits::{DIAL_TIMEOUT, SIGNAL_HELLO_TIMEOUT, SIGNAL_SOUND_AFTER, TICKET_LEN};
 use crate::relay::CloseReason;
 use crate::wire::alpn::Hint;
 use crate::wire::{
-    Decline, FromServer, GatewayHello, Goodbye, Invitation, Ping, Pong, RefusalReason, ServerHello,
-    ToServer, Withdraw, from_server, to_server,
+    CrlOutcome, Decline, FromServer, GatewayHello, Goodbye, Invitation, Ping, Pong, RefusalReason,
+    ServerHello, ToServer, Withdraw, from_server, to_server,
 };
 
 #[cfg(test)]
@@ -32,6 +33,8 @@ pub enum GatewayEvent {
         /// Why.
         reason: RefusalReason,
     },
+    /// From now on these lists of revoked certificates are to be brought, in DER.
+    Crls(Lists),
     /// A spare ended, or became a session: there is room for another.
     SpareEnded {
         /// The invitation that asked for it.
@@ -76,6 +79,13 @@ pub enum GatewayAction {
         /// Which.
         id: u64,
     },
+    /// The gateway has said what becomes of a list.
+    CrlAnswered {
+        /// Its place among those to be brought.
+        list: usize,
+        /// What becomes of it.
+        outcome: CrlOutcome,
+    },
     /// End a spare, or the attempt to open one. [`GatewayEvent::SpareEnded`] is awaited, except when
     /// its connection is lost.
     CloseSpare {
@@ -88,6 +98,8 @@ pub enum GatewayAction {
 #[derive(Debug)]
 pub struct GatewayLink {
     hello: ServerHello,
+    /// To be brought on each connection whose gateway takes them.
+    crls: Lists,
     state: State,
     actions: VecDeque<GatewayAction>,
 }
@@ -118,6 +130,8 @@ struct Up {
     /// The gateway said goodbye. The connection is kept: a gateway that was restarted is behind a
     /// new one, and this one ends when its last session has.
     gateway_drains: bool,
+    /// `None` where the gateway takes no lists.
+    delivery: Option<Delivery>,
     /// We said goodbye.
     server_drains: bool,
 }
@@ -129,6 +143,7 @@ impl GatewayLink {
         let software = concat!("vestibule ", env!("CARGO_PKG_VERSION")).to_owned();
         Self {
             hello: ServerHello { services, capacity, software, spares },
+            crls: Lists::default(),
             state: State::Waiting { until: now, failures: 0 },
             actions: VecDeque::new(),
         }
@@ -150,6 +165,7 @@ impl GatewayLink {
                     self.decline(id, reason);
                 }
             }
+            GatewayEvent::Crls(lists) => self.replace_crls(lists),
             GatewayEvent::SpareEnded { id } => {
                 if let State::Up(up) = &mut self.state {
                     up.spares.remove(&id);
@@ -249,10 +265,14 @@ impl GatewayLink {
             State::Greeting { failures, .. } => {
                 let failures = *failures;
                 let up = match message.ok_or(CloseReason::MessageUnknown)? {
-                    to_server::Message::GatewayHello(hello) => Up::new(hello, failures, now)?,
+                    to_server::Message::GatewayHello(hello) => {
+                        let crls = hello.takes_crls.then(|| Lists::clone(&self.crls));
+                        Up::new(hello, crls, failures, now)?
+                    }
                     _ => return Err(CloseReason::MessageUnexpected),
                 };
                 self.state = State::Up(up);
+                self.bring_crl();
                 Ok(())
             }
             State::Up(up) => {
@@ -303,8 +323,38 @@ impl GatewayLink {
             }
             to_server::Message::Pong(_) => {}
             to_server::Message::Goodbye(_) => up.gateway_drains = true,
+            to_server::Message::CrlAnswer(answer) => {
+                let delivery = up.delivery.as_mut().ok_or(CloseReason::MessageUnexpected)?;
+                match delivery.answered(&answer) {
+                    Answered::Nothing => {}
+                    Answered::Next(piece) => self.send(from_server::Message::Crl(piece)),
+                    Answered::Over { list, outcome } => {
+                        self.actions.push_back(GatewayAction::CrlAnswered { list, outcome });
+                        self.bring_crl();
+                    }
+                }
+            }
         }
         Ok(())
+    }
+
+    fn replace_crls(&mut self, lists: Lists) {
+        if self.crls == lists {
+            return;
+        }
+        self.crls = lists;
+        if let State::Up(Up { delivery: Some(delivery), .. }) = &mut self.state {
+            delivery.replace(Lists::clone(&self.crls));
+            self.bring_crl();
+        }
+    }
+
+    /// Begins with the next list, if it is time for one.
+    fn bring_crl(&mut self) {
+        let State::Up(Up { delivery: Some(delivery), .. }) = &mut self.state else { return };
+        if let Some(piece) = delivery.begin() {
+            self.send(from_server::Message::Crl(piece));
+        }
     }
 
     fn close(&mut self, reason: CloseReason, now: Instant, random: &mut dyn FnMut(&mut [u8])) {
@@ -358,7 +408,12 @@ impl GatewayLink {
 }
 
 impl Up {
-    fn new(hello: GatewayHello, failures: u32, now: Instant) -> Result<Self, CloseReason> {
+    fn new(
+        hello: GatewayHello,
+        crls: Option<Lists>,
+        failures: u32,
+        now: Instant,
+    ) -> Result<Self, CloseReason> {
         let instance = hello.instance;
         let hint = Hint { instance: instance.clone(), worker: 0 };
         if Hint::from_alpn(&hint.to_alpn()).is_none() {
@@ -370,6 +425,7 @@ impl Up {
             failures,
             liveness: Liveness::new(now),
             spares: BTreeSet::new(),
+            delivery: crls.map(Delivery::new),
             gateway_drains: false,
             server_drains: false,
         })

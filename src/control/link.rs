@@ -2,6 +2,7 @@ use std::collections::{BTreeMap, HashSet};
 use std::num::NonZeroU32;
 use std::time::Instant;
 
+use super::crl::Receipt;
 use super::spares::Spares;
 use super::{LinkId, LinkStatus, Liveness, ServiceId};
 use crate::limits::{MAX_CONNECTIONS, MAX_NAME_LEN, SIGNAL_HELLO_TIMEOUT};
@@ -55,6 +56,8 @@ pub(super) struct Greeted {
     next_serial: u32,
     /// Number of the dispatcher's invitation that this link had last, to rotate among equals.
     pub(super) last_turn: u64,
+    /// The list of revoked certificates that it brings.
+    pub(super) crl: Receipt,
     draining: bool,
     /// An operator wants no new sessions there.
     drained: bool,
@@ -157,6 +160,7 @@ impl Greeted {
             sessions: 0,
             next_serial: 0,
             last_turn: 0,
+            crl: Receipt::default(),
             draining: false,
             drained: false,
         }

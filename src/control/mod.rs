@@ -12,6 +12,7 @@
 
 mod backoff;
 mod choice;
+mod crl;
 mod dispatcher;
 mod event;
 mod gateway_link;
@@ -24,6 +25,7 @@ mod spares;
 mod tickets;
 
 pub use backoff::backoff;
+pub use crl::Lists;
 pub use dispatcher::Dispatcher;
 pub use event::{Action, DispatcherLimits, Event, Reconfiguration, SpareFailure};
 pub use gateway_link::{GatewayAction, GatewayEvent, GatewayLink};

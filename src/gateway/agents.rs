@@ -36,6 +36,7 @@ impl GatewayWorker {
             speaks: Speech::Plain,
             device: None,
             aliases: None,
+            certificates: Box::default(),
             sni: String::new(),
             alpn: String::new(),
             stages: Stages::default(),

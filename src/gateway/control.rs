@@ -12,9 +12,11 @@ use rustls::pki_types::CertificateDer;
 use tokio::sync::{Notify, mpsc};
 use tracing::{info, warn};
 
+use super::lists::BroughtList;
 use super::mail::{ControlMail, Signal, WorkerMail};
 use super::operator::{GatewayDesk, Kept};
 use super::pages::GatewayPages;
+use super::reload::GatewayReader;
 use super::stage::{Kind, Proven};
 use super::{Shared, dispatcher_limits};
 use crate::control::{Action, Dispatcher, Event, LinkId, ServiceId};
@@ -31,7 +33,7 @@ use crate::telemetry::ledger::Ledger;
 use crate::telemetry::record::ConnectionRecord;
 use crate::telemetry::{http, notify};
 use crate::uring::Waker;
-use crate::wire::{FromServer, ToServer, to_server};
+use crate::wire::{CrlOutcome, FromServer, ToServer, to_server};
 
 /// What the control thread owns. The pages read it between two turns of its loop.
 pub(super) struct Control {
@@ -44,6 +46,10 @@ pub(super) struct Control {
     pub(super) links: HashMap<LinkId, Link>,
     pub(super) outcomes: Outcomes,
     pub(super) history: History,
+    /// Lists that servers brought, by what became of them, as in [`CrlOutcome::FINAL`].
+    pub(super) lists_brought: [u64; CrlOutcome::FINAL.len()],
+    /// Whole lists that are to be judged.
+    pub(super) lists: Vec<BroughtList>,
     pub(super) workers: Vec<Post<WorkerMail, Waker>>,
     /// Who is kept out.
     pub(super) kept: Kept,
@@ -71,7 +77,7 @@ pub(super) struct Link {
 enum News {
     Wakeup(Wakeup),
     Link(u64, SignalEvent<FromServer>),
-    Reload(Outcome<Arc<Shared>>),
+    Reload(Outcome<GatewayReader>),
 }
 
 /// What became of invitations.
@@ -103,6 +109,8 @@ impl Control {
             links: HashMap::new(),
             outcomes: Outcomes::default(),
             history: History::new(),
+            lists_brought: [0; CrlOutcome::FINAL.len()],
+            lists: Vec::new(),
             workers,
             kept,
             sweeps: Sweeps::default(),
@@ -121,7 +129,7 @@ impl Control {
         threads: Vec<WorkerThread>,
         telemetry: Option<TcpListener>,
         door: Option<Door>,
-        mut reloads: Reloads<Arc<Shared>>,
+        mut reloads: Reloads<GatewayReader>,
     ) -> Result<(), StartError> {
         let drain_timeout = self.shared.config.limits.drain_timeout;
         let may_ask = self.shared.config.telemetry.allow.clone();
@@ -184,6 +192,7 @@ impl Control {
                 // A worker's mailbox is full: its invitations must not overtake its mail.
                 tokio::time::sleep(KEPT_MAIL_RETRY).await;
             }
+            control.borrow_mut().have_lists_judged(&reloads);
         }
     }
 
@@ -414,6 +423,12 @@ impl Control {
             }
             Action::CloseSpare { worker, invitation } => {
                 self.workers[worker as usize].send(WorkerMail::CloseSpare { invitation });
+            }
+            Action::JudgeCrl { link, transfer, list } => {
+                if let Some(open) = self.links.get(&link) {
+                    let server = Arc::clone(&open.proven.server);
+                    self.lists.push(BroughtList { link, transfer, server, list });
+                }
             }
             Action::Refuse { agent, reason } => {
                 self.outcomes.refused += 1;

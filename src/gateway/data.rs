@@ -11,6 +11,7 @@ use crate::control::Purpose;
 use crate::engine::Terms;
 use crate::relay::{CloseReason, Party};
 use crate::telemetry::ledger::LiveSession;
+use crate::tls::{CertificateId, TlsConnection};
 use crate::uring::Token;
 use crate::wire::{
     self, FrameDecoder, FromDataConnection, Opened, RefusalReason, Refused, SessionHeader, ToAgent,
@@ -86,7 +87,10 @@ impl GatewayWorker {
         // The agent's own deadline goes on until the session is joined.
         let deadline = waiting.admitted + self.shared.config.limits.invitation_timeout;
         let server = Arc::clone(&proven.server);
-        let claim = Claim { data: token, invitation, server, at: core.now };
+        let tls = core.connection(token).and_then(|connection| connection.leg.tls());
+        let chain = tls.map(TlsConnection::peer_chain).unwrap_or_default();
+        let certificates = CertificateId::of_chain(chain);
+        let claim = Claim { data: token, invitation, server, certificates, at: core.now };
         core.enter(agent, Stage::Claimed { waiting, claim });
         core.enter(token, Stage::Answering { proven, agent, decoder });
         core.set_deadline(token, Some(deadline));
@@ -187,6 +191,9 @@ impl GatewayWorker {
     fn join(&mut self, core: &mut GatewayCore, agent: Token, data: Token) {
         // The header and its answer may have passed within one turn.
         core.now = Instant::now();
+        if self.is_revoked(core, agent) {
+            return self.answer_failed(core, data, CloseReason::CertificateRevoked);
+        }
         let Some(Stage::Claimed { waiting, claim }) = core.take_stage(agent) else { return };
         let session = self.session_name(claim.invitation);
         if waiting.visitor.speaks == Speech::Messages {

@@ -5,12 +5,14 @@ mod agents;
 mod arrivals;
 mod control;
 mod data;
+mod lists;
 mod mail;
 mod operator;
 mod pages;
 mod proxy_header;
 mod reload;
 mod return_times;
+mod revoked;
 mod sources;
 mod spares;
 mod stage;
@@ -40,11 +42,14 @@ use crate::relay::RelayLimits;
 use crate::reload::Watch;
 use crate::sandbox;
 use crate::telemetry::counters::WorkerCounters;
-use crate::tls::{CredentialError, Expiry, ListenerRoles, listener_roles, warn_of_key_file};
+use crate::tls::{
+    BroughtLists, CredentialError, Expiry, ListenerRoles, listener_roles, warn_of_key_file,
+};
 use crate::uring::Waker;
 use control::Control;
 use reload::GatewayReader;
 use return_times::ReturnTimes;
+use revoked::Review;
 use sources::Sources;
 use tolls::Tolls;
 use turned_away::TurnedAway;
@@ -84,19 +89,41 @@ struct Shared {
     listeners: Vec<Arc<str>>,
     /// When its own certificates and those of the CAs end.
     certificates: Vec<Expiry>,
+    /// Lists of revoked certificates that servers have brought.
+    brought: BroughtLists,
 }
 
 impl Shared {
     fn new(config: GatewayConfig) -> Result<Self, CredentialError> {
         config.credentials().for_each(|own| warn_of_key_file(&own.key));
         let possible = engine::raise_descriptor_limit();
-        Self::load(config, engine::instance_name(), 0, possible, &[])
+        Self::load(config, engine::instance_name(), 0, possible, &[], BroughtLists::default())
     }
 
     /// What follows this one. Every file that the configuration names is read.
     fn next(&self, config: GatewayConfig) -> Result<Self, CredentialError> {
         let (instance, generation) = (self.instance.clone(), self.generation + 1);
-        Self::load(config, instance, generation, self.connections_possible, &self.services)
+        let (possible, brought) = (self.connections_possible, self.brought.clone());
+        Self::load(config, instance, generation, possible, &self.services, brought)
+    }
+
+    /// What follows this one with other lists of revoked certificates. No file is read.
+    fn with_lists(&self, brought: BroughtLists) -> Result<Self, CredentialError> {
+        let roles = self.roles.iter().enumerate().map(|(listener, roles)| {
+            let roles = roles.as_ref();
+            roles.map(|roles| roles.with_lists(&self.config, listener, &brought)).transpose()
+        });
+        Ok(Self {
+            roles: roles.collect::<Result<_, _>>()?,
+            config: self.config.clone(),
+            generation: self.generation + 1,
+            connections_possible: self.connections_possible,
+            instance: self.instance.clone(),
+            services: self.services.clone(),
+            listeners: self.listeners.clone(),
+            certificates: self.certificates.clone(),
+            brought,
+        })
     }
 
     fn load(
@@ -105,26 +132,33 @@ impl Shared {
         generation: u64,
         connections_possible: usize,
         known_services: &[Arc<str>],
+        brought: BroughtLists,
     ) -> Result<Self, CredentialError> {
         let limits = &mut config.limits;
         limits.max_connections =
             engine::within_descriptors(limits.max_connections, connections_possible);
         let services = config.renumber(known_services);
         let roles = (0..config.listeners.len()).map(|index| match config.listeners[index].kind {
-            ListenerKind::Tls { .. } => listener_roles(&config, index).map(Some),
+            ListenerKind::Tls { .. } => listener_roles(&config, index, &brought).map(Some),
             ListenerKind::Plain { .. } => Ok(None),
         });
         let certificates = config.certificate_files().into_iter().filter_map(Expiry::of_file);
-        Ok(Self {
+        let roles = roles.collect::<Result<Vec<_>, _>>()?;
+        let mut shared = Self {
             generation,
             connections_possible,
-            roles: roles.collect::<Result<_, _>>()?,
+            roles,
             instance,
             services,
             listeners: config.listeners.iter().map(|l| l.name.as_str().into()).collect(),
             certificates: certificates.collect(),
             config,
-        })
+            brought: BroughtLists::default(),
+        };
+        let in_use: Vec<_> = shared.revocations().cloned().collect();
+        shared.brought = brought;
+        shared.brought.retain(in_use.iter().map(|revocation| &**revocation));
+        Ok(shared)
     }
 }
 
@@ -178,6 +212,7 @@ pub fn run(config: GatewayConfig, file: &Path, door: Option<Door>) -> Result<(),
             return_times: ReturnTimes::default(),
             blocks: Arc::clone(&kept.blocks),
             sweeps: VecDeque::new(),
+            review: Review::default(),
             draining: false,
         };
         let listening: Vec<TcpListener> = listening;
@@ -249,6 +284,7 @@ fn dispatcher_limits(config: &GatewayConfig) -> DispatcherLimits {
         spare_life: limits.spare_life,
         devices: config.devices.sessions,
         services: service_quotas(config),
+        takes_crls: config.servers.bring_crls,
     }
 }
 

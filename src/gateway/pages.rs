@@ -5,6 +5,7 @@ use std::rc::Rc;
 use std::time::Instant;
 
 use super::control::Control;
+use super::lists::seconds_since_1970;
 use crate::config::{AllowedServer, ListenerKind};
 use crate::sandbox;
 use crate::telemetry::http::Pages;
@@ -12,6 +13,7 @@ use crate::telemetry::metrics;
 use crate::telemetry::status::{
     Listener, Operator, Role, SignalConnection, State, Status, Totals, Waiting, Worker,
 };
+use crate::wire::CrlOutcome;
 
 pub(super) struct GatewayPages {
     control: Rc<RefCell<Control>>,
@@ -43,6 +45,8 @@ impl Pages for GatewayPages {
             ],
             signal_connections: control.shared.config.servers.allow.iter().map(signal).collect(),
             certificates: metrics::expiries(&control.shared.certificates),
+            lists: control.list_figures(),
+            lists_brought: CrlOutcome::with_words(&control.lists_brought),
             reloads: control.history.results().to_vec(),
             configuration_read: control.history.loaded_at(),
             operator_requests: control.tally.borrow().counts(),
@@ -55,6 +59,10 @@ impl Pages for GatewayPages {
             Err("drains: no new sessions".to_owned())
         } else if snapshot.links.iter().all(|link| link.draining) {
             Err("no server holds a signal connection, or those that do are drained".to_owned())
+        } else if let Some(missing) =
+            self.control.borrow().shared.missing_list(seconds_since_1970())
+        {
+            Err(missing)
         } else {
             Ok(())
         }
@@ -88,6 +96,7 @@ impl Pages for GatewayPages {
             configuration: control.history.status(now),
             listeners: control.listeners(),
             signal_connections: snapshot.links.iter().map(signal).collect(),
+            revocation: control.revocation(),
             waiting: Waiting {
                 agents: snapshot.waiting as u64,
                 bound: control.shared.config.limits.max_waiting as u64,

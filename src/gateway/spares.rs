@@ -69,7 +69,7 @@ impl GatewayWorker {
         }
     }
 
-    fn end_spare(&mut self, core: &mut GatewayCore, token: Token, reason: CloseReason) {
+    pub(super) fn end_spare(&mut self, core: &mut GatewayCore, token: Token, reason: CloseReason) {
         let Some(Stage::Spare { invitation, .. }) = core.stage(token) else { return };
         self.spares.remove(invitation);
         match reason {

@@ -6,7 +6,7 @@ use crate::control::{Request, ServiceId};
 use crate::engine::Urgency;
 use crate::telemetry::counters::HandshakeRole;
 use crate::telemetry::record::Stages;
-use crate::tls::{ClientHello, HelloReader, Identity, ListenerRoles, RoleConfig};
+use crate::tls::{CertificateId, ClientHello, HelloReader, Identity, ListenerRoles, RoleConfig};
 use crate::uring::Token;
 use crate::wire::FrameDecoder;
 use crate::wire::alpn::Hint;
@@ -180,6 +180,8 @@ pub(super) struct Visitor {
     pub(super) device: Option<Arc<str>>,
     /// All its names, where it has several.
     pub(super) aliases: Option<Box<Identity>>,
+    /// Those of its chain.
+    pub(super) certificates: Box<[CertificateId]>,
     pub(super) sni: String,
     pub(super) alpn: String,
     pub(super) stages: Stages,
@@ -229,6 +231,8 @@ pub(super) struct Claim {
     pub(super) invitation: u64,
     /// Its name on the allow-list.
     pub(super) server: Arc<str>,
+    /// Those that it has proved that by.
+    pub(super) certificates: Box<[CertificateId]>,
     pub(super) at: Instant,
 }
 

@@ -1,5 +1,6 @@
 //! Trust after a reload: who was let in by an earlier configuration is judged again by the one in use, at
-//! the next step that gives it something. Sessions that were joined stay.
+//! the next step that gives it something. Sessions that were joined stay, unless a
+//! certificate of theirs is revoked (`revoked`).
 
 use std::sync::Arc;
 
@@ -51,6 +52,7 @@ impl GatewayWorker {
         core.set_settings(settings(&shared.config, workers));
         self.max_handshakes = share(shared.config.limits.max_handshakes, workers);
         self.shared = shared;
+        self.begin_review(core);
     }
 
     /// Whether a data connection still proves its server.

@@ -9,6 +9,7 @@ use super::Shared;
 use super::admission::{self, Role};
 use super::mail::{ControlMail, Signal, Transfer, WorkerMail};
 use super::return_times::ReturnTimes;
+use super::revoked::Review;
 use super::sources::Sources;
 use super::stage::{Kind, Record, Stage, elsewhere};
 use super::sweep::Sweeping;
@@ -56,6 +57,8 @@ pub(super) struct GatewayWorker {
     pub(super) blocks: Arc<Blocks>,
     /// What an operator has us end, the first at the front.
     pub(super) sweeps: VecDeque<Sweeping>,
+    /// Whom it looks at since what is trusted has changed.
+    pub(super) review: Review,
     pub(super) draining: bool,
 }
 
@@ -159,6 +162,7 @@ impl engine::Role for GatewayWorker {
 
     fn turn_ended(&mut self, core: &mut GatewayCore) -> bool {
         self.sweep_on(core);
+        self.review(core);
         core.counters.handshakes_open.set(self.handshakes as u64);
         core.counters.spares_open.set(self.spares.len() as u64);
         for (record, count) in self.turned_away.take(core.now, self.draining) {
@@ -175,6 +179,9 @@ impl engine::Role for GatewayWorker {
     }
 
     fn mail_due(&self, now: Instant) -> Option<Instant> {
+        if !self.review.is_over() {
+            return Some(now);
+        }
         let peers = self.peers.iter().filter_map(|peer| peer.due(now));
         let sweep = (!self.sweeps.is_empty()).then_some(now);
         peers.chain(self.control.due(now)).chain(self.turned_away.due()).chain(sweep).min()

@@ -59,6 +59,10 @@ pub enum CloseReason {
     CertificateExpired,
     /// The peer's certificate is of a CA that its role does not trust, or is damaged.
     CertificateUntrusted,
+    /// The peer's certificate is on its CA's list of those that are revoked.
+    CertificateRevoked,
+    /// There is no current list of the CA of the peer's certificate, and the policy demands one.
+    RevocationUnknown,
     /// The peer's certificate is valid, and its name is not on the list.
     CertificateNotAllowed,
     /// `max_connections` is reached.
@@ -141,6 +145,8 @@ impl CloseReason {
             Self::CertificateMissing => "certificate_missing",
             Self::CertificateExpired => "certificate_expired",
             Self::CertificateUntrusted => "certificate_untrusted",
+            Self::CertificateRevoked => "certificate_revoked",
+            Self::RevocationUnknown => "revocation_unknown",
             Self::CertificateNotAllowed => "certificate_not_allowed",
             Self::ConnectionsFull => "connections_full",
             Self::HandshakesFull => "handshakes_full",
@@ -174,6 +180,7 @@ impl CloseReason {
             Self::CertificateMissing
             | Self::CertificateExpired
             | Self::CertificateUntrusted
+            | Self::CertificateRevoked
             | Self::CertificateNotAllowed => RefusalReason::DeviceNotAllowed,
             Self::AddressBlocked => RefusalReason::DeviceBlocked,
             Self::ConnectionsFull => RefusalReason::QueueFull,
@@ -197,7 +204,7 @@ impl fmt::Display for CloseReason {
 }
 
 /// The reasons that hold nothing more.
-const ALONE: [CloseReason; 32] = [
+const ALONE: [CloseReason; 33] = [
     CloseReason::Finished,
     CloseReason::IdleTimeout,
     CloseReason::HalfClosedTimeout,
@@ -211,6 +218,8 @@ const ALONE: [CloseReason; 32] = [
     CloseReason::CertificateMissing,
     CloseReason::CertificateExpired,
     CloseReason::CertificateUntrusted,
+    CloseReason::CertificateRevoked,
+    CloseReason::RevocationUnknown,
     CloseReason::CertificateNotAllowed,
     CloseReason::ConnectionsFull,
     CloseReason::HandshakesFull,

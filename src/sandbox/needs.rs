@@ -34,6 +34,7 @@ impl Needs {
     /// Of a gateway with this configuration, which was read from `file`. It connects to nobody.
     pub fn of_gateway(config: &GatewayConfig, file: &Path) -> Self {
         let mut files = BTreeSet::from([file.to_owned(), config.servers.ca.clone()]);
+        files.extend(config.crl_files().map(Path::to_owned));
         let mut ports: Vec<u16> = config.telemetry.address.iter().map(SocketAddr::port).collect();
         for listener in &config.listeners {
             ports.extend(listener.addresses.iter().map(SocketAddr::port));
@@ -62,6 +63,7 @@ impl Needs {
     /// backends, and looks their names up.
     pub fn of_server(config: &ServerConfig, file: &Path) -> Self {
         let mut files = BTreeSet::from([file.to_owned(), config.gateway_ca.clone()]);
+        files.extend(config.crls.iter().cloned());
         add(&mut files, &config.credentials);
         let mut hosts: Vec<&HostPort> = config.gateways.iter().map(|g| &g.address).collect();
         for Backend { address, tls, .. } in config.services.iter().flat_map(|service| {

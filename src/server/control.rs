@@ -17,7 +17,7 @@ use super::link::{GatewayId, Link, Open};
 use super::mail::{ControlMail, Order, Purpose, WorkerMail};
 use super::operator::ServerDesk;
 use super::pages::ServerPages;
-use super::reload::Loaded;
+use super::reload::ServerReader;
 use super::signal::{self, Dialled};
 use crate::control::{GatewayAction, GatewayEvent};
 use crate::engine::{
@@ -34,7 +34,7 @@ use crate::telemetry::counters::WorkerCounters;
 use crate::telemetry::ledger::Ledger;
 use crate::telemetry::{http, notify};
 use crate::uring::Waker;
-use crate::wire::{FromServer, Invitation, RefusalReason, ToServer};
+use crate::wire::{CrlOutcome, FromServer, Invitation, RefusalReason, ToServer};
 
 /// What the control thread owns. The pages read it between two turns of its loop.
 pub(super) struct Control {
@@ -49,6 +49,8 @@ pub(super) struct Control {
     pub(super) draining: bool,
     pub(super) outcomes: Outcomes,
     pub(super) history: History,
+    /// Lists that were brought, by what became of them, as in [`CrlOutcome::FINAL`].
+    pub(super) lists_brought: [u64; CrlOutcome::FINAL.len()],
     pub(super) workers: Vec<Post<WorkerMail, Waker>>,
     pub(super) backends: Arc<Addresses>,
     pub(super) next_gateway: GatewayId,
@@ -75,7 +77,7 @@ enum News {
     Wakeup(Wakeup),
     Dialled(u64, Option<Dialled>),
     Signal(u64, SignalEvent<ToServer>),
-    Reload(Outcome<Loaded>),
+    Reload(Outcome<ServerReader>),
 }
 
 /// The ends of channels that tasks of this thread send news by.
@@ -99,6 +101,7 @@ impl Control {
             draining: false,
             outcomes: Outcomes::default(),
             history: History::new(),
+            lists_brought: [0; CrlOutcome::FINAL.len()],
             workers,
             backends: Arc::default(),
             next_gateway: 0,
@@ -121,7 +124,7 @@ impl Control {
         threads: Vec<WorkerThread>,
         telemetry: Option<TcpListener>,
         door: Option<Door>,
-        mut reloads: Reloads<Loaded>,
+        mut reloads: Reloads<ServerReader>,
     ) -> Result<(), StartError> {
         let drain_timeout = self.shared.config.drain_timeout;
         // Signals are taken before anybody is told that there is something to signal.
@@ -350,6 +353,9 @@ impl Control {
                     GatewayAction::Close(reason) => self.forget(gateway, reason),
                     GatewayAction::Invited { invitation, instance } => {
                         self.follow(gateway, invitation, &instance);
+                    }
+                    GatewayAction::CrlAnswered { list, outcome } => {
+                        self.list_answered(gateway, list, outcome);
                     }
                     // A claim that is on its way is refused by the gateway, or was in time.
                     GatewayAction::Withdrawn { .. } => {}

@@ -5,6 +5,7 @@ mod backends;
 mod control;
 mod data;
 mod link;
+mod lists;
 mod mail;
 mod operator;
 mod pages;
@@ -30,8 +31,8 @@ use thiserror::Error;
 use tokio::sync::Notify;
 
 use crate::config::{BackendTls, ServedService, ServerConfig};
-use crate::control::GatewayLink;
-use crate::engine::{self, Post, StartError, WorkerSettings};
+use crate::control::{GatewayEvent, GatewayLink};
+use crate::engine::{self, Post, StartError, WorkerSettings, fill_random};
 use crate::operator::Door;
 use crate::relay::RelayLimits;
 use crate::reload::Watch;
@@ -44,6 +45,7 @@ use crate::tls::{
 use crate::uring::Waker;
 use crate::wire::alpn;
 use control::Control;
+use lists::OwnList;
 use reload::ServerReader;
 use seats::Seats;
 pub use visitor::Visitor;
@@ -73,6 +75,8 @@ struct Shared {
     own_names: Option<Identity>,
     /// When its own certificates and those of the CAs end.
     certificates: Vec<Expiry>,
+    /// Lists of revoked certificates, to be brought to gateways.
+    lists: Vec<OwnList>,
     /// The same ones after a reload.
     seats: Arc<Seats>,
 }
@@ -111,6 +115,7 @@ impl Shared {
             verifier,
             own_names,
             certificates: certificates.collect(),
+            lists: lists::load(&config.crls)?,
             seats,
             config,
         })
@@ -130,7 +135,9 @@ impl Shared {
     /// The signal connection to a gateway, to be dialled.
     fn new_link(&self) -> GatewayLink {
         let (services, capacity, spares) = self.hello();
-        GatewayLink::new(services, capacity, spares, Instant::now())
+        let mut link = GatewayLink::new(services, capacity, spares, Instant::now());
+        link.handle(GatewayEvent::Crls(self.own_lists()), Instant::now(), &mut fill_random);
+        link
     }
 }
 

@@ -12,6 +12,7 @@ use crate::telemetry::metrics;
 use crate::telemetry::status::{
     Operator, Role, SignalConnection, State, Status, Totals, Waiting, Worker,
 };
+use crate::wire::CrlOutcome;
 
 pub(super) struct ServerPages {
     control: Rc<RefCell<Control>>,
@@ -44,6 +45,8 @@ impl Pages for ServerPages {
                 .map(|link| (link.gateway.address.to_string(), u64::from(link.is_up())))
                 .collect(),
             certificates: metrics::expiries(&control.shared.certificates),
+            lists: Vec::new(),
+            lists_brought: CrlOutcome::with_words(&control.lists_brought),
             reloads: control.history.results().to_vec(),
             configuration_read: control.history.loaded_at(),
             operator_requests: control.tally.borrow().counts(),
@@ -89,6 +92,7 @@ impl Pages for ServerPages {
             configuration: control.history.status(now),
             listeners: Vec::new(),
             signal_connections: signal_connections.collect(),
+            revocation: Vec::new(),
             waiting: Waiting::default(),
             operator: Operator::default(),
             sessions: control.ledger.sessions(now),

@@ -14,6 +14,8 @@ pub enum Alert {
     BadRecordMac = 20,
     /// A record or message that is too large.
     RecordOverflow = 22,
+    /// A certificate is revoked.
+    CertificateRevoked = 44,
     /// A certificate is expired or not valid yet.
     CertificateExpired = 45,
     /// A value outside those allowed.
@@ -47,7 +49,9 @@ impl From<CloseReason> for Alert {
         match reason {
             CloseReason::CertificateMissing => Self::CertificateRequired,
             CloseReason::CertificateExpired => Self::CertificateExpired,
-            CloseReason::CertificateUntrusted => Self::UnknownCa,
+            CloseReason::CertificateRevoked => Self::CertificateRevoked,
+            // As rustls says it in a handshake.
+            CloseReason::CertificateUntrusted | CloseReason::RevocationUnknown => Self::UnknownCa,
             other => other.refusal().into(),
         }
     }

@@ -13,6 +13,7 @@ mod identity;
 mod known_chains;
 mod record;
 mod resumption;
+mod revocation;
 mod roles;
 mod rustls_end;
 #[cfg(test)]
@@ -32,6 +33,10 @@ pub use failure::handshake_failure;
 pub use identity::{Identity, IdentityError, name_matches};
 pub use record::{Pieces, RecordError};
 pub use resumption::{RoleConfig, check_dates, gateway_resumption};
+pub use revocation::{
+    Anchor, BroughtLists, CertificateId, Crl, CrlDates, CrlError, CrlSource, CrlVerdict, HeldList,
+    Revocation, load_lists, read_lists,
+};
 pub use roles::{
     ListenerRoles, backend_config, client_config, gateway_verifier, listener_roles, provider,
 };

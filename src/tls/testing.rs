@@ -12,11 +12,13 @@ use rcgen::{
 use rustls::{ClientConfig, ClientConnection, Error, ServerConfig, ServerConnection};
 use tempfile::TempDir;
 
-use super::{ListenerRoles, client_config, listener_roles, load_credentials, load_roots};
+use super::{
+    BroughtLists, ListenerRoles, client_config, listener_roles, load_credentials, load_roots,
+};
 use crate::config::{
     AddressLimits, Credentials, DeviceCertificates, DeviceLimits, DevicePolicy, GatewayConfig,
-    GatewayLimits, Listener, ListenerKind, Operator, ServersPolicy, Service, ServiceLimits,
-    SessionLimits, Telemetry,
+    GatewayLimits, Listener, ListenerKind, Operator, RevocationRules, ServersPolicy, Service,
+    ServiceLimits, SessionLimits, Telemetry,
 };
 use crate::control::SessionQuota;
 use crate::relay::RelayLimits;
@@ -106,7 +108,7 @@ impl World {
 
     pub(crate) fn roles(&self, asked: DeviceCertificates) -> ListenerRoles {
         let config = gateway_config(self.gateway.clone(), asked, &self.servers);
-        listener_roles(&config, 0).expect("good files")
+        listener_roles(&config, 0, &BroughtLists::default()).expect("good files")
     }
 
     /// Roles of a listener where devices must show a certificate.
@@ -176,7 +178,12 @@ pub(crate) fn gateway_config(
     device_certificates: DeviceCertificates,
     servers_ca: &Path,
 ) -> GatewayConfig {
-    let kind = ListenerKind::Tls { credentials, device_certificates, servers: true };
+    let kind = ListenerKind::Tls {
+        credentials,
+        device_certificates,
+        device_revocation: RevocationRules::default(),
+        servers: true,
+    };
     GatewayConfig {
         workers: 1,
         listeners: vec![Listener {
@@ -185,7 +192,13 @@ pub(crate) fn gateway_config(
             proxy_protocol_from: vec![],
             kind,
         }],
-        servers: ServersPolicy { ca: servers_ca.to_owned(), addresses: vec![], allow: vec![] },
+        servers: ServersPolicy {
+            ca: servers_ca.to_owned(),
+            revocation: RevocationRules::default(),
+            bring_crls: false,
+            addresses: vec![],
+            allow: vec![],
+        },
         services: vec![
             service(0, "web", &[0], &["h2", "http/1.1"]),
             service(1, "elsewhere", &[], &[]),

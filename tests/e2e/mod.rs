@@ -17,6 +17,7 @@ mod openssl;
 mod operator;
 mod reload;
 mod resumption;
+mod revocation;
 mod sandbox;
 mod scanners;
 mod signal;

@@ -99,6 +99,7 @@ fn dispatcher_limits(max_links: usize, random: &mut Random) -> DispatcherLimits 
         spare_life: Duration::from_millis(random.between(1_000, 20_000) as u64),
         devices: SessionQuota::default(),
         services: Vec::new(),
+        takes_crls: false,
     }
 }
 
@@ -390,6 +391,8 @@ impl Gateway {
             Action::CloseSpare { worker, invitation } => {
                 self.post(worker, Mail::CloseSpare { invitation }, nature);
             }
+            // No gateway of this simulation takes lists.
+            Action::JudgeCrl { .. } => {}
             Action::Refuse { agent: AgentRef { worker, connection }, reason } => {
                 let agent = usize::try_from(connection).expect("one of ours");
                 self.post(worker, Mail::Refuse { agent, reason }, nature);

@@ -149,7 +149,7 @@ impl Ledger {
             Event::DrainServer { server } => self.enter_drained(server),
             Event::UndrainServer { server } => drop(self.drained.remove(server)),
             // `note_reload` knows it already, and from the settings.
-            Event::Reconfigured(_) => {}
+            Event::Reconfigured(_) | Event::CrlJudged { .. } => {}
             Event::Admit { agent, request } => {
                 let entry = Waiting {
                     service: request.service,
@@ -323,6 +323,7 @@ impl Ledger {
                 self.expected = Some((*invitation, ticket.as_bytes().to_vec(), server.clone()));
             }
             Action::UseSpare { agent, invitation } => self.check_use(*agent, *invitation, checks),
+            Action::JudgeCrl { .. } => {}
             Action::CloseSpare { invitation, .. } => drop(self.spares.remove(invitation)),
             Action::Refuse { agent, reason } => {
                 let most = self.limits.max_waiting;

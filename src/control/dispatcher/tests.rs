@@ -60,6 +60,7 @@ impl Bench {
             spare_life: SPARE_LIFE,
             devices: SessionQuota::default(),
             services: Vec::new(),
+            takes_crls: true,
         };
         let services = vec!["web".to_owned(), "ssh".to_owned()];
         let dispatcher = Dispatcher::new(limits, services, "00112233445566ff".to_owned());
@@ -147,6 +148,7 @@ impl Bench {
             Action::UseSpare { agent, invitation } => {
                 Some(Seen::Given(agent.connection, invitation))
             }
+            Action::JudgeCrl { .. } => None,
             Action::CloseSpare { worker: 3, invitation } => Some(Seen::SpareClosed(invitation)),
             Action::ExpectSpare { .. } | Action::CloseSpare { .. } => panic!("{action:?}"),
             Action::Send { link, message } => match message.message.expect("a message") {

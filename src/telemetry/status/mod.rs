@@ -36,6 +36,8 @@ pub struct Status {
     pub listeners: Vec<Listener>,
     /// Every one that is up, and every gateway that a server is to hold one with.
     pub signal_connections: Vec<SignalConnection>,
+    /// The CAs whose lists of revoked certificates are looked at.
+    pub revocation: Vec<RevocationList>,
     /// Agents that wait for a server.
     pub waiting: Waiting,
     /// What operators have changed.
@@ -139,6 +141,36 @@ pub struct SignalConnection {
     pub waiting: u64,
     /// Spares that wait for an agent.
     pub spares: u64,
+}
+
+/// What is known of the list of revoked certificates of one CA.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RevocationList {
+    /// Where it counts: a listener, or `servers`.
+    pub place: String,
+    /// Name of the CA.
+    pub ca: String,
+    /// Whether it is there, and the next one is not due.
+    pub is_current: bool,
+    /// `None` where there is none.
+    pub list: Option<ListInUse>,
+}
+
+/// A list of revoked certificates.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ListInUse {
+    /// Its number in hexadecimal digits; empty where its CA does not count.
+    pub number: String,
+    /// Certificates that it revokes.
+    pub entries: u64,
+    /// When it was made, in seconds since 1970.
+    pub this_update: i64,
+    /// When the next one is due, in seconds since 1970.
+    pub next_update: i64,
+    /// Seconds until then; below 0 where it is stale.
+    pub due_in_s: i64,
+    /// The file, or the server that brought it.
+    pub from: String,
 }
 
 /// The queue of agents that wait for a server.
@@ -311,6 +343,27 @@ pub(super) fn sample() -> Status {
             waiting: 2,
             spares: 4,
         }],
+        revocation: vec![
+            RevocationList {
+                place: "agents".to_owned(),
+                ca: "CN=Devices".to_owned(),
+                is_current: true,
+                list: Some(ListInUse {
+                    number: "1F".to_owned(),
+                    entries: 1_203,
+                    this_update: 1_790_000_000,
+                    next_update: 1_790_604_800,
+                    due_in_s: 90_000,
+                    from: "server-1.lan".to_owned(),
+                }),
+            },
+            RevocationList {
+                place: "servers".to_owned(),
+                ca: "CN=Servers".to_owned(),
+                is_current: false,
+                list: None,
+            },
+        ],
         waiting: Waiting { agents: 2, bound: 4_096 },
         operator: Operator { blocks: 3, drained_servers: vec!["server-2.lan".to_owned()] },
         sessions: Sessions {

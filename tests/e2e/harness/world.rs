@@ -19,7 +19,7 @@ use super::{AgentFile, GatewayFile, Peer, Process, ServerFile, Telemetry};
 /// What a test has for itself: a network, a folder, a PKI with a gateway, two servers and a device.
 pub(crate) struct World {
     folder: TempDir,
-    pki: Pki,
+    pub(super) pki: Pki,
     network: [u8; 2],
     /// Holds the network against other test processes.
     _claim: TcpListener,

@@ -12,9 +12,9 @@ use vestibule::control::{
     Action, AgentRef, Dispatcher, DispatcherLimits, Event, LinkId, Purpose, Request, SessionQuota,
     SessionRate, SpareFailure, Ticket, Tickets,
 };
-use vestibule::limits::MAX_FRAME_LEN;
+use vestibule::limits::{MAX_CRL_LEN, MAX_FRAME_LEN};
 use vestibule::wire::{
-    Claim, Decline, FrameDecoder, FromServer, Goodbye, Invitation, Ping, Pong, RefusalReason,
+    Claim, Crl, CrlOutcome, Decline, FrameDecoder, FromServer, Goodbye, Invitation, Ping, Pong, RefusalReason,
     ServerHello, ToServer, from_server, to_server,
 };
 
@@ -70,6 +70,10 @@ enum Step {
     Release {
         session: u8,
     },
+    /// A list that came whole was judged.
+    Judge {
+        list: u8,
+    },
     Pass {
         ms: u16,
     },
@@ -84,6 +88,7 @@ enum Said {
     Ping { nonce: u64 },
     Pong { nonce: u64 },
     Goodbye,
+    List { transfer: u8, offset: u32, total: u32, piece: Vec<u8> },
 }
 
 #[derive(Debug, Arbitrary)]
@@ -110,6 +115,8 @@ struct World {
     /// Spares that were given out and have not answered.
     offers: Vec<(AgentRef, u64)>,
     sessions: Vec<u64>,
+    /// Lists that are being judged.
+    judging: Vec<(LinkId, u32)>,
 }
 
 #[derive(Default)]
@@ -134,6 +141,7 @@ impl World {
             max_links: MAX_LINKS,
             max_spares: MAX_SPARES,
             spare_life: Duration::from_secs(60),
+            takes_crls: true,
         };
         let services = SERVICES.map(str::to_owned).into();
         Self {
@@ -147,6 +155,7 @@ impl World {
             sent: Vec::new(),
             offers: Vec::new(),
             sessions: Vec::new(),
+            judging: Vec::new(),
         }
     }
 
@@ -222,6 +231,10 @@ impl World {
                 worker.tickets.forget_spare(invitation);
                 worker.asked.remove(&invitation);
                 worker.spares.remove(&invitation);
+            }
+            Action::JudgeCrl { link, transfer, list } => {
+                assert!(self.links.contains_key(&link) && list.len() <= MAX_CRL_LEN);
+                self.judging.push((link, transfer));
             }
             Action::Refuse { agent, .. } => {
                 let worker = &mut self.workers[agent.worker as usize];
@@ -299,6 +312,13 @@ impl World {
                     self.handle(Event::Released { invitation });
                 }
             }
+            Step::Judge { list } => {
+                if let Some(at) = choose(0..self.judging.len(), list) {
+                    let (link, transfer) = self.judging.swap_remove(at);
+                    let outcome = CrlOutcome::Taken;
+                    self.handle(Event::CrlJudged { link, transfer, outcome });
+                }
+            }
             Step::Pass { ms } => {
                 self.now += Duration::from_millis(ms.into());
                 let drawn = &mut self.drawn;
@@ -348,6 +368,9 @@ impl World {
             Said::Ping { nonce } => from_server::Message::Ping(Ping { nonce }),
             Said::Pong { nonce } => from_server::Message::Pong(Pong { nonce }),
             Said::Goodbye => from_server::Message::Goodbye(Goodbye {}),
+            Said::List { transfer, offset, total, piece } => {
+                from_server::Message::Crl(Crl { transfer: transfer.into(), offset, total, piece })
+            }
         }
     }
 

@@ -9,16 +9,20 @@ use std::time::{Duration, Instant};
 use arbitrary::Arbitrary;
 use libfuzzer_sys::fuzz_target;
 use vestibule::control::{GatewayAction, GatewayEvent, GatewayLink};
-use vestibule::limits::{MAX_FRAME_LEN, MAX_IDENTITY_LEN, MAX_PRINTED_LEN, TICKET_LEN};
+use vestibule::limits::{
+    MAX_CRL_PIECE_LEN, MAX_FRAME_LEN, MAX_IDENTITY_LEN, MAX_PRINTED_LEN, TICKET_LEN,
+};
 use vestibule::server::Visitor;
 use vestibule::wire::alpn::Hint;
 use vestibule::wire::{
-    FrameDecoder, FromServer, GatewayHello, Goodbye, Invitation, Ping, Pong, RefusalReason,
+    CrlAnswer, FrameDecoder, FromServer, GatewayHello, Goodbye, Invitation, Ping, Pong, RefusalReason,
     SessionHeader, ToServer, Withdraw, from_server, to_server,
 };
 
 const SERVICES: [&str; 2] = ["web", "ssh"];
 const SPARES: u32 = 3;
+/// Lists of revoked certificates that the server brings.
+const LISTS: usize = 2;
 
 #[derive(Debug, Arbitrary)]
 enum Step {
@@ -50,6 +54,7 @@ enum Said {
     Ping { nonce: u64 },
     Pong { nonce: u64 },
     Goodbye,
+    CrlAnswer { transfer: u8, outcome: i32 },
 }
 
 #[derive(Debug, Arbitrary)]
@@ -101,8 +106,11 @@ impl World {
     fn new() -> Self {
         let now = Instant::now();
         let services = SERVICES.map(str::to_owned).into();
+        let mut link = GatewayLink::new(services, 100, SPARES, now);
+        let lists = [vec![1; 2 * MAX_CRL_PIECE_LEN], vec![2]].map(Into::into);
+        link.handle(GatewayEvent::Crls(lists.into()), now, &mut |_| {});
         Self {
-            link: GatewayLink::new(services, 100, SPARES, now),
+            link,
             now,
             connection: Connection::None,
             spares: BTreeSet::new(),
@@ -154,6 +162,7 @@ impl World {
                     assert!(SERVICES.contains(&&*invitation.service), "a service of ours");
                 }
             }
+            GatewayAction::CrlAnswered { list, .. } => assert!(list < LISTS),
             GatewayAction::Withdrawn { id } => assert!(!self.spares.contains(&id)),
             GatewayAction::CloseSpare { id } => {
                 assert!(self.spares.contains(&id), "a spare that was asked for");
@@ -229,6 +238,7 @@ impl Said {
                 instance: instance.unwrap_or_else(|| "00112233445566ff".to_owned()),
                 services: Vec::new(),
                 software: String::new(),
+                takes_crls: true,
             }),
             Self::Invitation { id, ticket_len, service, worker, spare_for_ms } => {
                 let ticket = vec![7; ticket_len.map_or(TICKET_LEN, usize::from)];
@@ -242,6 +252,9 @@ impl Said {
             Self::Ping { nonce } => to_server::Message::Ping(Ping { nonce }),
             Self::Pong { nonce } => to_server::Message::Pong(Pong { nonce }),
             Self::Goodbye => to_server::Message::Goodbye(Goodbye {}),
+            Self::CrlAnswer { transfer, outcome } => {
+                to_server::Message::CrlAnswer(CrlAnswer { transfer: transfer.into(), outcome })
+            }
         }
     }
 }
