@@ -9,8 +9,8 @@ use prost_reflect::{
 use vestibule::wire::{
     Accepted, Claim, Decline, FrameDecoder, FromAgent, FromDataConnection, FromServer,
     GatewayHello, Goodbye, Invitation, Message, Open, Opened, Ping, Pong, RefusalReason, Refused,
-    ServerHello, SessionHeader, Taken, ToAgent, ToDataConnection, ToServer, Withdraw, encode,
-    from_agent, from_data_connection, from_server, to_agent, to_data_connection, to_server,
+    ServerHello, SessionHeader, Successor, Taken, ToAgent, ToDataConnection, ToServer, Withdraw,
+    encode, from_agent, from_data_connection, from_server, to_agent, to_data_connection, to_server,
 };
 
 const PACKAGE: &str = "vestibule.v1";
@@ -91,8 +91,9 @@ fn signal(comparison: &mut Comparison) {
             capacity: 7,
             software: "x".to_owned(),
             spares: 8,
+            successors: true,
         }),
-        r#"hello: {services: ["web", "ssh"], capacity: 7, software: "x", spares: 8}"#,
+        r#"hello: {services: ["web", "ssh"], capacity: 7, software: "x", spares: 8, successors: true}"#,
     );
     from(
         from_server::Message::Decline(Decline { id: 1, reason: RefusalReason::ServerFull.into() }),
@@ -134,6 +135,7 @@ fn signal(comparison: &mut Comparison) {
     to(to_server::Message::Ping(Ping { nonce: 1 }), "ping: {nonce: 1}");
     to(to_server::Message::Pong(Pong { nonce: 2 }), "pong: {nonce: 2}");
     to(to_server::Message::Goodbye(Goodbye {}), "goodbye: {}");
+    to(to_server::Message::Successor(Successor {}), "successor: {}");
 }
 
 fn refused() -> Refused {

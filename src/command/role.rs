@@ -6,6 +6,8 @@ use std::io;
 use vestibule::config::Role;
 #[cfg(any(feature = "gateway", feature = "server", feature = "agent"))]
 use vestibule::config::{self, Checked};
+#[cfg(feature = "gateway")]
+use vestibule::gateway::{RunError, Start};
 #[cfg(any(feature = "gateway", feature = "server"))]
 use vestibule::sandbox::{self, Needs};
 use vestibule::telemetry::log::{LogError, LogFormat, LogGuard};
@@ -15,7 +17,7 @@ use vestibule::telemetry::notify;
 #[cfg(feature = "demo")]
 use super::ParentOptions;
 use super::failure::Failure;
-use super::{AgentOptions, DemoOptions, RoleOptions};
+use super::{AgentOptions, DemoOptions, GatewayOptions, RoleOptions};
 
 /// Starts the log of this process.
 pub(super) trait StartLog: FnOnce() -> Result<LogGuard, LogError> + Send {}
@@ -39,11 +41,14 @@ pub(super) fn parse(name: &str) -> Result<Role, &'static str> {
 }
 
 #[cfg(feature = "gateway")]
-pub(super) fn gateway(options: &RoleOptions, start_log: impl StartLog) -> Result<(), Failure> {
+pub(super) fn gateway(options: &GatewayOptions, start_log: impl StartLog) -> Result<(), Failure> {
+    let GatewayOptions { role: options, take_over } = options;
     let read = config::read_gateway(&options.config)?;
     let needs = Needs::of_gateway(&read.config, &options.config);
+    let socket = read.config.upgrade_socket.as_deref();
+    let start = Start::prepare(socket, *take_over).map_err(RunError::Upgrade)?;
     let _log = prepare(options, needs, start_log)?;
-    Ok(vestibule::gateway::run(checked(read), &options.config)?)
+    Ok(vestibule::gateway::run(checked(read), &options.config, start)?)
 }
 
 #[cfg(feature = "server")]
@@ -72,7 +77,7 @@ pub(super) fn demo(
 }
 
 #[cfg(not(feature = "gateway"))]
-pub(super) fn gateway(_options: &RoleOptions, _log: impl StartLog) -> Result<(), Failure> {
+pub(super) fn gateway(_options: &GatewayOptions, _log: impl StartLog) -> Result<(), Failure> {
     Err(Failure::BuiltWithout("gateway"))
 }
 

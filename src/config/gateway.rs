@@ -37,9 +37,22 @@ pub(super) fn read(table: &Table<'_>) -> Option<GatewayConfig> {
     let telemetry =
         section::telemetry(table, SocketAddr::from((Ipv4Addr::LOCALHOST, TELEMETRY_PORT)));
 
+    let upgrade_socket = table
+        .table("upgrade", |table| table.path("socket", "\"/run/vestibule/gateway.upgrade.sock\""))
+        .flatten();
+
     let parts = Parts { listeners, servers, services, telemetry: telemetry.address };
     let (listeners, servers, services) = gateway_rules::check(table, &parts)?;
-    Some(GatewayConfig { workers, listeners, servers, services, limits, addresses, telemetry })
+    Some(GatewayConfig {
+        workers,
+        listeners,
+        servers,
+        services,
+        limits,
+        addresses,
+        telemetry,
+        upgrade_socket,
+    })
 }
 
 /// A table of `[[listeners]]`.

@@ -49,6 +49,8 @@ pub struct GatewayConfig {
     pub addresses: AddressLimits,
     /// Where metrics and health are served.
     pub telemetry: Telemetry,
+    /// Where the process that takes the place of this one asks for it; `None` where none may.
+    pub upgrade_socket: Option<PathBuf>,
 }
 
 /// A named set of addresses with one policy.

@@ -14,6 +14,7 @@ use crate::wire::{
 };
 
 mod agents;
+mod moving;
 mod reload;
 mod spares;
 #[cfg(test)]
@@ -36,6 +37,8 @@ pub struct Dispatcher {
     gone: BTreeSet<ServiceId>,
     instance: String,
     draining: bool,
+    /// Another process is to take this one's place, and servers are told.
+    moving: bool,
     /// Few, so that finding one is a walk.
     links: Vec<Link>,
     queue: Queue,
@@ -54,6 +57,7 @@ impl Dispatcher {
             limits,
             instance,
             draining: false,
+            moving: false,
             links: Vec::new(),
             queue: Queue::new(services.len()),
             lost: vec![None; services.len()],
@@ -89,6 +93,9 @@ impl Dispatcher {
                 self.spare_failed(agent, invitation, failure, now, random);
             }
             Event::Reconfigured(changed) => self.reconfigure(changed, now, random),
+            Event::Moving(moving) => self.set_moving(moving),
+            Event::TookOver => self.lost.fill(Some(now)),
+            Event::Moved => self.moved(now, random),
             Event::Drain => self.drain(now, random),
         }
     }
@@ -237,6 +244,8 @@ impl Dispatcher {
         self.push(send(id, to_server::Message::GatewayHello(answer)));
         if self.draining {
             self.push(send(id, to_server::Message::Goodbye(Goodbye {})));
+        } else if self.moving {
+            self.tell_of_successor(index);
         }
     }
 

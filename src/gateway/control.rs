@@ -10,11 +10,13 @@ use std::time::Instant;
 
 use rustls::pki_types::CertificateDer;
 use tokio::sync::{Notify, mpsc};
+use tokio::task::AbortHandle;
 use tracing::{info, warn};
 
 use super::mail::{ControlMail, Signal, WorkerMail};
 use super::pages::GatewayPages;
 use super::stage::{Kind, Proven};
+use super::upgrade::{self, UpgradeError, UpgradeNews, Upgrades};
 use super::{Shared, dispatcher_limits};
 use crate::control::{Action, Dispatcher, Event, LinkId, ServiceId};
 use crate::engine::{
@@ -43,6 +45,10 @@ pub(super) struct Control {
     pub(super) outcomes: Outcomes,
     pub(super) history: History,
     pub(super) workers: Vec<Post<WorkerMail, Waker>>,
+    pub(super) upgrades: Upgrades,
+    /// The listener of its pages, until they are served.
+    pub(super) telemetry: Option<TcpListener>,
+    pub(super) pages: Option<AbortHandle>,
     next_link: u64,
 }
 
@@ -61,6 +67,7 @@ enum News {
     Wakeup(Wakeup),
     Link(u64, SignalEvent<FromServer>),
     Reload(Outcome<Arc<Shared>>),
+    Upgrade(UpgradeNews),
 }
 
 /// What became of invitations.
@@ -78,6 +85,8 @@ impl Control {
         workers: Vec<Post<WorkerMail, Waker>>,
         counters: Vec<Arc<WorkerCounters>>,
         bound: Vec<(usize, SocketAddr)>,
+        telemetry: Option<TcpListener>,
+        upgrades: Upgrades,
     ) -> Self {
         let limits = dispatcher_limits(&shared.config);
         let services = shared.services.iter().map(ToString::to_string).collect();
@@ -91,6 +100,9 @@ impl Control {
             outcomes: Outcomes::default(),
             history: History::new(),
             workers,
+            upgrades,
+            telemetry,
+            pages: None,
             next_link: 0,
             shared,
         }
@@ -102,26 +114,26 @@ impl Control {
         mails: Receiver<ControlMail>,
         mail_came: Arc<Notify>,
         threads: Vec<WorkerThread>,
-        telemetry: Option<TcpListener>,
         mut reloads: Reloads<Arc<Shared>>,
-    ) -> Result<(), StartError> {
+        mut upgrade_news: mpsc::Receiver<UpgradeNews>,
+    ) -> Result<Result<(), UpgradeError>, StartError> {
         let drain_timeout = self.shared.config.limits.drain_timeout;
-        let may_ask = self.shared.config.telemetry.allow.clone();
         let control = Rc::new(RefCell::new(self));
-        if let Some(listener) = telemetry {
-            let pages = Rc::new(GatewayPages::new(Rc::clone(&control)));
-            http::serve(listener, may_ask, pages).map_err(StartError::Kernel)?;
-        }
         let (to_control, mut link_events) = mpsc::channel(SIGNAL_EVENTS);
         // Signals are taken before anybody is told that there is something to signal.
         let mut wakeups = ControlLoop::new(threads, Arc::clone(&mail_came), drain_timeout)?;
-        control.borrow().announce();
+        if control.borrow().upgrades.is_taking() {
+            info!("has the sockets of the running gateway; waits for its servers");
+        } else {
+            Self::begin_serving(&control)?;
+        }
         loop {
-            let due = control.borrow().dispatcher.next_timeout();
+            let due = control.borrow().next_timeout();
             let news = tokio::select! {
                 wakeup = wakeups.next(due) => News::Wakeup(wakeup),
                 Some((link, event)) = link_events.recv() => News::Link(link, event),
                 outcome = reloads.next() => News::Reload(outcome),
+                Some(news) = upgrade_news.recv() => News::Upgrade(news),
             };
             // Before anything else: quiet mail is older than what woke us.
             if control.borrow_mut().read_mails(&mails, &to_control) {
@@ -129,6 +141,7 @@ impl Control {
             }
             match news {
                 News::Link(link, event) => control.borrow_mut().link_event(link, event),
+                News::Upgrade(news) => control.borrow_mut().upgrade_news(news),
                 News::Wakeup(Wakeup::Mail) => {}
                 News::Wakeup(Wakeup::Due) => control.borrow_mut().time_passed(),
                 News::Wakeup(Wakeup::Second) => control.borrow_mut().ledger.tick(Instant::now()),
@@ -149,14 +162,43 @@ impl Control {
                     let senders = links.values().map(|link| &link.sender);
                     end_all_signals(senders, &mut link_events).await;
                     info!("stopped");
-                    return result;
+                    return result.map(Ok);
                 }
+            }
+            control.borrow_mut().look_for_servers();
+            let outcome = control.borrow_mut().upgrades.take_outcome();
+            match outcome {
+                None => {}
+                Some(upgrade::Outcome::Serves) => Self::begin_serving(&control)?,
+                Some(upgrade::Outcome::Leaves) => {
+                    reloads.end();
+                    wakeups.begin_drain();
+                }
+                Some(upgrade::Outcome::GaveUp(why)) => return Ok(Err(why)),
             }
             while !Self::act(&control) {
                 // A worker's mailbox is full: its invitations must not overtake its mail.
                 tokio::time::sleep(KEPT_MAIL_RETRY).await;
             }
         }
+    }
+
+    /// Serves its pages, and says that it runs.
+    fn begin_serving(control: &Rc<RefCell<Self>>) -> Result<(), StartError> {
+        let mut this = control.borrow_mut();
+        if let Some(listener) = this.telemetry.take() {
+            let may_ask = this.shared.config.telemetry.allow.clone();
+            let pages = Rc::new(GatewayPages::new(Rc::clone(control)));
+            let pages = http::serve(listener, may_ask, pages).map_err(StartError::Kernel)?;
+            this.pages = Some(pages);
+        }
+        this.announce();
+        Ok(())
+    }
+
+    fn next_timeout(&self) -> Option<Instant> {
+        let upgrade = self.upgrades.next_timeout();
+        self.dispatcher.next_timeout().into_iter().chain(upgrade).min()
     }
 
     fn announce(&self) {
@@ -223,6 +265,8 @@ impl Control {
             ControlMail::TurnedAway { record, count } => {
                 self.ledger.turned_away(&record, count, now);
             }
+            ControlMail::Pass(transfer) => self.pass(transfer),
+            ControlMail::Settled => self.worker_settled(),
             ControlMail::Signal(signal) => self.open_link(*signal, now, events.clone()),
         }
     }
@@ -319,11 +363,13 @@ impl Control {
 
     fn time_passed(&mut self) {
         self.dispatcher.handle_timeout(Instant::now(), &mut fill_random);
+        self.upgrade_time_passed();
     }
 
     fn drain(&mut self) {
         info!("drains: no new sessions; those that live may finish");
         notify::stopping();
+        self.drain_upgrade();
         self.handle(Event::Drain, Instant::now());
         for worker in &mut self.workers {
             worker.send(WorkerMail::Drain);

@@ -4,8 +4,8 @@ use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::Shared;
 use super::stage::Proven;
+use super::{Shared, Sockets};
 use crate::control::{AgentRef, ServiceId, SpareFailure, Ticket};
 use crate::telemetry::ledger::LiveSession;
 use crate::telemetry::record::{ConnectionRecord, SessionRecord};
@@ -28,6 +28,16 @@ pub(super) enum WorkerMail {
     Refuse { agent: u64, reason: RefusalReason },
     /// A data connection that another worker accepted for an agent of this one.
     Transfer(Transfer),
+    /// The same, of another process.
+    Passed(Transfer),
+    /// Listen on these, each with the index of its listener.
+    Listen(Sockets),
+    /// Whether signal connections go to another process, which takes over.
+    PassSignals(bool),
+    /// The process before this one has all that was its own, or is gone.
+    PredecessorGone,
+    /// Take no new connections, since another process does; say once nobody waits here.
+    Leave,
     /// Take no new connections; stop once the last session is over.
     Drain,
     /// End what still lives, and stop.
@@ -69,6 +79,10 @@ pub(super) enum ControlMail {
     ConnectionEnded(Box<ConnectionRecord>),
     /// Connections that were closed at accept for one reason: the first of them, and how many.
     TurnedAway { record: Box<ConnectionRecord>, count: u64 },
+    /// A connection for the other process of this gateway.
+    Pass(Transfer),
+    /// After [`WorkerMail::Leave`]: nobody waits here any more.
+    Settled,
     /// A signal connection after its handshake.
     Signal(Box<Signal>),
 }

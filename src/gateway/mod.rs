@@ -15,6 +15,7 @@ mod spares;
 mod stage;
 mod trust;
 mod turned_away;
+mod upgrade;
 mod welcome;
 mod worker;
 
@@ -26,11 +27,12 @@ use std::time::Instant;
 
 use thiserror::Error;
 use tokio::sync::Notify;
+use tracing::{info, warn};
 
 use crate::config::{GatewayConfig, ListenerKind};
 use crate::control::{DispatcherLimits, Tickets};
-use crate::engine::{self, ListenError, Post, StartError, WorkerSettings};
-use crate::limits::{MAX_SIGNAL_CONNECTIONS, SPARES_DIVISOR};
+use crate::engine::{self, InheritedSockets, ListenError, Post, StartError, WorkerSettings};
+use crate::limits::{MAX_SIGNAL_CONNECTIONS, SPARES_DIVISOR, UPGRADE_NEWS};
 use crate::relay::RelayLimits;
 use crate::reload::Watch;
 use crate::sandbox;
@@ -42,7 +44,10 @@ use reload::GatewayReader;
 use return_times::ReturnTimes;
 use sources::Sources;
 use turned_away::TurnedAway;
-use worker::GatewayWorker;
+use upgrade::{Parts, Upgrades};
+use worker::{GatewayWorker, Life};
+
+pub use upgrade::{Start, UpgradeError};
 
 /// Why a gateway does not run.
 #[derive(Debug, Error)]
@@ -56,6 +61,9 @@ pub enum RunError {
     /// The kernel, or a worker that it stopped.
     #[error(transparent)]
     Start(#[from] StartError),
+    /// The process whose place this one was to take.
+    #[error(transparent)]
+    Upgrade(#[from] UpgradeError),
 }
 
 /// What all threads of a gateway know and none changes: a reload makes the next one, which each thread takes
@@ -121,14 +129,25 @@ impl Shared {
 
 /// Runs a gateway until a signal ends it. `file` is where the configuration was read, and is read again by
 /// a reload. The calling thread becomes the control thread.
-pub fn run(config: GatewayConfig, file: &Path) -> Result<(), RunError> {
+pub fn run(config: GatewayConfig, file: &Path, start: Start) -> Result<(), RunError> {
     let workers = config.workers;
     let watch = Watch::new(file, &config.files());
     let shared = Arc::new(Shared::new(config)?);
-    let mut sockets = bind(&shared, workers)?;
-    let telemetry = shared.config.telemetry.address.map(engine::bind_telemetry).transpose()?;
+    let Start { mut sockets, mut telemetry, door, before } = start;
+    let telemetry = telemetry_listener(&shared, &mut telemetry, &mut sockets)?;
+    let (mut sockets, listeners) = bind(&shared, workers, &mut sockets)?;
     sandbox::close_doors().map_err(StartError::Kernel)?;
     let bound = sockets.first().map(addresses).unwrap_or_default();
+    let predecessor = before.as_ref().map(|before| before.instance.as_str().into());
+    let held = match &before {
+        Some(_) => {
+            let none = (0..workers).map(|_| Sockets::new()).collect();
+            std::mem::replace(&mut sockets, none)
+        }
+        None => Vec::new(),
+    };
+    let copy = telemetry.as_ref().and_then(|listener| listener.try_clone().ok());
+    let parts = Parts { door, before, listeners, telemetry: copy, held };
 
     let notify = Arc::new(Notify::new());
     let (to_control, control_mails) = engine::queue();
@@ -164,7 +183,9 @@ pub fn run(config: GatewayConfig, file: &Path) -> Result<(), RunError> {
             waiting: 0,
             turned_away: TurnedAway::default(),
             return_times: ReturnTimes::default(),
-            draining: false,
+            predecessor: Option::clone(&predecessor),
+            passes_signals: false,
+            life: Life::Serving,
         };
         let listening: Vec<TcpListener> = listening;
         let settings = settings(&shared.config, workers);
@@ -174,25 +195,65 @@ pub fn run(config: GatewayConfig, file: &Path) -> Result<(), RunError> {
     }
     let reader = GatewayReader { file: file.to_owned(), running: Arc::clone(&shared) };
     let reloads = crate::reload::start(reader, watch).map_err(StartError::Kernel)?;
-    let control = Control::new(shared, posts_of_control, counters, bound);
-    engine::run_control(control.run(control_mails, notify, threads, telemetry, reloads))?;
+    engine::run_control(async move {
+        let (news, upgrade_news) = tokio::sync::mpsc::channel(UPGRADE_NEWS);
+        let upgrades = Upgrades::new(parts, news).map_err(StartError::Kernel)?;
+        let control = Control::new(shared, posts_of_control, counters, bound, telemetry, upgrades);
+        control.run(control_mails, notify, threads, reloads, upgrade_news).await
+    })??;
     Ok(())
 }
 
 /// Each worker's sockets, each with the index of its listener.
 type Sockets = Vec<(TcpListener, usize)>;
 
-fn bind(shared: &Shared, workers: usize) -> Result<Vec<Sockets>, ListenError> {
+/// Listens on every address, with the sockets that were inherited where there are some. Returns a copy of
+/// each socket as well.
+fn bind(
+    shared: &Shared,
+    workers: usize,
+    inherited: &mut InheritedSockets,
+) -> Result<(Vec<Sockets>, Vec<TcpListener>), RunError> {
     let mut sockets: Vec<Sockets> = (0..workers).map(|_| Vec::new()).collect();
+    let mut copies = Vec::new();
+    let has_some = !inherited.left().is_empty();
     for (index, listener) in shared.config.listeners.iter().enumerate() {
         for &address in &listener.addresses {
-            let bound = engine::listen(&listener.name, address, workers)?;
-            for (own, socket) in sockets.iter_mut().zip(bound) {
-                own.push((socket, index));
+            let given = inherited.take(address);
+            let dealt = if given.is_empty() {
+                if has_some {
+                    info!(listener = %listener.name, %address, "was not passed to this process: opened");
+                }
+                let bound = engine::listen(&listener.name, address, workers)?;
+                for socket in &bound {
+                    copies.push(socket.try_clone().map_err(StartError::Kernel)?);
+                }
+                bound.into_iter().map(|socket| vec![socket]).collect()
+            } else {
+                let dealt = engine::deal(&given, workers).map_err(StartError::Kernel)?;
+                copies.extend(given);
+                dealt
+            };
+            for (own, dealt) in sockets.iter_mut().zip(dealt) {
+                own.extend(dealt.into_iter().map(|socket| (socket, index)));
             }
         }
     }
-    Ok(sockets)
+    for address in inherited.left() {
+        warn!(%address, "was passed to this process, and no listener has it: closed");
+    }
+    Ok((sockets, copies))
+}
+
+/// The listener of the pages: that of the process before, one that systemd opened, or a new one.
+fn telemetry_listener(
+    shared: &Shared,
+    of_before: &mut InheritedSockets,
+    inherited: &mut InheritedSockets,
+) -> Result<Option<TcpListener>, StartError> {
+    let Some(address) = shared.config.telemetry.address else { return Ok(None) };
+    let given = of_before.take(address).pop().or_else(|| inherited.take(address).pop());
+    given.map_or_else(|| engine::bind_telemetry(address), Ok).map(Some)
 }
 
 fn addresses(sockets: &Sockets) -> Vec<(usize, std::net::SocketAddr)> {

@@ -191,6 +191,12 @@ pub(super) fn of(role: Role, thread: Thread) -> Vec<Call> {
     calls
 }
 
+/// What the control thread of a gateway needs for another process of it (`unix(7)`, `SCM_RIGHTS`).
+pub(super) fn passing_descriptors() -> Vec<Call> {
+    let no_connection = vec![vec![Condition::lacks(Argument::int(2), bits(libc::MSG_FASTOPEN))]];
+    vec![Call::always(libc::SYS_recvmsg), Call::when(libc::SYS_sendmsg, no_connection)]
+}
+
 fn always(list: &[c_long]) -> Vec<Call> {
     list.iter().copied().map(Call::always).collect()
 }

@@ -13,6 +13,7 @@ mod seats;
 mod signal;
 mod spares;
 mod stage;
+mod succession;
 mod visitor;
 mod worker;
 

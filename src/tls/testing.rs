@@ -175,6 +175,7 @@ pub(crate) fn gateway_config(
 ) -> GatewayConfig {
     let kind = ListenerKind::Tls { credentials, device_certificates, servers: true };
     GatewayConfig {
+        upgrade_socket: None,
         workers: 1,
         listeners: vec![Listener {
             name: "main".to_owned(),

@@ -47,7 +47,7 @@ pub mod from_server {
 #[derive(Clone, PartialEq, Eq, prost::Message)]
 pub struct ToServer {
     /// `None` where the sender used a message that this release does not know.
-    #[prost(oneof = "to_server::Message", tags = "1, 2, 3, 4, 5, 6")]
+    #[prost(oneof = "to_server::Message", tags = "1, 2, 3, 4, 5, 6, 7")]
     pub message: Option<to_server::Message>,
 }
 
@@ -78,6 +78,9 @@ pub mod to_server {
         /// See [`Goodbye`](super::Goodbye).
         #[prost(message, tag = "6")]
         Goodbye(super::Goodbye),
+        /// See [`Successor`](super::Successor).
+        #[prost(message, tag = "7")]
+        Successor(super::Successor),
     }
 }
 
@@ -96,6 +99,9 @@ pub struct ServerHello {
     /// Spares that it will hold at once for this gateway; 0: it knows of none.
     #[prost(uint32, tag = "4")]
     pub spares: u32,
+    /// Whether it knows of [`Successor`].
+    #[prost(bool, tag = "5")]
+    pub successors: bool,
 }
 
 /// First message of a gateway, in answer to the first ServerHello.
@@ -173,6 +179,10 @@ pub struct Pong {
 /// The sender drains: it takes part in no new sessions; those that live go on.
 #[derive(Clone, Copy, PartialEq, Eq, prost::Message)]
 pub struct Goodbye {}
+
+/// Another process of this gateway is to take its place: open a second signal connection to it.
+#[derive(Clone, Copy, PartialEq, Eq, prost::Message)]
+pub struct Successor {}
 
 /// What a server says on a data connection, before the bytes of the session.
 #[derive(Clone, PartialEq, Eq, prost::Message)]

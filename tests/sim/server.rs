@@ -316,7 +316,7 @@ impl Server {
             GatewayAction::Invited { invitation, instance } => {
                 self.invited(gateway, invitation, instance, nature);
             }
-            GatewayAction::Withdrawn { .. } => {}
+            GatewayAction::Withdrawn { .. } | GatewayAction::OpenSuccessor => {}
             GatewayAction::CloseSpare { id } => match link.spares.get(&id).copied() {
                 Some(Some(connection)) => {
                     self.data_failed(connection, CloseReason::SpareUnused, nature);

@@ -68,7 +68,7 @@ impl Bench {
     fn connect_with_spares(&mut self, link: u64, capacity: u32, spares: u32) -> Vec<Seen> {
         self.open(link);
         let services = vec!["web".to_owned(), "mail".to_owned()];
-        let hello = ServerHello { services, capacity, software: String::new(), spares };
+        let hello = ServerHello { services, capacity, spares, ..ServerHello::default() };
         self.hear(link, from_server::Message::ServerHello(hello))
     }
 
