@@ -16,7 +16,7 @@ use tracing::{info, warn};
 use super::mail::{ControlMail, Signal, WorkerMail};
 use super::pages::GatewayPages;
 use super::stage::{Kind, Proven};
-use super::upgrade::{self, UpgradeError, UpgradeNews, Upgrades};
+use super::upgrade::{Outcome, UpgradeError, UpgradeNews, Upgrades};
 use super::{Shared, dispatcher_limits};
 use crate::control::{Action, Dispatcher, Event, LinkId, ServiceId};
 use crate::engine::{
@@ -25,7 +25,7 @@ use crate::engine::{
 };
 use crate::limits::{KEPT_MAIL_RETRY, MAILS_PER_TURN, SIGNAL_EVENTS};
 use crate::relay::{CloseReason, Party};
-use crate::reload::{History, Outcome, Reloads};
+use crate::reload::{self, History, Reloads};
 use crate::telemetry::counters::WorkerCounters;
 use crate::telemetry::ledger::Ledger;
 use crate::telemetry::record::ConnectionRecord;
@@ -66,7 +66,7 @@ pub(super) struct Link {
 enum News {
     Wakeup(Wakeup),
     Link(u64, SignalEvent<FromServer>),
-    Reload(Outcome<Arc<Shared>>),
+    Reload(reload::Outcome<Arc<Shared>>),
     Upgrade(UpgradeNews),
 }
 
@@ -122,9 +122,7 @@ impl Control {
         let (to_control, mut link_events) = mpsc::channel(SIGNAL_EVENTS);
         // Signals are taken before anybody is told that there is something to signal.
         let mut wakeups = ControlLoop::new(threads, Arc::clone(&mail_came), drain_timeout)?;
-        if control.borrow().upgrades.is_taking() {
-            info!("has the sockets of the running gateway; waits for its servers");
-        } else {
+        if !control.borrow().upgrades.is_taking() {
             Self::begin_serving(&control)?;
         }
         loop {
@@ -165,16 +163,15 @@ impl Control {
                     return result.map(Ok);
                 }
             }
-            control.borrow_mut().look_for_servers();
-            let outcome = control.borrow_mut().upgrades.take_outcome();
+            let outcome = control.borrow_mut().upgrade_outcome();
             match outcome {
                 None => {}
-                Some(upgrade::Outcome::Serves) => Self::begin_serving(&control)?,
-                Some(upgrade::Outcome::Leaves) => {
+                Some(Outcome::Serves) => Self::begin_serving(&control)?,
+                Some(Outcome::Leaves) => {
                     reloads.end();
                     wakeups.begin_drain();
                 }
-                Some(upgrade::Outcome::GaveUp(why)) => return Ok(Err(why)),
+                Some(Outcome::GaveUp(why)) => return Ok(Err(why)),
             }
             while !Self::act(&control) {
                 // A worker's mailbox is full: its invitations must not overtake its mail.

@@ -310,6 +310,16 @@ mod tests {
     }
 
     #[test]
+    fn only_a_gateway_that_may_be_taken_over_passes_descriptors() {
+        let passing: Vec<_> = passing_descriptors().iter().map(|call| call.number).collect();
+        assert_eq!(passing, [libc::SYS_recvmsg, libc::SYS_sendmsg]);
+        for thread in [Thread::Log, Thread::Worker, Thread::Control] {
+            let calls = numbers(Role::Gateway, thread);
+            assert!(!passing.iter().any(|call| calls.contains(call)), "{thread:?}");
+        }
+    }
+
+    #[test]
     fn no_thread_of_a_gateway_makes_or_connects_a_socket_and_none_makes_a_ring() {
         let connecting =
             [libc::SYS_socket, libc::SYS_connect, libc::SYS_sendmsg, libc::SYS_sendmmsg];

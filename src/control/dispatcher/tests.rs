@@ -4,6 +4,7 @@ use super::*;
 use crate::limits::{MAX_INVITATIONS_PER_AGENT, SIGNAL_DEAD_AFTER, SIGNAL_HELLO_TIMEOUT};
 use crate::wire::{FromServer, Withdraw};
 
+mod moving;
 mod reload;
 mod spares;
 

@@ -3,6 +3,8 @@ use std::time::Duration;
 use super::*;
 use crate::limits::{PING_INTERVAL, RECONNECT_MAX, RECONNECT_MIN, SIGNAL_DEAD_AFTER};
 
+mod successor;
+
 const INSTANCE: &str = "00112233445566ff";
 
 /// A link with a clock that jumps to whatever is due.

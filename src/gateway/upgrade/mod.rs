@@ -109,6 +109,7 @@ impl Upgrades {
             upgrades.machine = Upgrade::taking(Instant::now());
             upgrades.wanted = before.services;
             upgrades.talk(before.socket, Vec::new());
+            info!("has the sockets of the running gateway; waits for its servers");
         }
         upgrades.attend();
         Ok(upgrades)
@@ -121,10 +122,6 @@ impl Upgrades {
 
     pub(super) fn next_timeout(&self) -> Option<Instant> {
         self.machine.next_timeout()
-    }
-
-    pub(super) fn take_outcome(&mut self) -> Option<Outcome> {
-        self.outcome.take()
     }
 
     fn talk(&mut self, socket: OwnedFd, first: Vec<Parcel>) {
@@ -185,14 +182,16 @@ impl Control {
         self.carry_out_upgrade(&actions);
     }
 
-    /// Tells the other process once every service has its server here.
-    pub(super) fn look_for_servers(&mut self) {
+    /// What the control thread is to do after its turn. The other process is told once every service has its
+    /// server here.
+    pub(super) fn upgrade_outcome(&mut self) -> Option<Outcome> {
         if self.upgrades.is_taking()
             && self.dispatcher.has_servers()
             && self.dispatcher.serves_all(&self.upgrades.wanted)
         {
             self.upgrade(UpgradeEvent::Served);
         }
+        self.upgrades.outcome.take()
     }
 
     /// A worker has nobody left who waits.
