@@ -263,6 +263,28 @@ pub const MAX_RESTING_DEVICES: usize = 16 * 1024;
 /// Of those, how many are forgotten at an admission, where their rest is over: more than one, so that they
 /// become fewer.
 pub const RESTED_DEVICES_PER_ADMISSION: usize = 2;
+// ---- upgrade ----
+
+/// Time for a process that takes over to get a signal connection from every server, each after a dial and
+/// a handshake. Then it gives up, and nothing has happened.
+pub const TAKE_OVER_TIMEOUT: Duration = Duration::from_secs(10);
+/// Time after which the old process goes on alone, whatever the new one does: longer than the new one's own
+/// bound, and the loading of its certificates.
+pub const TAKE_OVER_BACKSTOP: Duration = Duration::from_secs(20);
+/// How long a process that takes over waits for the sockets of the old one, which gives them out once
+/// those who waited in the process before it are served.
+pub const OFFER_TIMEOUT: Duration = Duration::from_secs(30);
+/// Time for a process that has connected to ask for the sockets.
+pub const ASK_TIMEOUT: Duration = Duration::from_secs(1);
+/// Connections on their way to the other process. Beyond these it does not read, and they are closed.
+pub const MAX_PASSED_CONNECTIONS: usize = 1024;
+/// Packets of the other process that wait for the control thread; it is not read while there is no room.
+pub const UPGRADE_NEWS: usize = 64;
+/// Bytes of a packet between two processes: the beginning of a connection, at most a ClientHello with its
+/// last record whole, and its addresses.
+pub const MAX_PACKET_LEN: usize = MAX_CLIENT_HELLO_LEN + MAX_RECORD_LEN + 1024;
+/// Sockets that a process takes over: eight addresses of each of 256 workers.
+pub const MAX_INHERITED_SOCKETS: usize = 2048;
 
 // ---- reload ----
 

@@ -9,9 +9,9 @@ use prost_reflect::{
 use vestibule::wire::{
     Accepted, Claim, Crl, CrlAnswer, CrlOutcome, Decline, FrameDecoder, FromAgent,
     FromDataConnection, FromServer, GatewayHello, Goodbye, Invitation, Message, Open, Opened, Ping,
-    Pong, RefusalReason, Refused, ServerHello, SessionHeader, Taken, ToAgent, ToDataConnection,
-    ToServer, Withdraw, encode, from_agent, from_data_connection, from_server, to_agent,
-    to_data_connection, to_server,
+    Pong, RefusalReason, Refused, ServerHello, SessionHeader, Successor, Taken, ToAgent,
+    ToDataConnection, ToServer, Withdraw, encode, from_agent, from_data_connection, from_server,
+    to_agent, to_data_connection, to_server,
 };
 
 const PACKAGE: &str = "vestibule.v1";
@@ -93,8 +93,9 @@ fn signal(comparison: &mut Comparison) {
             capacity: 7,
             software: "x".to_owned(),
             spares: 8,
+            successors: true,
         }),
-        r#"hello: {services: ["web", "ssh"], capacity: 7, software: "x", spares: 8}"#,
+        r#"hello: {services: ["web", "ssh"], capacity: 7, software: "x", spares: 8, successors: true}"#,
     );
     from(
         from_server::Message::Decline(Decline { id: 1, reason: RefusalReason::ServerFull.into() }),
@@ -148,6 +149,7 @@ fn signal(comparison: &mut Comparison) {
         to_server::Message::CrlAnswer(CrlAnswer { transfer: 1, outcome: CrlOutcome::Older.into() }),
         "crl_answer: {transfer: 1, outcome: CRL_OUTCOME_OLDER}",
     );
+    to(to_server::Message::Successor(Successor {}), "successor: {}");
 }
 
 fn refused() -> Refused {

@@ -58,7 +58,7 @@ Exit codes:
 enum Command {
     /// Run a gateway, in the DMZ
     #[command(after_help = "Example:\n  vestibule gateway --config /etc/vestibule/gateway.toml")]
-    Gateway(RoleOptions),
+    Gateway(GatewayOptions),
     /// Run a server, in the LAN: it delivers sessions to backends
     #[command(after_help = "Example:\n  vestibule server --config /etc/vestibule/server.toml")]
     Server(RoleOptions),
@@ -128,6 +128,15 @@ struct RoleOptions {
     #[cfg(feature = "demo")]
     #[command(flatten)]
     parent: ParentOptions,
+}
+
+#[derive(Debug, Args)]
+struct GatewayOptions {
+    #[command(flatten)]
+    role: RoleOptions,
+    /// Take the place of the gateway that runs, if one does, without losing a connection: see `[upgrade]`
+    #[arg(long)]
+    take_over: bool,
 }
 
 #[derive(Debug, Args)]

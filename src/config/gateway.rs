@@ -40,6 +40,10 @@ pub(super) fn read(table: &Table<'_>) -> Option<GatewayConfig> {
         section::telemetry(table, SocketAddr::from((Ipv4Addr::LOCALHOST, TELEMETRY_PORT)));
     let operator = section::operator(table, true);
 
+    let upgrade_socket = table
+        .table("upgrade", |table| table.path("socket", "\"/run/vestibule/gateway.upgrade.sock\""))
+        .flatten();
+
     let parts = Parts { listeners, servers, services, telemetry: telemetry.address };
     let (listeners, servers, services) = gateway_rules::check(table, &parts)?;
     let config = GatewayConfig {
@@ -52,6 +56,7 @@ pub(super) fn read(table: &Table<'_>) -> Option<GatewayConfig> {
         devices,
         telemetry,
         operator,
+        upgrade_socket,
     };
     check_state(table, &config);
     Some(config)

@@ -58,6 +58,8 @@ pub struct GatewayConfig {
     pub telemetry: Telemetry,
     /// Where operators are heard.
     pub operator: Operator,
+    /// Where the process that takes the place of this one asks for it; `None` where none may.
+    pub upgrade_socket: Option<PathBuf>,
 }
 
 /// A named set of addresses with one policy.

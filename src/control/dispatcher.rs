@@ -16,6 +16,7 @@ use crate::wire::{
 
 mod agents;
 mod crls;
+mod moving;
 mod operator;
 mod reload;
 mod spares;
@@ -41,6 +42,8 @@ pub struct Dispatcher {
     draining: bool,
     /// Names of servers that an operator has drained, connected or not.
     drained: BTreeSet<String>,
+    /// Another process is to take this one's place, and servers are told.
+    moving: bool,
     /// Few, so that finding one is a walk.
     links: Vec<Link>,
     queue: Queue,
@@ -66,6 +69,7 @@ impl Dispatcher {
             quotas,
             draining: false,
             drained: BTreeSet::new(),
+            moving: false,
             links: Vec::new(),
             queue: Queue::new(services.len()),
             lost: vec![None; services.len()],
@@ -109,6 +113,9 @@ impl Dispatcher {
             Event::Reconfigured(changed) => self.reconfigure(changed, now, random),
             Event::DrainServer { server } => self.drain_server(server, now, random),
             Event::UndrainServer { server } => self.undrain_server(&server, now, random),
+            Event::Moving(moving) => self.set_moving(moving),
+            Event::TookOver => self.lost.fill(Some(now)),
+            Event::Moved => self.moved(now, random),
             Event::Drain => self.drain(now, random),
         }
     }
@@ -264,6 +271,8 @@ impl Dispatcher {
         self.push(send(id, to_server::Message::GatewayHello(answer)));
         if self.draining {
             self.push(send(id, to_server::Message::Goodbye(Goodbye {})));
+        } else if self.moving {
+            self.tell_of_successor(index);
         }
     }
 

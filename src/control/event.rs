@@ -131,6 +131,14 @@ pub enum Event {
         /// Its name on the allow-list.
         server: String,
     },
+    /// Another process is to take this one's place, so that servers are to connect to it as well; or it
+    /// is not any more.
+    Moving(bool),
+    /// This process has taken the place of another, whose servers may be on their way: an agent without one
+    /// waits for them as if they had been lost just now.
+    TookOver,
+    /// Another process has taken this one's place, and no agent waits here.
+    Moved,
     /// The gateway takes part in no new sessions from now on.
     Drain,
 }

@@ -54,6 +54,11 @@ pub enum GatewayEvent {
     Outdated(CloseReason),
     /// A reload took the gateway out of the configuration.
     Removed,
+    /// A successor of this link was made, or is no more: while there is one, this link does not dial again.
+    Succeeded(bool),
+    /// The link that this one is to succeed has ended, or its gateway has said goodbye: from now on this one
+    /// is kept like any other.
+    PredecessorGone,
     /// This server takes part in no new sessions from now on.
     Drain,
 }
@@ -92,6 +97,9 @@ pub enum GatewayAction {
         /// The invitation that asked for it.
         id: u64,
     },
+    /// Another process of the gateway is to take its place: a link beside this one, made by
+    /// [`GatewayLink::successor`], is to dial it.
+    OpenSuccessor,
 }
 
 /// A server's signal connection to one gateway: dials it, keeps it, dials again.
@@ -102,6 +110,11 @@ pub struct GatewayLink {
     crls: Lists,
     state: State,
     actions: VecDeque<GatewayAction>,
+    /// The process of the gateway that another one is to succeed, to which this link leads. While that is
+    /// not settled, the link is tried once.
+    predecessor: Option<String>,
+    /// Whether a link beside this one stands for what follows.
+    succeeded: bool,
 }
 
 /// `failures` counts the connections in a row that did not last, this one not included.
@@ -142,11 +155,26 @@ impl GatewayLink {
     pub fn new(services: Vec<String>, capacity: u32, spares: u32, now: Instant) -> Self {
         let software = concat!("vestibule ", env!("CARGO_PKG_VERSION")).to_owned();
         Self {
-            hello: ServerHello { services, capacity, software, spares },
+            hello: ServerHello { services, capacity, software, spares, successors: true },
             crls: Lists::default(),
             state: State::Waiting { until: now, failures: 0 },
             actions: VecDeque::new(),
+            predecessor: None,
+            succeeded: false,
         }
+    }
+
+    /// The link to the process that takes the place of this one's, dialled at once; `None` where this link
+    /// is not up.
+    pub fn successor(&self, now: Instant) -> Option<Self> {
+        let State::Up(up) = &self.state else { return None };
+        Some(Self {
+            hello: self.hello.clone(),
+            state: State::Waiting { until: now, failures: 0 },
+            actions: VecDeque::new(),
+            predecessor: Some(up.instance.clone()),
+            succeeded: false,
+        })
     }
 
     /// Takes one event. `random` fills a slice with random bytes, for the jitter.
@@ -173,7 +201,13 @@ impl GatewayLink {
             }
             GatewayEvent::Reconfigured { services, capacity, spares } => {
                 let software = self.hello.software.clone();
-                self.say_again(ServerHello { services, capacity, software, spares });
+                self.say_again(ServerHello {
+                    services,
+                    capacity,
+                    software,
+                    spares,
+                    successors: true,
+                });
             }
             GatewayEvent::Outdated(reason) => {
                 if !matches!(self.state, State::Waiting { .. } | State::Stopped) {
@@ -184,6 +218,13 @@ impl GatewayLink {
                 self.actions.push_back(GatewayAction::Close(CloseReason::Finished));
                 self.lose(now, random);
                 self.state = State::Stopped;
+            }
+            GatewayEvent::Succeeded(succeeded) => self.succeeded = succeeded,
+            GatewayEvent::PredecessorGone => {
+                let was_tried = self.predecessor.take().is_some();
+                if was_tried && matches!(self.state, State::Stopped) {
+                    self.state = State::Waiting { until: now, failures: 1 };
+                }
             }
             GatewayEvent::Drain => self.drain(),
         }
@@ -232,6 +273,21 @@ impl GatewayLink {
     pub fn is_up(&self) -> bool {
         matches!(&self.state, State::Up(up) if !up.gateway_drains && !up.server_drains)
     }
+
+    /// Whether it will not dial again by itself.
+    pub fn is_stopped(&self) -> bool {
+        matches!(self.state, State::Stopped)
+    }
+
+    /// Whether a link beside this one stands for what follows.
+    pub fn is_succeeded(&self) -> bool {
+        self.succeeded
+    }
+
+    /// Whether the gateway has said goodbye.
+    pub fn gateway_drains(&self) -> bool {
+        matches!(&self.state, State::Up(up) if up.gateway_drains)
+    }
 }
 
 // ---- transitions ----
@@ -265,6 +321,12 @@ impl GatewayLink {
             State::Greeting { failures, .. } => {
                 let failures = *failures;
                 let up = match message.ok_or(CloseReason::MessageUnknown)? {
+                    // The process of before still answers: there is no successor.
+                    to_server::Message::GatewayHello(hello)
+                        if self.predecessor.as_ref() == Some(&hello.instance) =>
+                    {
+                        return Err(CloseReason::Finished);
+                    }
                     to_server::Message::GatewayHello(hello) => {
                         let crls = hello.takes_crls.then(|| Lists::clone(&self.crls));
                         Up::new(hello, crls, failures, now)?
@@ -334,6 +396,11 @@ impl GatewayLink {
                     }
                 }
             }
+            // It crossed with our own goodbye, or came again.
+            to_server::Message::Successor(_) if up.server_drains || self.succeeded => {}
+            to_server::Message::Successor(_) => {
+                self.actions.push_back(GatewayAction::OpenSuccessor);
+            }
         }
         Ok(())
     }
@@ -378,6 +445,10 @@ impl GatewayLink {
             State::Up(up) => up.failures,
             State::Waiting { .. } | State::Stopped => return,
         };
+        if self.succeeded || self.predecessor.is_some() {
+            self.state = State::Stopped;
+            return;
+        }
         let until = now + backoff(failures, random);
         self.state = State::Waiting { until, failures: failures.saturating_add(1) };
     }

@@ -43,6 +43,8 @@ pub(super) struct Greeted {
     /// Names of services that it can serve, as it says.
     offered: HashSet<String>,
     capacity: Option<NonZeroU32>,
+    /// Whether it knows how to follow a gateway to another process.
+    successors: bool,
     software: String,
     since: Instant,
     pub(super) liveness: Liveness,
@@ -152,6 +154,7 @@ impl Greeted {
             services: Vec::new(),
             offered: hello.services.iter().cloned().collect(),
             capacity: NonZeroU32::new(hello.capacity),
+            successors: hello.successors,
             software: printable(&hello.software),
             since: now,
             liveness: Liveness::new(now),
@@ -176,6 +179,7 @@ impl Greeted {
         self.offered = hello.services.iter().cloned().collect();
         self.capacity = NonZeroU32::new(hello.capacity);
         self.software = printable(&hello.software);
+        self.successors = hello.successors;
         self.spares.set_bound(hello.spares);
     }
 
@@ -194,6 +198,11 @@ impl Greeted {
     pub(super) fn drain(&mut self) -> Vec<u64> {
         self.draining = true;
         std::mem::take(&mut self.invitations).into_values().collect()
+    }
+
+    /// Whether it can be told of another process.
+    pub(super) fn follows(&self) -> bool {
+        self.successors && !self.draining
     }
 
     pub(super) fn is_draining(&self) -> bool {

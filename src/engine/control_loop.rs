@@ -105,11 +105,18 @@ impl ControlLoop {
         }
     }
 
+    /// The time of a drain begins, as by a first signal.
+    pub fn begin_drain(&mut self) {
+        if let Life::Running = self.life {
+            self.life = Life::Draining { until: Instant::now() + self.drain_timeout };
+        }
+    }
+
     /// Whoever sends a second signal will not wait.
     fn signalled(&mut self) -> Wakeup {
         match self.life {
             Life::Running => {
-                self.life = Life::Draining { until: Instant::now() + self.drain_timeout };
+                self.begin_drain();
                 Wakeup::Drain
             }
             Life::Draining { .. } | Life::Stopping => self.stop(),

@@ -3,6 +3,7 @@
 
 mod control_loop;
 mod core;
+mod inherited;
 mod leg;
 mod listener;
 mod mailbox;
@@ -18,6 +19,7 @@ mod worker;
 
 pub use self::core::{Connection, Core, Urgency};
 pub use control_loop::{ControlLoop, Wakeup};
+pub use inherited::{InheritedSockets, NotAListener, deal};
 pub use leg::{Leg, connect_result};
 pub use listener::{ListenError, dial, listen, watch_closely};
 pub use mailbox::{Post, Wake, queue};

@@ -78,6 +78,17 @@ impl GatewayWorker {
         self.take_hello_bytes(core, token, &seen);
     }
 
+    /// A connection that another process of this gateway has accepted.
+    pub(super) fn receive_passed(&mut self, core: &mut GatewayCore, transfer: Transfer) {
+        let Transfer { socket, peer, listener, seen, accepted } = transfer;
+        if let Err(reason) = self.find_place(core, listener, peer.ip()) {
+            return self.turn_away(core, listener, peer, reason);
+        }
+        let stage = Stage::Hello { listener, reader: Box::default() };
+        let token = self.begin(core, socket, peer, accepted, stage);
+        self.take_hello_bytes(core, token, &seen);
+    }
+
     fn begin(
         &mut self,
         core: &mut GatewayCore,

@@ -10,6 +10,7 @@ use std::time::Instant;
 
 use rustls::pki_types::CertificateDer;
 use tokio::sync::{Notify, mpsc};
+use tokio::task::AbortHandle;
 use tracing::{info, warn};
 
 use super::lists::BroughtList;
@@ -18,6 +19,7 @@ use super::operator::{GatewayDesk, Kept};
 use super::pages::GatewayPages;
 use super::reload::GatewayReader;
 use super::stage::{Kind, Proven};
+use super::upgrade::{Outcome, UpgradeError, UpgradeNews, Upgrades};
 use super::{Shared, dispatcher_limits};
 use crate::control::{Action, Dispatcher, Event, LinkId, ServiceId};
 use crate::engine::{
@@ -27,7 +29,7 @@ use crate::engine::{
 use crate::limits::{KEPT_MAIL_RETRY, MAILS_PER_TURN, SIGNAL_EVENTS};
 use crate::operator::{self, Door, Sweeps, Tally};
 use crate::relay::{CloseReason, Party};
-use crate::reload::{History, Outcome, Reloads};
+use crate::reload::{self, History, Reloads};
 use crate::telemetry::counters::WorkerCounters;
 use crate::telemetry::ledger::Ledger;
 use crate::telemetry::record::ConnectionRecord;
@@ -41,7 +43,7 @@ pub(super) struct Control {
     pub(super) dispatcher: Dispatcher,
     pub(super) ledger: Ledger,
     pub(super) counters: Vec<Arc<WorkerCounters>>,
-    pub(super) bound: Vec<(usize, SocketAddr)>,
+    pub(super) front: Front,
     pub(super) started: Instant,
     pub(super) links: HashMap<LinkId, Link>,
     pub(super) outcomes: Outcomes,
@@ -60,6 +62,7 @@ pub(super) struct Control {
     pub(super) drain_asked: Rc<Notify>,
     /// Wakes the loop of this thread.
     pub(super) mail_came: Arc<Notify>,
+    pub(super) upgrades: Upgrades,
     next_link: u64,
 }
 
@@ -77,7 +80,8 @@ pub(super) struct Link {
 enum News {
     Wakeup(Wakeup),
     Link(u64, SignalEvent<FromServer>),
-    Reload(Outcome<GatewayReader>),
+    Reload(reload::Outcome<GatewayReader>),
+    Upgrade(UpgradeNews),
 }
 
 /// What became of invitations.
@@ -94,9 +98,10 @@ impl Control {
         shared: Arc<Shared>,
         workers: Vec<Post<WorkerMail, Waker>>,
         counters: Vec<Arc<WorkerCounters>>,
-        bound: Vec<(usize, SocketAddr)>,
+        front: Front,
         kept: Kept,
         mail_came: Arc<Notify>,
+        upgrades: Upgrades,
     ) -> Self {
         let limits = dispatcher_limits(&shared.config);
         let services = shared.services.iter().map(ToString::to_string).collect();
@@ -104,7 +109,7 @@ impl Control {
             dispatcher: Dispatcher::new(limits, services, shared.instance.clone()),
             ledger: Ledger::new(shared.config.limits.max_connections),
             counters,
-            bound,
+            front,
             started: Instant::now(),
             links: HashMap::new(),
             outcomes: Outcomes::default(),
@@ -117,6 +122,7 @@ impl Control {
             tally: Rc::default(),
             drain_asked: Rc::default(),
             mail_came,
+            upgrades,
             next_link: 0,
             shared,
         }
@@ -127,34 +133,26 @@ impl Control {
         self,
         mails: Receiver<ControlMail>,
         threads: Vec<WorkerThread>,
-        telemetry: Option<TcpListener>,
-        door: Option<Door>,
         mut reloads: Reloads<GatewayReader>,
-    ) -> Result<(), StartError> {
+        mut upgrade_news: mpsc::Receiver<UpgradeNews>,
+    ) -> Result<Result<(), UpgradeError>, StartError> {
         let drain_timeout = self.shared.config.limits.drain_timeout;
-        let may_ask = self.shared.config.telemetry.allow.clone();
-        let mail_came = Arc::clone(&self.mail_came);
-        let drain_asked = Rc::clone(&self.drain_asked);
+        let (mail_came, drain_asked) = (Arc::clone(&self.mail_came), Rc::clone(&self.drain_asked));
         let control = Rc::new(RefCell::new(self));
-        if let Some(listener) = telemetry {
-            let pages = Rc::new(GatewayPages::new(Rc::clone(&control)));
-            http::serve(listener, may_ask, pages).map_err(StartError::Kernel)?;
-        }
-        if let Some(door) = door {
-            let desk = Rc::new(GatewayDesk::new(Rc::clone(&control)));
-            operator::serve(door, desk).map_err(StartError::Kernel)?;
-        }
         let (to_control, mut link_events) = mpsc::channel(SIGNAL_EVENTS);
         // Signals are taken before anybody is told that there is something to signal.
         let mut wakeups = ControlLoop::new(threads, Arc::clone(&mail_came), drain_timeout)?;
         wakeups.drain_on(drain_asked);
-        control.borrow().announce();
+        if !control.borrow().upgrades.is_taking() {
+            Self::begin_serving(&control)?;
+        }
         loop {
-            let due = control.borrow().dispatcher.next_timeout();
+            let due = control.borrow().next_timeout();
             let news = tokio::select! {
                 wakeup = wakeups.next(due) => News::Wakeup(wakeup),
                 Some((link, event)) = link_events.recv() => News::Link(link, event),
                 outcome = reloads.next() => News::Reload(outcome),
+                Some(news) = upgrade_news.recv() => News::Upgrade(news),
             };
             // Before anything else: quiet mail is older than what woke us.
             if control.borrow_mut().read_mails(&mails, &to_control) {
@@ -162,6 +160,7 @@ impl Control {
             }
             match news {
                 News::Link(link, event) => control.borrow_mut().link_event(link, event),
+                News::Upgrade(news) => control.borrow_mut().upgrade_news(news),
                 News::Wakeup(Wakeup::Mail) => {}
                 News::Wakeup(Wakeup::Due) => control.borrow_mut().time_passed(),
                 News::Wakeup(Wakeup::Second) => {
@@ -185,8 +184,18 @@ impl Control {
                     let senders = links.values().map(|link| &link.sender);
                     end_all_signals(senders, &mut link_events).await;
                     info!("stopped");
-                    return result;
+                    return result.map(Ok);
                 }
+            }
+            let outcome = control.borrow_mut().upgrade_outcome();
+            match outcome {
+                None => {}
+                Some(Outcome::Serves) => Self::begin_serving(&control)?,
+                Some(Outcome::Leaves) => {
+                    reloads.end();
+                    wakeups.begin_drain();
+                }
+                Some(Outcome::GaveUp(why)) => return Ok(Err(why)),
             }
             while !Self::act(&control) {
                 // A worker's mailbox is full: its invitations must not overtake its mail.
@@ -196,8 +205,34 @@ impl Control {
         }
     }
 
+    /// Serves its pages, hears operators, and says that it runs.
+    fn begin_serving(control: &Rc<RefCell<Self>>) -> Result<(), StartError> {
+        let (telemetry, operator) = {
+            let front = &mut control.borrow_mut().front;
+            (front.telemetry.take(), front.operator.take())
+        };
+        let mut listening = Vec::new();
+        if let Some(listener) = telemetry {
+            let may_ask = control.borrow().shared.config.telemetry.allow.clone();
+            let pages = Rc::new(GatewayPages::new(Rc::clone(control)));
+            listening.push(http::serve(listener, may_ask, pages).map_err(StartError::Kernel)?);
+        }
+        if let Some(door) = operator {
+            let desk = Rc::new(GatewayDesk::new(Rc::clone(control)));
+            listening.push(operator::serve(door, desk).map_err(StartError::Kernel)?);
+        }
+        control.borrow_mut().front.listening = listening;
+        control.borrow().announce();
+        Ok(())
+    }
+
+    fn next_timeout(&self) -> Option<Instant> {
+        let upgrade = self.upgrades.next_timeout();
+        self.dispatcher.next_timeout().into_iter().chain(upgrade).min()
+    }
+
     fn announce(&self) {
-        for (listener, address) in &self.bound {
+        for (listener, address) in &self.front.bound {
             let name = &self.shared.listeners[*listener];
             info!(listener = %name, %address, "listening");
         }
@@ -261,6 +296,8 @@ impl Control {
                 self.ledger.turned_away(&record, count, now);
             }
             ControlMail::Swept { id, swept } => self.sweeps.part_done(id, swept),
+            ControlMail::Pass(transfer) => self.pass(transfer),
+            ControlMail::Settled => self.worker_settled(),
             ControlMail::Signal(signal) => self.open_link(*signal, now, events.clone()),
         }
     }
@@ -357,11 +394,13 @@ impl Control {
 
     fn time_passed(&mut self) {
         self.dispatcher.handle_timeout(Instant::now(), &mut fill_random);
+        self.upgrade_time_passed();
     }
 
     fn drain(&mut self) {
         info!("drains: no new sessions; those that live may finish");
         notify::stopping();
+        self.drain_upgrade();
         self.handle(Event::Drain, Instant::now());
         for worker in &mut self.workers {
             worker.send(WorkerMail::Drain);

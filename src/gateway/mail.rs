@@ -4,8 +4,8 @@ use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::Shared;
 use super::stage::Proven;
+use super::{Shared, Sockets};
 use crate::control::{AgentRef, Request, ServiceId, SpareFailure, Ticket};
 use crate::operator::{Blocks, Selection, Swept};
 use crate::relay::CloseReason;
@@ -34,6 +34,16 @@ pub(super) enum WorkerMail {
     Blocks(Arc<Blocks>),
     /// End what an operator means.
     EndSessions(Sweep),
+    /// The same, of another process.
+    Passed(Transfer),
+    /// Listen on these, each with the index of its listener.
+    Listen(Sockets),
+    /// Whether signal connections go to another process, which takes over.
+    PassSignals(bool),
+    /// The process before this one has all that was its own, or is gone.
+    PredecessorGone,
+    /// Take no new connections, since another process does; say once nobody waits here.
+    Leave,
     /// Take no new connections; stop once the last session is over.
     Drain,
     /// End what still lives, and stop.
@@ -88,6 +98,10 @@ pub(super) enum ControlMail {
     TurnedAway { record: Box<ConnectionRecord>, count: u64 },
     /// A worker has ended all that it had of a sweep.
     Swept { id: u64, swept: Swept },
+    /// A connection for the other process of this gateway.
+    Pass(Transfer),
+    /// After [`WorkerMail::Leave`]: nobody waits here any more.
+    Settled,
     /// A signal connection after its handshake.
     Signal(Box<Signal>),
 }

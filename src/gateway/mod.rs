@@ -5,6 +5,7 @@ mod agents;
 mod arrivals;
 mod control;
 mod data;
+mod front;
 mod lists;
 mod mail;
 mod operator;
@@ -20,6 +21,7 @@ mod sweep;
 mod tolls;
 mod trust;
 mod turned_away;
+mod upgrade;
 mod welcome;
 mod worker;
 
@@ -31,13 +33,14 @@ use std::time::Instant;
 
 use thiserror::Error;
 use tokio::sync::Notify;
+use tracing::{info, warn};
 
 use self::operator::Kept;
 use crate::config::{GatewayConfig, ListenerKind};
 use crate::control::{DispatcherLimits, SessionQuota, Tickets};
-use crate::engine::{self, ListenError, Post, StartError, WorkerSettings};
-use crate::limits::{MAX_SIGNAL_CONNECTIONS, SPARES_DIVISOR};
-use crate::operator::{Door, Keeper, KeeperError};
+use crate::engine::{self, ListenError, Post, StartError, WorkerSettings, WorkerThread};
+use crate::limits::{MAX_SIGNAL_CONNECTIONS, SPARES_DIVISOR, UPGRADE_NEWS};
+use crate::operator::{Blocks, Door, Keeper, KeeperError};
 use crate::relay::RelayLimits;
 use crate::reload::Watch;
 use crate::sandbox;
@@ -47,13 +50,18 @@ use crate::tls::{
 };
 use crate::uring::Waker;
 use control::Control;
+use front::{Front, Sockets};
+use mail::{ControlMail, WorkerMail};
 use reload::GatewayReader;
 use return_times::ReturnTimes;
 use revoked::Review;
 use sources::Sources;
 use tolls::Tolls;
 use turned_away::TurnedAway;
-use worker::GatewayWorker;
+use upgrade::{Parts, Upgrades};
+use worker::{GatewayWorker, Life};
+
+pub use upgrade::{Start, UpgradeError};
 
 /// Why a gateway does not run.
 #[derive(Debug, Error)]
@@ -70,6 +78,9 @@ pub enum RunError {
     /// The kernel, or a worker that it stopped.
     #[error(transparent)]
     Start(#[from] StartError),
+    /// The process whose place this one was to take.
+    #[error(transparent)]
+    Upgrade(#[from] UpgradeError),
 }
 
 /// What all threads of a gateway know and none changes: a reload makes the next one, which each thread takes
@@ -162,42 +173,87 @@ impl Shared {
     }
 }
 
-/// Runs a gateway until a signal ends it. `file` is where the configuration was read, and is read again by
-/// a reload; `door` is where operators are heard. The calling thread becomes the control thread.
-pub fn run(config: GatewayConfig, file: &Path, door: Option<Door>) -> Result<(), RunError> {
+/// Runs a gateway until a signal ends it. `file` is where the configuration was read, and is read again by a
+/// reload; `operator` is where operators are heard. The calling thread becomes the control thread.
+pub fn run(
+    config: GatewayConfig,
+    file: &Path,
+    start: Start,
+    operator: Option<Door>,
+) -> Result<(), RunError> {
     let workers = config.workers;
     let watch = Watch::new(file, &config.files());
     let kept = keep_blocks(config.operator.state.as_deref())?;
     let shared = Arc::new(Shared::new(config)?);
-    let mut sockets = bind(&shared, workers)?;
-    let telemetry = shared.config.telemetry.address.map(engine::bind_telemetry).transpose()?;
+    let Start { mut sockets, mut telemetry, door, before, .. } = start;
+    let telemetry = front::telemetry_listener(&shared, &mut telemetry, &mut sockets)?;
+    let (mut sockets, listeners) = front::bind(&shared, workers, &mut sockets)?;
     sandbox::close_doors().map_err(StartError::Kernel)?;
-    let bound = sockets.first().map(addresses).unwrap_or_default();
+    let front = Front::new(&sockets, telemetry, operator);
+    let predecessor = before.as_ref().map(|before| before.instance.as_str().into());
+    let held = match &before {
+        Some(_) => {
+            let none = (0..workers).map(|_| Sockets::new()).collect();
+            std::mem::replace(&mut sockets, none)
+        }
+        None => Vec::new(),
+    };
+    let (telemetry, operator) = front.copies();
+    let parts = Parts { door, before, listeners, telemetry, operator, held };
 
     let notify = Arc::new(Notify::new());
     let (to_control, control_mails) = engine::queue();
+    let to_control = || Post::new(to_control.clone(), Arc::clone(&notify));
+    let Crew { posts, counters, threads } =
+        start_workers(&shared, &kept.blocks, predecessor.as_ref(), sockets, to_control)?;
+    let reader = GatewayReader { file: file.to_owned(), running: Arc::clone(&shared) };
+    let reloads = crate::reload::start(reader, watch).map_err(StartError::Kernel)?;
+    let mail_came = Arc::clone(&notify);
+    engine::run_control(async move {
+        let (news, upgrade_news) = tokio::sync::mpsc::channel(UPGRADE_NEWS);
+        let upgrades = Upgrades::new(parts, news).map_err(StartError::Kernel)?;
+        let control = Control::new(shared, posts, counters, front, kept, mail_came, upgrades);
+        control.run(control_mails, threads, reloads, upgrade_news).await
+    })??;
+    Ok(())
+}
+
+/// The workers, as the control thread has them.
+struct Crew {
+    posts: Vec<Post<WorkerMail, Waker>>,
+    counters: Vec<Arc<WorkerCounters>>,
+    threads: Vec<WorkerThread>,
+}
+
+/// Starts a worker for each of `sockets`.
+fn start_workers(
+    shared: &Arc<Shared>,
+    blocks: &Arc<Blocks>,
+    predecessor: Option<&Arc<str>>,
+    sockets: Vec<Sockets>,
+    to_control: impl Fn() -> Post<ControlMail, Notify>,
+) -> Result<Crew, StartError> {
+    let workers = sockets.len();
     let mut doors = Vec::new();
     for _ in 0..workers {
         let waker = Arc::new(Waker::new().map_err(StartError::Kernel)?);
         doors.push((engine::queue(), waker));
     }
-    let posts =
+    let to_workers =
         || doors.iter().map(|((sender, _), waker)| Post::new(sender.clone(), Arc::clone(waker)));
-    let posts_of_control: Vec<_> = posts().collect();
-    let posts_of_workers: Vec<Vec<_>> = (0..workers).map(|_| posts().collect()).collect();
+    let posts = to_workers().collect();
+    let posts_of_workers: Vec<Vec<_>> = (0..workers).map(|_| to_workers().collect()).collect();
     let counters: Vec<_> = (0..workers).map(|_| Arc::new(WorkerCounters::default())).collect();
-
     let sources = Arc::new(Sources::new(Instant::now()));
     let tolls = Arc::new(Tolls::new(Instant::now()));
     let mut threads = Vec::new();
-    for (index, ((((_, mails), waker), peers), counters)) in
-        doors.into_iter().zip(posts_of_workers).zip(counters.clone()).enumerate()
-    {
-        let (listening, listeners) = std::mem::take(&mut sockets[index]).into_iter().unzip();
+    let parts = doors.into_iter().zip(posts_of_workers).zip(sockets).zip(counters.clone());
+    for (index, (((((_, mails), waker), peers), sockets), counters)) in parts.enumerate() {
+        let (listening, listeners): (Vec<TcpListener>, _) = sockets.into_iter().unzip();
         let role = GatewayWorker {
             index,
-            shared: Arc::clone(&shared),
-            control: Post::new(to_control.clone(), Arc::clone(&notify)),
+            shared: Arc::clone(shared),
+            control: to_control(),
             peers,
             sockets: listeners,
             tickets: Tickets::default(),
@@ -210,22 +266,19 @@ pub fn run(config: GatewayConfig, file: &Path, door: Option<Door>) -> Result<(),
             waiting: 0,
             turned_away: TurnedAway::default(),
             return_times: ReturnTimes::default(),
-            blocks: Arc::clone(&kept.blocks),
+            blocks: Arc::clone(blocks),
             sweeps: VecDeque::new(),
             review: Review::default(),
-            draining: false,
+            predecessor: predecessor.cloned(),
+            passes_signals: false,
+            life: Life::Serving,
         };
-        let listening: Vec<TcpListener> = listening;
         let settings = settings(&shared.config, workers);
         let started =
             engine::start_worker(index, role, settings, listening, mails, waker, counters);
         threads.push(started?);
     }
-    let reader = GatewayReader { file: file.to_owned(), running: Arc::clone(&shared) };
-    let reloads = crate::reload::start(reader, watch).map_err(StartError::Kernel)?;
-    let control = Control::new(shared, posts_of_control, counters, bound, kept, notify);
-    engine::run_control(control.run(control_mails, threads, telemetry, door, reloads))?;
-    Ok(())
+    Ok(Crew { posts, counters, threads })
 }
 
 /// Reads who is kept out, and starts the thread that writes it.
@@ -236,27 +289,6 @@ fn keep_blocks(state: Option<&Path>) -> Result<Kept, KeeperError> {
         tracing::info!(count = blocks.all().len(), "devices and addresses are blocked");
     }
     Ok(Kept { blocks: Arc::new(blocks), keeper: Some(keeper) })
-}
-
-/// Each worker's sockets, each with the index of its listener.
-type Sockets = Vec<(TcpListener, usize)>;
-
-fn bind(shared: &Shared, workers: usize) -> Result<Vec<Sockets>, ListenError> {
-    let mut sockets: Vec<Sockets> = (0..workers).map(|_| Vec::new()).collect();
-    for (index, listener) in shared.config.listeners.iter().enumerate() {
-        for &address in &listener.addresses {
-            let bound = engine::listen(&listener.name, address, workers)?;
-            for (own, socket) in sockets.iter_mut().zip(bound) {
-                own.push((socket, index));
-            }
-        }
-    }
-    Ok(sockets)
-}
-
-fn addresses(sockets: &Sockets) -> Vec<(usize, std::net::SocketAddr)> {
-    let bound = sockets.iter().map(|(socket, listener)| (*listener, socket.local_addr()));
-    bound.filter_map(|(listener, address)| Some((listener, address.ok()?))).collect()
 }
 
 fn settings(config: &GatewayConfig, workers: usize) -> WorkerSettings {

@@ -121,6 +121,7 @@ impl Control {
             .map(|(index, listener)| Listener {
                 name: listener.name.clone(),
                 addresses: self
+                    .front
                     .bound
                     .iter()
                     .filter(|(i, _)| *i == index)

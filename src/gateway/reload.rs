@@ -71,6 +71,9 @@ fn needing_restart(before: &GatewayConfig, after: &GatewayConfig) -> Vec<String>
     if before.workers != after.workers {
         needs("another `workers`".to_owned());
     }
+    if before.upgrade_socket != after.upgrade_socket {
+        needs("another `socket` of `[upgrade]`".to_owned());
+    }
     if before.telemetry != after.telemetry {
         needs("another `address` of `[telemetry]`".to_owned());
     }

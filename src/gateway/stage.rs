@@ -41,8 +41,8 @@ pub(super) enum Stage {
     Offered(Offered),
     /// A data connection whose server is connecting the backend.
     Answering { proven: Proven, agent: Token, decoder: FrameDecoder },
-    /// On its way to the worker that holds its agent.
-    Transferring { worker: usize, listener: usize, seen: Vec<u8> },
+    /// On its way to the worker that holds its agent, or to another process of this gateway.
+    Transferring { to: Elsewhere, listener: usize, seen: Vec<u8> },
     /// On its way to the control thread.
     Signalling(Proven),
 }
@@ -243,14 +243,28 @@ pub(super) struct Record {
     pub(super) joined: Instant,
 }
 
+/// Where a connection belongs that does not belong here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Elsewhere {
+    /// With another worker.
+    Worker(usize),
+    /// With the other process, of which one takes the place of the other.
+    Process,
+}
+
 /// Where a data connection belongs, if not here.
 pub(super) fn elsewhere(
     hint: Option<&Hint>,
     instance: &str,
+    predecessor: Option<&str>,
     own: usize,
     workers: usize,
-) -> Option<usize> {
-    let hint = hint.filter(|hint| hint.instance == instance)?;
+) -> Option<Elsewhere> {
+    let hint = hint?;
+    if Some(&*hint.instance) == predecessor {
+        return Some(Elsewhere::Process);
+    }
     let worker = usize::try_from(hint.worker).ok()?;
-    (worker != own && worker < workers).then_some(worker)
+    (hint.instance == instance && worker != own && worker < workers)
+        .then_some(Elsewhere::Worker(worker))
 }

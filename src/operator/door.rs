@@ -3,6 +3,7 @@
 use std::cell::RefCell;
 use std::convert::Infallible;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
@@ -23,6 +24,7 @@ use socket2::{Domain, SockAddr, Socket, Type};
 use thiserror::Error;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::task::AbortHandle;
 use tracing::{debug, info, warn};
 
 use super::audit::{self, Tally, Who};
@@ -80,6 +82,23 @@ impl Door {
         })?;
         let owner_name = user_name(owner);
         Ok(Self { listener, path: path.to_owned(), owner, owner_name })
+    }
+
+    /// Takes on the socket of a process whose place this one takes, if it is the one at that path; else makes
+    /// one in its place.
+    pub fn inherit(path: &Path, socket: OwnedFd) -> Result<Self, DoorError> {
+        let listener = std::os::unix::net::UnixListener::from(socket);
+        let is_there = listener.local_addr().is_ok_and(|at| at.as_pathname() == Some(path));
+        if !is_there || listener.set_nonblocking(true).is_err() {
+            return Self::bind(path);
+        }
+        let owner = geteuid().as_raw();
+        Ok(Self { listener, path: path.to_owned(), owner, owner_name: user_name(owner) })
+    }
+
+    /// The same socket once more, for the process that takes the place of this one.
+    pub fn copy(&self) -> io::Result<OwnedFd> {
+        self.listener.try_clone().map(OwnedFd::from)
     }
 
     fn who(&self, stream: &UnixStream) -> io::Result<Who> {
@@ -169,15 +188,14 @@ fn user_name(uid: u32) -> Option<String> {
     })
 }
 
-/// Serves the socket as long as the runtime lives. Called inside a `LocalSet`, as `tokio_uring::start` has
+/// Serves the socket as long as the runtime lives, or until it is told to stop. Called inside a `LocalSet`, as `tokio_uring::start` has
 /// one.
-pub fn serve(door: Door, desk: Rc<dyn Desk>) -> io::Result<()> {
+pub fn serve(door: Door, desk: Rc<dyn Desk>) -> io::Result<AbortHandle> {
     let listener = UnixListener::from_std(door.listener.try_clone()?)?;
     info!(socket = %door.path.display(), "the operator's socket is open");
     let strangers = RefCell::new(LineLimiter::new(STRANGER_LINES_PER_SECOND));
     let inside = Rc::new(Inside { door, desk, strangers });
-    tokio::task::spawn_local(accept_all(listener, inside));
-    Ok(())
+    Ok(tokio::task::spawn_local(accept_all(listener, inside)).abort_handle())
 }
 
 struct Inside {

@@ -183,6 +183,7 @@ mod tests {
             names,
             connect: BTreeSet::new(),
             binds_privileged_port: false,
+            passes_descriptors: false,
         }
     }
 

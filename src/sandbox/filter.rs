@@ -103,9 +103,15 @@ impl Filters {
 
 /// Makes some calls fatal for the calling thread and those that it starts, and prepares the filters of a
 /// role, which each thread applies itself.
-pub(super) fn install(role: Role) -> Result<Filters, String> {
+pub(super) fn install(role: Role, passes_descriptors: bool) -> Result<Filters, String> {
     let build = || {
-        let of = |thread| allow_list(system_calls::of(role, thread));
+        let of = |thread| {
+            let mut calls = system_calls::of(role, thread);
+            if passes_descriptors && thread == Thread::Control {
+                calls.extend(system_calls::passing_descriptors());
+            }
+            allow_list(calls)
+        };
         let filters = Filters {
             log: of(Thread::Log)?,
             worker: of(Thread::Worker)?,

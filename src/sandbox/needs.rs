@@ -28,6 +28,8 @@ pub struct Needs {
     /// TCP ports of other hosts.
     pub(super) connect: BTreeSet<u16>,
     pub(super) binds_privileged_port: bool,
+    /// Whether descriptors go to and come from another process of the same gateway.
+    pub(super) passes_descriptors: bool,
 }
 
 impl Needs {
@@ -56,6 +58,7 @@ impl Needs {
             names: false,
             connect: BTreeSet::new(),
             binds_privileged_port: ports.into_iter().any(is_privileged),
+            passes_descriptors: config.upgrade_socket.is_some(),
         }
     }
 
@@ -89,6 +92,7 @@ impl Needs {
             names,
             connect,
             binds_privileged_port: telemetry.is_some_and(is_privileged),
+            passes_descriptors: false,
         }
     }
 

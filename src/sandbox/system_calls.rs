@@ -211,6 +211,12 @@ pub(super) fn of(role: Role, thread: Thread) -> Vec<Call> {
     calls
 }
 
+/// What the control thread of a gateway needs for another process of it (`unix(7)`, `SCM_RIGHTS`).
+pub(super) fn passing_descriptors() -> Vec<Call> {
+    let no_connection = vec![vec![Condition::lacks(Argument::int(2), bits(libc::MSG_FASTOPEN))]];
+    vec![Call::always(libc::SYS_recvmsg), Call::when(libc::SYS_sendmsg, no_connection)]
+}
+
 fn always(list: &[c_long]) -> Vec<Call> {
     list.iter().copied().map(Call::always).collect()
 }
@@ -320,6 +326,16 @@ mod tests {
                 calls.dedup();
                 assert_eq!(calls.len(), count, "{role:?} {thread:?}");
             }
+        }
+    }
+
+    #[test]
+    fn only_a_gateway_that_may_be_taken_over_passes_descriptors() {
+        let passing: Vec<_> = passing_descriptors().iter().map(|call| call.number).collect();
+        assert_eq!(passing, [libc::SYS_recvmsg, libc::SYS_sendmsg]);
+        for thread in [Thread::Log, Thread::Worker, Thread::Control] {
+            let calls = numbers(Role::Gateway, thread);
+            assert!(!passing.iter().any(|call| calls.contains(call)), "{thread:?}");
         }
     }
 

@@ -359,6 +359,7 @@ impl Control {
                     }
                     // A claim that is on its way is refused by the gateway, or was in time.
                     GatewayAction::Withdrawn { .. } => {}
+                    GatewayAction::OpenSuccessor => self.open_successor(gateway),
                     GatewayAction::CloseSpare { id: invitation } => {
                         if let Some(&worker) = self.links[&gateway].spares.get(&invitation) {
                             let mail = WorkerMail::CloseSpare { gateway, invitation };
@@ -368,6 +369,7 @@ impl Control {
                 }
             }
         }
+        self.settle_successions();
         self.links.retain(|_, link| !link.removed);
     }
 

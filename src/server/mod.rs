@@ -15,6 +15,7 @@ mod seats;
 mod signal;
 mod spares;
 mod stage;
+mod succession;
 mod sweep;
 mod visitor;
 mod worker;

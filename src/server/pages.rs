@@ -39,11 +39,7 @@ impl Pages for ServerPages {
                 ("declined", outcomes.declined),
                 ("failed", outcomes.failed),
             ],
-            signal_connections: control
-                .links
-                .values()
-                .map(|link| (link.gateway.address.to_string(), u64::from(link.is_up())))
-                .collect(),
+            signal_connections: control.signal_connections(),
             certificates: metrics::expiries(&control.shared.certificates),
             lists: Vec::new(),
             lists_brought: CrlOutcome::with_words(&control.lists_brought),
@@ -101,5 +97,20 @@ impl Pages for ServerPages {
             workers: control.counters.iter().map(|counters| Worker::from(&**counters)).collect(),
             sandbox: sandbox::status(),
         }
+    }
+}
+
+impl Control {
+    /// How many stand, by gateway: two, while one process of it takes the place of another.
+    fn signal_connections(&self) -> Vec<(String, u64)> {
+        let mut counts = Vec::<(String, u64)>::new();
+        for link in self.links.values() {
+            let (address, up) = (&*link.gateway.address, u64::from(link.is_up()));
+            match counts.iter_mut().find(|(counted, _)| counted == address) {
+                Some((_, count)) => *count += up,
+                None => counts.push((address.to_owned(), up)),
+            }
+        }
+        counts
     }
 }

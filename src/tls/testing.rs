@@ -185,6 +185,7 @@ pub(crate) fn gateway_config(
         servers: true,
     };
     GatewayConfig {
+        upgrade_socket: None,
         workers: 1,
         listeners: vec![Listener {
             name: "main".to_owned(),

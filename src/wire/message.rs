@@ -50,7 +50,7 @@ pub mod from_server {
 #[derive(Clone, PartialEq, Eq, prost::Message)]
 pub struct ToServer {
     /// `None` where the sender used a message that this release does not know.
-    #[prost(oneof = "to_server::Message", tags = "1, 2, 3, 4, 5, 6, 7")]
+    #[prost(oneof = "to_server::Message", tags = "1, 2, 3, 4, 5, 6, 7, 8")]
     pub message: Option<to_server::Message>,
 }
 
@@ -84,6 +84,9 @@ pub mod to_server {
         /// See [`CrlAnswer`](super::CrlAnswer). Only in answer to a `Crl`.
         #[prost(message, tag = "7")]
         CrlAnswer(super::CrlAnswer),
+        /// See [`Successor`](super::Successor).
+        #[prost(message, tag = "8")]
+        Successor(super::Successor),
     }
 }
 
@@ -102,6 +105,9 @@ pub struct ServerHello {
     /// Spares that it will hold at once for this gateway; 0: it knows of none.
     #[prost(uint32, tag = "4")]
     pub spares: u32,
+    /// Whether it knows of [`Successor`].
+    #[prost(bool, tag = "5")]
+    pub successors: bool,
 }
 
 /// First message of a gateway, in answer to the first ServerHello.
@@ -210,6 +216,9 @@ pub struct CrlAnswer {
     #[prost(enumeration = "CrlOutcome", tag = "2")]
     pub outcome: i32,
 }
+/// Another process of this gateway is to take its place: open a second signal connection to it.
+#[derive(Clone, Copy, PartialEq, Eq, prost::Message)]
+pub struct Successor {}
 
 /// What a server says on a data connection, before the bytes of the session.
 #[derive(Clone, PartialEq, Eq, prost::Message)]

@@ -181,6 +181,8 @@ impl Ledger {
             Event::SpareFailed { agent, invitation, failure } => {
                 self.enter_failure(*agent, *invitation, *failure, checks);
             }
+            // The worlds of this simulation have no second process of a gateway.
+            Event::Moving(_) | Event::TookOver | Event::Moved => {}
             Event::Drain => self.draining = true,
         }
     }

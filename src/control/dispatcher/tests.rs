@@ -5,6 +5,7 @@ use crate::control::{Request, SessionQuota};
 use crate::limits::{MAX_INVITATIONS_PER_AGENT, SIGNAL_DEAD_AFTER, SIGNAL_HELLO_TIMEOUT};
 use crate::wire::{FromServer, Withdraw};
 
+mod moving;
 mod operator;
 mod reload;
 mod spares;
@@ -82,7 +83,7 @@ impl Bench {
     fn connect_with_spares(&mut self, link: u64, capacity: u32, spares: u32) -> Vec<Seen> {
         self.open(link);
         let services = vec!["web".to_owned(), "mail".to_owned()];
-        let hello = ServerHello { services, capacity, software: String::new(), spares };
+        let hello = ServerHello { services, capacity, spares, ..ServerHello::default() };
         self.hear(link, from_server::Message::ServerHello(hello))
     }
 

@@ -4,6 +4,8 @@ use super::*;
 use crate::limits::{PING_INTERVAL, RECONNECT_MAX, RECONNECT_MIN, SIGNAL_DEAD_AFTER};
 use crate::wire::{Crl, CrlAnswer};
 
+mod successor;
+
 const INSTANCE: &str = "00112233445566ff";
 
 /// A link with a clock that jumps to whatever is due.

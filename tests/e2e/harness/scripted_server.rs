@@ -41,7 +41,8 @@ impl ScriptedServer {
         let config = world.server_client(name, vec![alpn::SIGNAL.to_vec()]);
         let mut signal = Peer::dial_tls(gateway, World::GATEWAY_NAME, &config);
         let services = services.iter().map(ToString::to_string).collect();
-        let hello = ServerHello { services, capacity: 0, software: "a test".to_owned(), spares };
+        let software = "a test".to_owned();
+        let hello = ServerHello { services, software, spares, ..ServerHello::default() };
         signal.say(&from_server(from_server::Message::ServerHello(hello)));
         let Some(to_server::Message::GatewayHello(hello)) = signal.hear::<ToServer>().message
         else {

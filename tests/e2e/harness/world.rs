@@ -112,12 +112,26 @@ impl World {
         let path = self.write_gateway(file);
         let process = Process::start("gateway", path.as_os_str());
         process.line("gateway runs", &[]);
+        self.running(file, process)
+    }
+
+    /// A gateway by its process.
+    pub(crate) fn running(&self, file: &GatewayFile<'_>, process: Process) -> Gateway {
         Gateway {
             process,
             tls: self.address(file.host, 13_000),
             plain: self.address(file.host, 14_000),
             telemetry: Telemetry(self.address(file.host, 9113)),
         }
+    }
+
+    /// Starts a gateway that is to take the place of the one that runs with the same file, and does not wait.
+    pub(crate) fn take_over(&self, file: &GatewayFile<'_>) -> Process {
+        let path = self.write_gateway(file);
+        let mut command = Process::command();
+        Process::spawn(
+            command.args(["--log", "json", "gateway", "--take-over", "--config"]).arg(path),
+        )
     }
 
     pub(crate) fn write_server(&self, file: &ServerFile) -> PathBuf {
@@ -261,14 +275,22 @@ impl World {
 
     /// The device, as our own agent before it has asked for anything.
     pub(crate) fn our_agent(&self, gateway: &Gateway) -> Peer {
+        self.our_agent_at(gateway.tls)
+    }
+
+    fn our_agent_at(&self, gateway: SocketAddr) -> Peer {
         let own = self.credentials("laptop-7.test");
         let config = self.client(Some(&own), vec![alpn::AGENT.to_vec()]);
-        Peer::dial_tls(gateway.tls, Self::GATEWAY_NAME, &config)
+        Peer::dial_tls(gateway, Self::GATEWAY_NAME, &config)
     }
 
     /// Our own agent, which has asked for that service.
     pub(crate) fn ask(&self, gateway: &Gateway, service: &str) -> Peer {
-        let mut agent = self.our_agent(gateway);
+        self.ask_at(gateway.tls, service)
+    }
+
+    pub(crate) fn ask_at(&self, gateway: SocketAddr, service: &str) -> Peer {
+        let mut agent = self.our_agent_at(gateway);
         let open = from_agent::Message::Open(Open { service: service.to_owned() });
         agent.say(&FromAgent { message: Some(open) });
         agent

@@ -356,6 +356,7 @@ impl World {
                     capacity: capacity.into(),
                     software: String::new(),
                     spares,
+                    successors: spares % 2 == 1,
                 })
             }
             Said::Decline { invitation, reason } => {

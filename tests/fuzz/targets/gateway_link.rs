@@ -147,6 +147,7 @@ impl World {
                 assert_eq!(is_hello, self.connection == Connection::Silent, "hello comes first");
                 self.connection = Connection::Up;
             }
+            GatewayAction::OpenSuccessor => {}
             GatewayAction::Close(_) => {
                 assert_ne!(self.connection, Connection::None, "a connection is closed once");
                 self.connection = Connection::None;
