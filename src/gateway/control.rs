@@ -13,7 +13,7 @@ use tokio::sync::{Notify, mpsc};
 use tracing::{info, warn};
 
 use super::mail::{ControlMail, Signal, WorkerMail};
-use super::operator::{GatewayDesk, Kept};
+use super::operator::{Kept, hear};
 use super::pages::GatewayPages;
 use super::stage::{Kind, Proven};
 use super::{Shared, dispatcher_limits};
@@ -23,7 +23,7 @@ use crate::engine::{
     end_all_signals, end_signal, fill_random, start_signal,
 };
 use crate::limits::{KEPT_MAIL_RETRY, MAILS_PER_TURN, SIGNAL_EVENTS};
-use crate::operator::{self, Door, Sweeps, Tally};
+use crate::operator::{Door, Sweeps, Tally};
 use crate::relay::{CloseReason, Party};
 use crate::reload::{History, Outcome, Reloads};
 use crate::telemetry::counters::WorkerCounters;
@@ -132,10 +132,7 @@ impl Control {
             let pages = Rc::new(GatewayPages::new(Rc::clone(&control)));
             http::serve(listener, may_ask, pages).map_err(StartError::Kernel)?;
         }
-        if let Some(door) = door {
-            let desk = Rc::new(GatewayDesk::new(Rc::clone(&control)));
-            operator::serve(door, desk).map_err(StartError::Kernel)?;
-        }
+        hear(door, &control)?;
         let (to_control, mut link_events) = mpsc::channel(SIGNAL_EVENTS);
         // Signals are taken before anybody is told that there is something to signal.
         let mut wakeups = ControlLoop::new(threads, Arc::clone(&mail_came), drain_timeout)?;
