@@ -387,6 +387,9 @@ pub const MAX_LISTED_SESSIONS: usize = 1_000;
 /// Largest answer that the command line reads. The largest that we build lists [`MAX_BLOCKS`] blocks, or
 /// [`MAX_LISTED_SESSIONS`] sessions, of 1 KB each.
 pub const MAX_OPERATOR_ANSWER_LEN: usize = 2 * 1024 * 1024;
+/// From an operator's order to drain until it begins: a process without sessions ends at once, and its answer
+/// is to be on its way by then.
+pub const DRAIN_DELAY: Duration = Duration::from_millis(100);
 /// Devices and addresses that are kept out. Each is looked at for each connection: all of them cost some
 /// microseconds.
 pub const MAX_BLOCKS: usize = 1_024;

@@ -15,7 +15,7 @@ use tracing::{info, warn};
 
 use super::lists::BroughtList;
 use super::mail::{ControlMail, Signal, WorkerMail};
-use super::operator::{GatewayDesk, Kept};
+use super::operator::{Kept, hear};
 use super::pages::GatewayPages;
 use super::reload::GatewayReader;
 use super::stage::{Kind, Proven};
@@ -27,7 +27,7 @@ use crate::engine::{
     end_all_signals, end_signal, fill_random, start_signal,
 };
 use crate::limits::{KEPT_MAIL_RETRY, MAILS_PER_TURN, SIGNAL_EVENTS};
-use crate::operator::{self, Door, Sweeps, Tally};
+use crate::operator::{Door, Sweeps, Tally};
 use crate::relay::{CloseReason, Party};
 use crate::reload::{self, History, Reloads};
 use crate::telemetry::counters::WorkerCounters;
@@ -218,8 +218,7 @@ impl Control {
             listening.push(http::serve(listener, may_ask, pages).map_err(StartError::Kernel)?);
         }
         if let Some(door) = operator {
-            let desk = Rc::new(GatewayDesk::new(Rc::clone(control)));
-            listening.push(operator::serve(door, desk).map_err(StartError::Kernel)?);
+            listening.push(hear(door, control)?);
         }
         control.borrow_mut().front.listening = listening;
         control.borrow().announce();

@@ -7,14 +7,16 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::sync::Mutex;
+use tokio::task::AbortHandle;
 
 use super::control::Control;
 use super::mail::{Sweep, WorkerMail};
 use crate::control::Event;
+use crate::engine::StartError;
 use crate::limits::{MAX_BLOCK_TIME, MAX_DRAINED_SERVERS};
 use crate::operator::{
-    Answer, Answering, Block, Blocks, Denial, Desk, Keeper, Range, Request, Selection, Swept,
-    Tally, Target, list, unix_now,
+    Answer, Answering, Block, Blocks, Denial, Desk, Door, Keeper, Range, Request, Selection, Swept,
+    Tally, Target, drain_soon, list, serve, unix_now,
 };
 use crate::relay::CloseReason;
 
@@ -26,15 +28,20 @@ pub(super) struct Kept {
 }
 
 /// Where operators are heard.
-pub(super) struct GatewayDesk {
+struct GatewayDesk {
     control: Rc<RefCell<Control>>,
     tally: Rc<RefCell<Tally>>,
     /// Held while blocks change: the disk has one before the next begins.
     changing: Mutex<()>,
 }
 
+/// Serves the operator's socket.
+pub(super) fn hear(door: Door, control: &Rc<RefCell<Control>>) -> Result<AbortHandle, StartError> {
+    serve(door, Rc::new(GatewayDesk::new(Rc::clone(control)))).map_err(StartError::Kernel)
+}
+
 impl GatewayDesk {
-    pub(super) fn new(control: Rc<RefCell<Control>>) -> Self {
+    fn new(control: Rc<RefCell<Control>>) -> Self {
         let tally = Rc::clone(&control.borrow().tally);
         Self { control, tally, changing: Mutex::new(()) }
     }
@@ -58,11 +65,12 @@ impl GatewayDesk {
             Request::Unblock { target } => self.unblock(&target).await,
             Request::Blocks => Ok(Answer::Blocks(self.control.borrow().kept.blocks.all().to_vec())),
             Request::Drain => {
-                let mut control = self.control.borrow_mut();
+                let control = self.control.borrow();
                 if control.dispatcher.snapshot().draining {
                     return Err(Denial::refused("it drains already"));
                 }
-                Ok(Answer::Draining { sessions: control.ask_for_drain() })
+                drain_soon(Rc::clone(&control.drain_asked));
+                Ok(Answer::Draining { sessions: control.ledger.live().count() as u64 })
             }
             Request::DrainServer { server } => self.control.borrow_mut().drain_server(server),
             Request::UndrainServer { server } => self.control.borrow_mut().undrain_server(server),
@@ -169,6 +177,8 @@ impl Control {
         for worker in &mut self.workers {
             worker.send(WorkerMail::EndSessions(sweep.clone()));
         }
+        // Mail that did not fit is sent by the loop.
+        self.mail_came.notify_one();
         swept
     }
 
@@ -248,11 +258,5 @@ impl Control {
     fn handle_soon(&mut self, event: Event) {
         self.handle(event, Instant::now());
         self.mail_came.notify_one();
-    }
-
-    /// Returns how many sessions may finish.
-    fn ask_for_drain(&mut self) -> u64 {
-        self.drain_asked.notify_one();
-        self.ledger.live().count() as u64
     }
 }

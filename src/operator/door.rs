@@ -23,15 +23,15 @@ use serde::Serialize;
 use socket2::{Domain, SockAddr, Socket, Type};
 use thiserror::Error;
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio::task::AbortHandle;
 use tracing::{debug, info, warn};
 
 use super::audit::{self, Tally, Who};
 use super::message::{Answer, Asked, Cause, Denial, Request};
 use crate::limits::{
-    ACCEPT_RETRY, MAX_OPERATOR_CONNECTIONS, MAX_OPERATOR_REQUEST_LEN, OPERATOR_TIMEOUT,
-    STRANGER_LINES_PER_SECOND,
+    ACCEPT_RETRY, DRAIN_DELAY, MAX_OPERATOR_CONNECTIONS, MAX_OPERATOR_REQUEST_LEN,
+    OPERATOR_TIMEOUT, STRANGER_LINES_PER_SECOND,
 };
 use crate::telemetry::log::LineLimiter;
 
@@ -290,6 +290,14 @@ async fn carry_out(asked: Asked, inside: Rc<Inside>, who: Who) -> Result<Answer,
         audit::write(&who, &asked, &result);
     }
     result
+}
+
+/// Has the process drain, once its answer is on its way.
+pub fn drain_soon(asked: Rc<Notify>) {
+    tokio::task::spawn_local(async move {
+        tokio::time::sleep(DRAIN_DELAY).await;
+        asked.notify_one();
+    });
 }
 
 const fn status_of(cause: Cause) -> StatusCode {

@@ -14,7 +14,7 @@ mod sweeps;
 pub use audit::Tally;
 pub use blocks::{Block, Blocks, Target};
 pub use client::{AskError, ask};
-pub use door::{Answering, Desk, Door, DoorError, serve};
+pub use door::{Answering, Desk, Door, DoorError, drain_soon, serve};
 pub use keeper::{Keeper, KeeperError, unix_now};
 pub use list::list;
 pub use message::{Answer, Asked, Cause, Denial, ListedSession, Request, SessionList};

@@ -15,7 +15,7 @@ use super::Shared;
 use super::backends::{self, Addresses};
 use super::link::{GatewayId, Link, Open};
 use super::mail::{ControlMail, Order, Purpose, WorkerMail};
-use super::operator::ServerDesk;
+use super::operator::hear;
 use super::pages::ServerPages;
 use super::reload::ServerReader;
 use super::signal::{self, Dialled};
@@ -27,7 +27,7 @@ use crate::engine::{
 use crate::limits::{
     DIAL_TIMEOUT, MAILS_PER_TURN, MAX_SPARE_LIFE, RESOLVE_INTERVAL, SIGNAL_EVENTS,
 };
-use crate::operator::{self, Door, Sweeps, Tally};
+use crate::operator::{Door, Sweeps, Tally};
 use crate::relay::CloseReason;
 use crate::reload::{History, Outcome, Reloads};
 use crate::telemetry::counters::WorkerCounters;
@@ -138,10 +138,7 @@ impl Control {
             let pages = Rc::new(ServerPages::new(Rc::clone(&control)));
             http::serve(listener, may_ask, pages).map_err(StartError::Kernel)?;
         }
-        if let Some(door) = door {
-            let desk = Rc::new(ServerDesk::new(Rc::clone(&control)));
-            operator::serve(door, desk).map_err(StartError::Kernel)?;
-        }
+        hear(door, &control)?;
         tokio::task::spawn_local(keep_backends_fresh(Rc::clone(&control)));
         let (dialled, mut dials) = mpsc::channel(SIGNAL_EVENTS);
         let (signals, mut signal_events) = mpsc::channel(SIGNAL_EVENTS);

@@ -7,17 +7,28 @@ use std::time::Instant;
 
 use super::control::Control;
 use super::mail::{Sweep, WorkerMail};
-use crate::operator::{Answer, Answering, Denial, Desk, Request, Selection, Swept, Tally, list};
+use crate::engine::StartError;
+use crate::operator::{
+    Answer, Answering, Denial, Desk, Door, Request, Selection, Swept, Tally, drain_soon, list,
+    serve,
+};
 use crate::relay::CloseReason;
 
 /// Where operators are heard.
-pub(super) struct ServerDesk {
+struct ServerDesk {
     control: Rc<RefCell<Control>>,
     tally: Rc<RefCell<Tally>>,
 }
 
+/// Serves the operator's socket, where there is one.
+pub(super) fn hear(door: Option<Door>, control: &Rc<RefCell<Control>>) -> Result<(), StartError> {
+    let Some(door) = door else { return Ok(()) };
+    serve(door, Rc::new(ServerDesk::new(Rc::clone(control)))).map_err(StartError::Kernel)?;
+    Ok(())
+}
+
 impl ServerDesk {
-    pub(super) fn new(control: Rc<RefCell<Control>>) -> Self {
+    fn new(control: Rc<RefCell<Control>>) -> Self {
         let tally = Rc::clone(&control.borrow().tally);
         Self { control, tally }
     }
@@ -35,7 +46,7 @@ impl ServerDesk {
                 if control.draining {
                     return Err(Denial::refused("it drains already"));
                 }
-                control.drain_asked.notify_one();
+                drain_soon(Rc::clone(&control.drain_asked));
                 Ok(Answer::Draining { sessions: control.ledger.live().count() as u64 })
             }
             Request::Block { .. } | Request::Unblock { .. } | Request::Blocks => {
