@@ -170,6 +170,7 @@ impl GatewayLink {
         let State::Up(up) = &self.state else { return None };
         Some(Self {
             hello: self.hello.clone(),
+            crls: Lists::clone(&self.crls),
             state: State::Waiting { until: now, failures: 0 },
             actions: VecDeque::new(),
             predecessor: Some(up.instance.clone()),

@@ -2,7 +2,7 @@
 
 use std::cell::RefCell;
 use std::collections::HashMap;
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::mpsc::Receiver;
@@ -10,9 +10,9 @@ use std::time::Instant;
 
 use rustls::pki_types::CertificateDer;
 use tokio::sync::{Notify, mpsc};
-use tokio::task::AbortHandle;
 use tracing::{info, warn};
 
+use super::front::Front;
 use super::lists::BroughtList;
 use super::mail::{ControlMail, Signal, WorkerMail};
 use super::operator::{Kept, hear};
@@ -27,7 +27,7 @@ use crate::engine::{
     end_all_signals, end_signal, fill_random, start_signal,
 };
 use crate::limits::{KEPT_MAIL_RETRY, MAILS_PER_TURN, SIGNAL_EVENTS};
-use crate::operator::{Door, Sweeps, Tally};
+use crate::operator::{Sweeps, Tally};
 use crate::relay::{CloseReason, Party};
 use crate::reload::{self, History, Reloads};
 use crate::telemetry::counters::WorkerCounters;

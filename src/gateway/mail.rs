@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::stage::Proven;
 use super::{Shared, Sockets};
-use crate::control::{AgentRef, Request, ServiceId, SpareFailure, Ticket};
+use crate::control::{AgentRef, Request, SpareFailure, Ticket};
 use crate::operator::{Blocks, Selection, Swept};
 use crate::relay::CloseReason;
 use crate::telemetry::ledger::LiveSession;

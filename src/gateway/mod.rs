@@ -33,7 +33,6 @@ use std::time::Instant;
 
 use thiserror::Error;
 use tokio::sync::Notify;
-use tracing::{info, warn};
 
 use self::operator::Kept;
 use crate::config::{GatewayConfig, ListenerKind};

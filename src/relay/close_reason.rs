@@ -204,7 +204,7 @@ impl fmt::Display for CloseReason {
 }
 
 /// The reasons that hold nothing more.
-const ALONE: [CloseReason; 33] = [
+const ALONE: [CloseReason; 34] = [
     CloseReason::Finished,
     CloseReason::IdleTimeout,
     CloseReason::HalfClosedTimeout,
