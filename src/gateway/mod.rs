@@ -7,7 +7,7 @@ mod control;
 mod data;
 mod mail;
 mod pages;
-mod proxy_header;
+pub mod proxy_header;
 mod reload;
 mod return_times;
 mod sources;
