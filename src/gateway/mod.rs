@@ -10,7 +10,7 @@ mod lists;
 mod mail;
 mod operator;
 mod pages;
-mod proxy_header;
+pub mod proxy_header;
 mod reload;
 mod return_times;
 mod revoked;

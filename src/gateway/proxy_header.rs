@@ -9,19 +9,19 @@ use crate::limits::MAX_PROXY_HEADER_LEN;
 
 /// A header at the beginning of a connection.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct ProxyHeader {
+pub struct ProxyHeader {
     /// Whose connection it is; `None` for one of the balancer itself, such as a check of health.
-    pub(super) source: Option<SocketAddr>,
+    pub source: Option<SocketAddr>,
     /// Bytes of the header.
-    pub(super) len: usize,
+    pub len: usize,
 }
 
 /// There is no header, and further bytes can't make one.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct NoHeader;
+pub struct NoHeader;
 
 /// Reads the header in the first bytes of a connection. `Ok(None)` asks for more of them.
-pub(super) fn parse(bytes: &[u8]) -> Result<Option<ProxyHeader>, NoHeader> {
+pub fn parse(bytes: &[u8]) -> Result<Option<ProxyHeader>, NoHeader> {
     let header = match bytes.first() {
         None => return Ok(None),
         Some(b'P') => parse_text(bytes)?,

@@ -79,6 +79,9 @@ spare_life_ms = 2000
 
 [addresses]
 exempt = ["198.18.0.0/24"]
+
+[devices]
+max_sessions = 0
 "#;
 
 const SERVER: &str = r#"

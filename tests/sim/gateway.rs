@@ -97,10 +97,15 @@ fn dispatcher_limits(max_links: usize, random: &mut Random) -> DispatcherLimits 
         max_links,
         max_spares: *random.pick(&[0, 2, 6, 6]),
         spare_life: Duration::from_millis(random.between(1_000, 20_000) as u64),
-        devices: SessionQuota::default(),
-        services: Vec::new(),
+        devices: quota(*random.pick(&[0, 0, 1, 2])),
+        services: (0..6).map(|_| quota(*random.pick(&[0, 0, 2, 4, 8]))).collect(),
         takes_crls: false,
     }
+}
+
+/// 0: no bound.
+fn quota(max_sessions: usize) -> SessionQuota {
+    SessionQuota { max_sessions: (max_sessions > 0).then_some(max_sessions), rate: None }
 }
 
 /// What a dispatcher is told of them.

@@ -14,6 +14,7 @@ use super::checks::{Check, Checks, FailedSpare, Sight};
 use super::gateway::Settings;
 
 mod after_step;
+mod quotas;
 
 pub(super) struct Ledger {
     limits: DispatcherLimits,
@@ -27,6 +28,7 @@ pub(super) struct Ledger {
     drained: BTreeSet<String>,
     links: BTreeMap<LinkId, Link>,
     waiting: BTreeMap<AgentRef, Waiting>,
+    held: quotas::Held,
     /// Where each invitation went.
     invitations: BTreeMap<u64, LinkId>,
     tickets: BTreeSet<Vec<u8>>,
@@ -99,6 +101,7 @@ impl Ledger {
             drained: BTreeSet::new(),
             links: BTreeMap::new(),
             waiting: BTreeMap::new(),
+            held: quotas::Held::default(),
             invitations: BTreeMap::new(),
             tickets: BTreeSet::new(),
             expected: None,
@@ -151,6 +154,7 @@ impl Ledger {
             // `note_reload` knows it already, and from the settings.
             Event::Reconfigured(_) | Event::CrlJudged { .. } => {}
             Event::Admit { agent, request } => {
+                self.held.admit(*agent, request);
                 let entry = Waiting {
                     service: request.service,
                     deadline: now + self.limits.invitation_timeout,
@@ -162,11 +166,16 @@ impl Ledger {
                 };
                 self.waiting.insert(*agent, entry);
             }
-            Event::Leave { agent } => drop(self.waiting.remove(agent)),
-            Event::Claimed { agent, invitation, .. } => {
-                self.enter_claim(*agent, *invitation, checks)
+            Event::Leave { agent } => {
+                self.held.leave(*agent);
+                self.waiting.remove(agent);
+            }
+            Event::Claimed { agent, invitation, request } => {
+                self.held.claim(*agent, *invitation, request);
+                self.enter_claim(*agent, *invitation, checks);
             }
             Event::Released { invitation } => {
+                self.held.release(*invitation);
                 match self.links.get_mut(&self.invitations[invitation]) {
                     Some(link) => link.sessions = link.sessions.saturating_sub(1),
                     None => checks.see(Sight::SessionOutlivedLink),
@@ -191,6 +200,7 @@ impl Ledger {
     pub(super) fn note_reload(&mut self, settings: &Settings, verdicts: &[Verdict], now: Instant) {
         self.limits = settings.limits.clone();
         self.gone.clone_from(&settings.gone);
+        self.held.note_left_over();
         self.left_over.waiting = self.waiting.len();
         self.left_over.spares = self.spares_by_worker();
         let latest = now + self.limits.invitation_timeout;
@@ -333,6 +343,7 @@ impl Ledger {
                 checks.hold(Check::QueueIsBounded, is_full, || {
                     format!("{agent:?} is refused though there is room")
                 });
+                self.held.refuse(*agent, *reason, &self.limits, checks);
                 checks.see(Sight::Refused(*reason));
                 let waited = self.waiting.remove(agent).is_some();
                 checks.hold(Check::SessionEndsOnce, waited, || {

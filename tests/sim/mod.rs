@@ -181,6 +181,8 @@ fn the_worlds_are_not_too_tame_to_show_every_race() {
         Sight::Refused(RefusalReason::InternalError),
         Sight::Refused(RefusalReason::Draining),
         Sight::Refused(RefusalReason::ServiceUnknown),
+        Sight::Refused(RefusalReason::DeviceFull),
+        Sight::Refused(RefusalReason::ServiceFull),
         Sight::Moved,
         Sight::ClaimCrossedWithMove,
         Sight::ClaimCrossedWithRefusal,

@@ -70,7 +70,9 @@ struct Waiting {
 
 impl Waiting {
     fn request(&self) -> Request {
-        Request { service: self.service, device: Some(self.device.as_str().into()) }
+        // To the gateway there are a few devices, with many sessions each.
+        let device = self.device.split('-').nth(1).and_then(|agent| agent.chars().last());
+        Request { service: self.service, device: device.map(|last| last.to_string().into()) }
     }
 }
 

@@ -165,12 +165,12 @@ proptest! {
             }
         }
         for (first, (since, _)) in passed.iter().enumerate() {
-            let mut sum = 0;
+            let mut sum = 0u64;
             for (until, len) in &passed[first..] {
                 sum += len;
-                let time = (*until - *since).as_secs_f64();
-                let allowed = time * bytes_per_s as f64 + (burst + slack) as f64 + 1.0;
-                prop_assert!(sum as f64 <= allowed, "{sum} in {time} s");
+                let time = (*until - *since).as_nanos();
+                let refilled = time * u128::from(bytes_per_s) / 1_000_000_000;
+                prop_assert!(u128::from(sum) <= refilled + u128::from(burst + slack) + 1);
             }
         }
     }

@@ -4,6 +4,7 @@
 #![no_main]
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use arbitrary::Arbitrary;
@@ -25,6 +26,9 @@ const WORKERS: u32 = 2;
 const MAX_WAITING: usize = 6;
 const MAX_LINKS: usize = 3;
 const MAX_SPARES: usize = 4;
+/// Of one device, and of the first service.
+const MAX_SESSIONS: [usize; 2] = [2, 3];
+const DEVICES: u8 = 4;
 
 /// Numbers choose among what is there.
 #[derive(Debug, Arbitrary)]
@@ -44,9 +48,11 @@ enum Step {
     Close {
         link: u8,
     },
+    /// Of one of the devices; numbers above stand for an agent without an identity.
     Admit {
         worker: u8,
         service: u8,
+        device: u8,
     },
     Leave {
         agent: u8,
@@ -114,15 +120,15 @@ struct World {
     sent: Vec<(Invitation, String)>,
     /// Spares that were given out and have not answered.
     offers: Vec<(AgentRef, u64)>,
-    sessions: Vec<u64>,
     /// Lists that are being judged.
     judging: Vec<(LinkId, u32)>,
+    sessions: Vec<(u64, Request)>,
 }
 
 #[derive(Default)]
 struct Worker {
     tickets: Tickets,
-    waiting: BTreeSet<u64>,
+    waiting: BTreeMap<u64, Request>,
     /// Spares that were asked for and have not come.
     asked: BTreeSet<u64>,
     spares: BTreeSet<u64>,
@@ -142,6 +148,11 @@ impl World {
             max_spares: MAX_SPARES,
             spare_life: Duration::from_secs(60),
             takes_crls: true,
+            devices: SessionQuota {
+                max_sessions: Some(MAX_SESSIONS[0]),
+                rate: Some(SessionRate { per_s: 1, burst: 3 }),
+            },
+            services: vec![SessionQuota { max_sessions: Some(MAX_SESSIONS[1]), rate: None }],
         };
         let services = SERVICES.map(str::to_owned).into();
         Self {
@@ -166,7 +177,7 @@ impl World {
 
     fn waiting(&self) -> Vec<AgentRef> {
         let of = |(worker, at): (u32, &Worker)| {
-            at.waiting.iter().map(move |&connection| AgentRef { worker, connection }).collect()
+            at.waiting.keys().map(move |&connection| AgentRef { worker, connection }).collect()
         };
         (0..).zip(&self.workers).flat_map::<Vec<_>, _>(of).collect()
     }
@@ -191,6 +202,19 @@ impl World {
         for worker in &self.workers {
             assert!(worker.asked.len() + worker.spares.len() <= MAX_SPARES);
         }
+        self.check_quotas();
+    }
+
+    /// Who waits counts as well.
+    fn check_quotas(&self) {
+        let waiting = self.workers.iter().flat_map(|worker| worker.waiting.values());
+        let requests: Vec<_> =
+            waiting.chain(self.sessions.iter().map(|(_, request)| request)).collect();
+        assert!(requests.iter().filter(|request| request.service == 0).count() <= MAX_SESSIONS[1]);
+        for device in (0..DEVICES).map(name_of) {
+            let held = requests.iter().filter(|request| request.device == device).count();
+            assert!(held <= MAX_SESSIONS[0], "{held} of {device:?}");
+        }
     }
 
     fn carry_out(&mut self, action: Action, announced: Option<(u64, Ticket, String)>) {
@@ -206,7 +230,7 @@ impl World {
             }
             Action::Expect { agent, invitation, ticket, server } => {
                 let worker = &mut self.workers[agent.worker as usize];
-                assert!(worker.waiting.contains(&agent.connection), "nobody waits any more");
+                assert!(worker.waiting.contains_key(&agent.connection), "nobody waits any more");
                 let connection = agent.connection;
                 worker.tickets.expect(invitation, ticket.clone(), server.clone(), connection);
                 self.offers.retain(|(offered, _)| *offered != agent);
@@ -220,7 +244,7 @@ impl World {
             }
             Action::UseSpare { agent, invitation } => {
                 let worker = &mut self.workers[agent.worker as usize];
-                assert!(worker.waiting.contains(&agent.connection), "nobody waits any more");
+                assert!(worker.waiting.contains_key(&agent.connection), "nobody waits any more");
                 assert!(worker.spares.remove(&invitation), "a spare is given out once");
                 worker.tickets.forget(agent.connection);
                 self.offers.retain(|(offered, _)| *offered != agent);
@@ -238,7 +262,7 @@ impl World {
             }
             Action::Refuse { agent, .. } => {
                 let worker = &mut self.workers[agent.worker as usize];
-                assert!(worker.waiting.remove(&agent.connection), "an agent is refused once");
+                assert!(worker.waiting.remove(&agent.connection).is_some(), "refused once");
                 worker.tickets.forget(agent.connection);
                 self.offers.retain(|(offered, _)| *offered != agent);
             }
@@ -283,12 +307,14 @@ impl World {
                     self.handle(Event::LinkClosed { link });
                 }
             }
-            Step::Admit { worker, service } => {
+            Step::Admit { worker, service, device } => {
                 let agent =
                     AgentRef { worker: u32::from(worker) % WORKERS, connection: self.number() };
-                self.workers[agent.worker as usize].waiting.insert(agent.connection);
                 let service = usize::from(service) % (SERVICES.len() + 1);
-                self.handle(Event::Admit { agent, service });
+                let request = Request { service, device: name_of(device % (DEVICES + 1)) };
+                let worker = &mut self.workers[agent.worker as usize];
+                worker.waiting.insert(agent.connection, request.clone());
+                self.handle(Event::Admit { agent, request });
             }
             Step::Leave { agent } => {
                 if let Some(agent) = choose(self.waiting().into_iter(), agent) {
@@ -308,7 +334,7 @@ impl World {
             }
             Step::Release { session } => {
                 if let Some(at) = choose(0..self.sessions.len(), session) {
-                    let invitation = self.sessions.swap_remove(at);
+                    let (invitation, _) = self.sessions.swap_remove(at);
                     self.handle(Event::Released { invitation });
                 }
             }
@@ -401,13 +427,13 @@ impl World {
     }
 
     fn claimed(&mut self, agent: AgentRef, invitation: u64) {
-        assert!(self.forget(agent), "an agent is given to one server");
-        self.sessions.push(invitation);
-        self.handle(Event::Claimed { agent, invitation });
+        let request = self.forget(agent).expect("an agent is given to one server");
+        self.sessions.push((invitation, request.clone()));
+        self.handle(Event::Claimed { agent, invitation, request });
     }
 
-    /// The agent waits no more; whether it did.
-    fn forget(&mut self, agent: AgentRef) -> bool {
+    /// The agent waits no more; what it asked for, if it did.
+    fn forget(&mut self, agent: AgentRef) -> Option<Request> {
         let worker = &mut self.workers[agent.worker as usize];
         worker.tickets.forget(agent.connection);
         self.offers.retain(|(offered, _)| *offered != agent);
@@ -428,6 +454,10 @@ impl World {
         };
         self.handle(Event::SpareFailed { agent, invitation, failure });
     }
+}
+
+fn name_of(device: u8) -> Option<Arc<str>> {
+    (device < DEVICES).then(|| device.to_string().into())
 }
 
 /// Different bytes each time, and the same in each run.

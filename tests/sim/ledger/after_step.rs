@@ -27,6 +27,7 @@ impl Ledger {
         }
         self.load_is_bounded(snapshot, checks);
         self.spares_are_bounded(snapshot, checks);
+        self.held.check(&self.limits, checks);
         self.books_agree(snapshot, checks);
         self.invited.clear();
     }
