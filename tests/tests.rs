@@ -7,3 +7,4 @@ mod netns;
 mod protocol;
 mod sim;
 mod tidy;
+mod yesterday;

@@ -186,7 +186,8 @@ fn device_certificates(table: &Table<'_>) -> Option<Written<DeviceCertificates>>
         }
         return Some(choice.map(|_| DeviceCertificates::None));
     };
-    let Some(ca) = table.required("device_ca", "\"pki/devices-ca.crt\"").and_then(|f| f.path()) else {
+    let Some(ca) = table.required("device_ca", "\"pki/devices-ca.crt\"").and_then(|f| f.path())
+    else {
         table.ignore(&DEVICE_KEYS);
         return None;
     };

@@ -12,8 +12,8 @@ use super::problem::Written;
 use super::table::Table;
 use super::{Credentials, Gateway, HostPort, SessionLimits, Telemetry, value};
 use crate::limits::{
-    DRAIN_TIMEOUT_MS, HALF_CLOSED_TIMEOUT_MS, IDLE_TIMEOUT_MS, KEEPALIVE_MS, MAX_ADDRESS_RANGES, MAX_CRLS,
-    Range, USER_TIMEOUT_MS, WORKERS,
+    DRAIN_TIMEOUT_MS, HALF_CLOSED_TIMEOUT_MS, IDLE_TIMEOUT_MS, KEEPALIVE_MS, MAX_ADDRESS_RANGES,
+    MAX_CRLS, Range, USER_TIMEOUT_MS, WORKERS,
 };
 
 /// `workers`, where 0 stands for one for each core.

@@ -171,7 +171,8 @@ mod tests {
     use super::*;
 
     fn lists(lens: &[usize]) -> Lists {
-        let list = |(index, len): (usize, &usize)| vec![u8::try_from(index).unwrap_or(0); *len].into();
+        let list =
+            |(index, len): (usize, &usize)| vec![u8::try_from(index).unwrap_or(0); *len].into();
         lens.iter().enumerate().map(list).collect()
     }
 

@@ -7,8 +7,8 @@ use crate::limits::{DIAL_TIMEOUT, SIGNAL_HELLO_TIMEOUT, SIGNAL_SOUND_AFTER, TICK
 use crate::relay::CloseReason;
 use crate::wire::alpn::Hint;
 use crate::wire::{
-    CrlOutcome, Decline, FromServer, GatewayHello, Goodbye, Invitation, Ping, Pong, RefusalReason, ServerHello,
-    ToServer, Withdraw, from_server, to_server,
+    CrlOutcome, Decline, FromServer, GatewayHello, Goodbye, Invitation, Ping, Pong, RefusalReason,
+    ServerHello, ToServer, Withdraw, from_server, to_server,
 };
 
 #[cfg(test)]

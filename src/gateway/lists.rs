@@ -88,7 +88,10 @@ impl Shared {
         self.roles.iter().zip(&self.config.listeners).find_map(|(roles, listener)| {
             let devices: &Arc<Revocation> = roles.as_ref()?.device_revocation.as_ref()?;
             let ca = devices.is_missing(now)?;
-            Some(format!("listener \"{}\" admits no device: no current list of {ca}", listener.name))
+            Some(format!(
+                "listener \"{}\" admits no device: no current list of {ca}",
+                listener.name
+            ))
         })
     }
 }

@@ -58,7 +58,9 @@ impl Pages for GatewayPages {
             Err("drains: no new sessions".to_owned())
         } else if snapshot.links.iter().all(|link| link.draining) {
             Err("no server holds a signal connection".to_owned())
-        } else if let Some(missing) = self.control.borrow().shared.missing_list(seconds_since_1970()) {
+        } else if let Some(missing) =
+            self.control.borrow().shared.missing_list(seconds_since_1970())
+        {
             Err(missing)
         } else {
             Ok(())

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::control::{Control, Link};
-use super::mail::WorkerMail;
 use super::lists::{BroughtList, JudgedList, judge};
+use super::mail::WorkerMail;
 use super::{Shared, dispatcher_limits};
 use crate::check::files_of_gateway;
 use crate::config::{GatewayConfig, ListenerKind, read_gateway};

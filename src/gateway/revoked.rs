@@ -46,7 +46,8 @@ impl Shared {
         let is_on = |lists: Option<&Arc<Revocation>>, chain: &[CertificateId]| {
             lists.is_some_and(|lists| lists.revokes_any(chain))
         };
-        is_on(devices, &visitor.certificates) || is_on(self.server_revocation(), &claim.certificates)
+        is_on(devices, &visitor.certificates)
+            || is_on(self.server_revocation(), &claim.certificates)
     }
 }
 

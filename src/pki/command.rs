@@ -116,9 +116,11 @@ pub enum PkiCommand {
         options: ListOptions,
     },
     /// Make the lists of revoked certificates (CRL) anew, before they are stale
-    #[command(after_help = "Examples:\n  vestibule pki crl                      those of devices and of servers\n  \
+    #[command(
+        after_help = "Examples:\n  vestibule pki crl                      those of devices and of servers\n  \
         vestibule pki crl --role device --days 7\n\n\
-        A timer does it best: each day, for lists that live for a week.")]
+        A timer does it best: each day, for lists that live for a week."
+    )]
     Crl {
         /// Whose; may be repeated. Without it, those of devices and of servers
         #[arg(long)]

@@ -55,13 +55,11 @@ impl<R: Reader> Reloads<R> {
     /// Has something else done. It comes back where there is no room, or nothing more is to be done.
     pub fn run(&self, errand: R::Errand) -> Result<(), R::Errand> {
         let Some(requests) = &self.requests else { return Err(errand) };
-        requests.try_send(Request::Run(errand)).map_err(|error| {
-            match error {
-                TrySendError::Full(request) | TrySendError::Disconnected(request) => match request {
-                    Request::Run(errand) => errand,
-                    Request::Read => unreachable!("an errand was sent"),
-                },
-            }
+        requests.try_send(Request::Run(errand)).map_err(|error| match error {
+            TrySendError::Full(request) | TrySendError::Disconnected(request) => match request {
+                Request::Run(errand) => errand,
+                Request::Read => unreachable!("an errand was sent"),
+            },
         })
     }
 

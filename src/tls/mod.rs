@@ -32,11 +32,11 @@ pub use expiry::Expiry;
 pub use failure::handshake_failure;
 pub use identity::{Identity, IdentityError};
 pub use record::{Pieces, RecordError};
-pub use revocation::{
-    Anchor, BroughtLists, CertificateId, Crl, CrlDates, CrlError, CrlVerdict, CrlSource, HeldList, Revocation,
-    load_lists, read_lists,
-};
 pub use resumption::{RoleConfig, check_dates, gateway_resumption};
+pub use revocation::{
+    Anchor, BroughtLists, CertificateId, Crl, CrlDates, CrlError, CrlSource, CrlVerdict, HeldList,
+    Revocation, load_lists, read_lists,
+};
 pub use roles::{
     ListenerRoles, backend_config, client_config, gateway_verifier, listener_roles, provider,
 };

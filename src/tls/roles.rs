@@ -82,7 +82,8 @@ pub fn listener_roles(
         DeviceCertificates::None => None,
     };
     let policy = &config.servers;
-    let servers = servers.then(|| Trust::load(&policy.ca, &policy.revocation, false)).transpose()?;
+    let servers =
+        servers.then(|| Trust::load(&policy.ca, &policy.revocation, false)).transpose()?;
     let files = ListenerFiles { own: load_credentials(credentials)?, devices, servers };
     ListenerRoles::build(config, listener, Arc::new(files), brought, None)
 }

@@ -12,7 +12,9 @@ use rcgen::{
 use rustls::{ClientConfig, ClientConnection, Error, ServerConfig, ServerConnection};
 use tempfile::TempDir;
 
-use super::{BroughtLists, ListenerRoles, client_config, listener_roles, load_credentials, load_roots};
+use super::{
+    BroughtLists, ListenerRoles, client_config, listener_roles, load_credentials, load_roots,
+};
 use crate::config::{
     AddressLimits, Credentials, DeviceCertificates, DevicePolicy, GatewayConfig, GatewayLimits,
     Listener, ListenerKind, RevocationRules, ServersPolicy, Service, SessionLimits, Telemetry,

@@ -25,14 +25,8 @@ pub enum CrlOutcome {
 
 impl CrlOutcome {
     /// Those that end a transfer.
-    pub const FINAL: [Self; 6] = [
-        Self::Taken,
-        Self::Known,
-        Self::Older,
-        Self::Foreign,
-        Self::Unusable,
-        Self::NotWanted,
-    ];
+    pub const FINAL: [Self; 6] =
+        [Self::Taken, Self::Known, Self::Older, Self::Foreign, Self::Unusable, Self::NotWanted];
 
     /// How often each of [`Self::FINAL`] was, with its word.
     pub fn with_words(counts: &[u64; Self::FINAL.len()]) -> Vec<(&'static str, u64)> {

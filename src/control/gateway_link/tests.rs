@@ -1,8 +1,8 @@
 use std::time::Duration;
 
 use super::*;
-use crate::wire::{Crl, CrlAnswer};
 use crate::limits::{PING_INTERVAL, RECONNECT_MAX, RECONNECT_MIN, SIGNAL_DEAD_AFTER};
+use crate::wire::{Crl, CrlAnswer};
 
 const INSTANCE: &str = "00112233445566ff";
 

@@ -7,8 +7,9 @@ use crate::config::DeviceCertificates;
 use crate::limits::{MAX_CLIENT_HELLO_LEN, MAX_RECORD_LEN};
 use crate::relay::CloseReason;
 use crate::tls::testing::{Authority, Folder, gateway_config, params};
-use crate::tls::{BroughtLists, 
-    HelloError, HelloReader, client_config, listener_roles, load_credentials, load_roots,
+use crate::tls::{
+    BroughtLists, HelloError, HelloReader, client_config, listener_roles, load_credentials,
+    load_roots,
 };
 use crate::wire::{RefusalReason, alpn};
 

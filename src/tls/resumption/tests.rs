@@ -6,8 +6,9 @@ use super::*;
 use crate::config::{DeviceCertificates, ListenerKind};
 use crate::relay::CloseReason;
 use crate::tls::testing::{NAME, World, gateway_config, handshake};
-use crate::tls::{BroughtLists, 
-    HelloReader, ListenerRoles, expiry, handshake_failure, listener_roles, load_certificates,
+use crate::tls::{
+    BroughtLists, HelloReader, ListenerRoles, expiry, handshake_failure, listener_roles,
+    load_certificates,
 };
 use crate::wire::alpn;
 
@@ -192,7 +193,8 @@ fn two_listeners_that_differ_in_nothing_share_no_tickets() {
     );
     config.listeners.push(config.listeners[0].clone());
     assert!(matches!(config.listeners[1].kind, ListenerKind::Tls { .. }));
-    let [one, other] = [0, 1].map(|index| listener_roles(&config, index, &BroughtLists::default()).expect("good files"));
+    let [one, other] = [0, 1]
+        .map(|index| listener_roles(&config, index, &BroughtLists::default()).expect("good files"));
     let client = keeping_tickets(world.client(Some(&world.device), &[alpn::AGENT]));
     assert_eq!(kind(&client, &one.agent), HandshakeKind::Full);
     assert_eq!(kind(&client, &other.agent), HandshakeKind::Full);

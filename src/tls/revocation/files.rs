@@ -43,9 +43,7 @@ pub fn read_lists(path: &Path) -> Result<Vec<Vec<u8>>, CredentialError> {
 pub fn load_lists(path: &Path, anchors: &[Anchor]) -> Result<Vec<HeldList>, CredentialError> {
     let from: Arc<str> = path.display().to_string().into();
     let load = |der: Vec<u8>| match Crl::verify(&der, anchors) {
-        Ok(list) => {
-            Ok(HeldList { list: Arc::new(list), from: CrlSource::File(Arc::clone(&from)) })
-        }
+        Ok(list) => Ok(HeldList { list: Arc::new(list), from: CrlSource::File(Arc::clone(&from)) }),
         Err(error) => Err(CredentialError::CrlUnusable { path: path.to_owned(), error }),
     };
     read_lists(path)?.into_iter().map(load).collect()

@@ -36,7 +36,8 @@ impl CertificateId {
 
     /// Of each certificate that a peer has shown.
     pub fn of_chain(chain: &[CertificateDer<'_>]) -> Box<[Self]> {
-        let parsed = chain.iter().filter_map(|certificate| X509Certificate::from_der(certificate).ok());
+        let parsed =
+            chain.iter().filter_map(|certificate| X509Certificate::from_der(certificate).ok());
         parsed.map(|(_, certificate)| Self::of_parsed(&certificate)).collect()
     }
 }
@@ -79,7 +80,8 @@ impl Anchor {
     }
 
     pub(super) fn is(&self, certificate: &X509Certificate<'_>) -> bool {
-        *certificate.subject().as_raw() == *self.subject && *certificate.public_key().raw == *self.key
+        *certificate.subject().as_raw() == *self.subject
+            && *certificate.public_key().raw == *self.key
     }
 }
 
@@ -95,25 +97,35 @@ pub enum CrlError {
     #[error("not a well-formed list of revoked certificates; export it anew, as PEM or DER")]
     Malformed,
     /// No list is this long.
-    #[error("longer than {MAX_CRL_LEN} bytes; have the CA leave out certificates that have expired")]
+    #[error(
+        "longer than {MAX_CRL_LEN} bytes; have the CA leave out certificates that have expired"
+    )]
     TooLong,
     /// It never says when the next one comes.
     #[error("without the time of its next update; have the CA write one")]
     Endless,
     /// It stands for some certificates of its CA only.
-    #[error("covers a part of its CA's certificates only (a delta or an issuing distribution point); export the full list")]
+    #[error(
+        "covers a part of its CA's certificates only (a delta or an issuing distribution point); export the full list"
+    )]
     Partial,
     /// It holds something that must be understood.
     #[error("with a critical extension that is not known here; export it without")]
     Critical,
     /// No CA of the configuration has its issuer's name.
-    #[error("of a CA that is not in the file of CAs beside it; take the list of that CA, or add its certificate there")]
+    #[error(
+        "of a CA that is not in the file of CAs beside it; take the list of that CA, or add its certificate there"
+    )]
     Foreign,
     /// Signed by another key, damaged, or signed in a way that is not taken.
-    #[error("its signature is not that of the CA of its name; export it anew from that CA, signed with SHA-256 or longer")]
+    #[error(
+        "its signature is not that of the CA of its name; export it anew from that CA, signed with SHA-256 or longer"
+    )]
     BadSignature,
     /// Its CA says of itself that it signs no lists.
-    #[error("of a CA whose own certificate does not let it sign lists (key usage cRLSign); issue that anew")]
+    #[error(
+        "of a CA whose own certificate does not let it sign lists (key usage cRLSign); issue that anew"
+    )]
     NotASigner,
 }
 
@@ -223,7 +235,8 @@ impl Crl {
     pub fn number(&self) -> String {
         let digits = |byte: &u8| format!("{byte:02X}");
         let number = self.number.as_deref().map(|number| number.iter().map(digits).collect());
-        number.map(|number: String| if number.is_empty() { "00".to_owned() } else { number })
+        number
+            .map(|number: String| if number.is_empty() { "00".to_owned() } else { number })
             .unwrap_or_default()
     }
 

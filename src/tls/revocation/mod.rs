@@ -78,9 +78,12 @@ impl Revocation {
         let lists = anchors.iter().filter_map(|anchor| {
             let of_files = files.iter().filter(|held| held.list.anchor == anchor.id);
             let all = of_files.chain(brought.0.get(&anchor.id));
-            let newest = all.reduce(|one, other| {
-                if other.list.age(&one.list) == Age::Newer { other } else { one }
-            });
+            let newest =
+                all.reduce(
+                    |one, other| {
+                        if other.list.age(&one.list) == Age::Newer { other } else { one }
+                    },
+                );
             newest.cloned()
         });
         Some(Arc::new(Self { policy, lists: lists.collect(), anchors: Arc::clone(anchors) }))
@@ -91,8 +94,8 @@ impl Revocation {
     pub fn check(&self, chain: &[&CertificateDer<'_>], now: i64) -> Result<i64, CertificateError> {
         let mut parsed = Vec::with_capacity(chain.len());
         for certificate in chain {
-            let (_, certificate) =
-                X509Certificate::from_der(certificate).map_err(|_| CertificateError::BadEncoding)?;
+            let (_, certificate) = X509Certificate::from_der(certificate)
+                .map_err(|_| CertificateError::BadEncoding)?;
             // Some show their CA as well, which nobody revokes here but who takes it out of the file.
             if !self.anchors.iter().any(|anchor| anchor.is(&certificate)) {
                 parsed.push(certificate);

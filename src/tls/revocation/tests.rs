@@ -2,9 +2,9 @@ use std::sync::Arc;
 
 use proptest::prelude::*;
 use rcgen::{
-    BasicConstraints, CertificateParams, CertificateRevocationListParams,
-    CrlDistributionPoint, CrlIssuingDistributionPoint, CrlScope, DistinguishedName, DnType, IsCa,
-    Issuer, KeyIdMethod, KeyPair, KeyUsagePurpose, RevokedCertParams, SerialNumber,
+    BasicConstraints, CertificateParams, CertificateRevocationListParams, CrlDistributionPoint,
+    CrlIssuingDistributionPoint, CrlScope, DistinguishedName, DnType, IsCa, Issuer, KeyIdMethod,
+    KeyPair, KeyUsagePurpose, RevokedCertParams, SerialNumber,
 };
 use time::OffsetDateTime;
 
@@ -141,7 +141,11 @@ fn an_operator_hears_of_a_list_that_is_missing_soon_stale_or_stale() {
     let known = ca.revocation(RevocationPolicy::Known, &lists);
     let warning = |now| known.warnings("listener \"a\"", now);
     assert_eq!(warning(NOW + 799), Vec::<String>::new());
-    assert!(warning(NOW + 801)[0].contains("the list of CN=ca is stale from "), "{:?}", warning(NOW + 801));
+    assert!(
+        warning(NOW + 801)[0].contains("the list of CN=ca is stale from "),
+        "{:?}",
+        warning(NOW + 801)
+    );
     assert!(warning(NOW + 1_001)[0].contains("is stale since "), "{:?}", warning(NOW + 1_001));
     let none = ca.revocation(RevocationPolicy::Required, &[]).warnings("[servers]", NOW);
     assert_eq!(none, ["[servers]: no list of CN=ca is here: its certificates are refused"]);

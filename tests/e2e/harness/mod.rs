@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 
 pub(super) use backend::{Backend, Digest, payload};
 pub(super) use files::{AgentFile, GatewayFile, ServerFile};
-pub(super) use lists::{HOUR, List};
+pub(super) use lists::{HOUR, List, der};
 pub(super) use peer::{Ending, Peer};
 pub(super) use process::Process;
 pub(super) use scripted_gateway::{ScriptedGateway, SignalConnection};
