@@ -14,9 +14,9 @@ use vestibule::wire::{
     to_agent, to_data_connection, to_server,
 };
 
-const PACKAGE: &str = "vestibule.v1";
+pub(crate) const PACKAGE: &str = "vestibule.v1";
 
-fn pool() -> DescriptorPool {
+pub(crate) fn pool() -> DescriptorPool {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/wire");
     let set = protox::compile(["vestibule.proto"], [folder]).expect("the proto file compiles");
     DescriptorPool::from_file_descriptor_set(set).expect("its descriptors are consistent")
@@ -76,6 +76,11 @@ impl Comparison {
             assert_eq!(compared, Some(&all), "fields compared of {}", describe(&message));
         }
     }
+}
+
+/// A message as text, which has no field that its file does not have.
+pub(crate) fn text_of(message: &DynamicMessage) -> String {
+    Comparison { pool: DescriptorPool::new(), compared: BTreeMap::new() }.text(message)
 }
 
 fn describe(message: &MessageDescriptor) -> String {

@@ -8,3 +8,4 @@ mod netns;
 mod protocol;
 mod sim;
 mod tidy;
+mod yesterday;

@@ -99,6 +99,8 @@ pub(crate) struct ServerFile {
     pub(crate) host: u8,
     pub(crate) workers: usize,
     pub(crate) name: &'static str,
+    /// More keys of the file.
+    pub(crate) keys: &'static str,
     /// Addresses of gateways.
     pub(crate) gateways: Vec<String>,
     /// Tables of services.
@@ -117,6 +119,7 @@ impl ServerFile {
             host: 2,
             workers: 1,
             name: "server-1.test",
+            keys: "",
             gateways: vec![format!("{}:13000", world.ip(1))],
             services: services.iter().map(service).collect(),
             limits: "",
@@ -124,11 +127,12 @@ impl ServerFile {
     }
 
     pub(super) fn text(&self, world: &World) -> String {
-        let Self { workers, name, services, limits, .. } = self;
+        let Self { workers, name, keys, services, limits, .. } = self;
         let ip = world.ip(self.host);
         format!(
             r#"
 workers = {workers}
+{keys}
 certificate = "pki/{name}.crt"
 key = "pki/{name}.key"
 gateway_ca = "pki/gateways-ca.crt"

@@ -3,8 +3,8 @@ use std::time::Duration;
 use rcgen::{
     CertificateRevocationListParams, Issuer, KeyIdMethod, KeyPair, RevokedCertParams, SerialNumber,
 };
-use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::{CertificateDer, CertificateRevocationListDer};
 use time::OffsetDateTime;
 use vestibule::config::Credentials;
 use vestibule::pki::{Pki, Role};
@@ -36,6 +36,11 @@ impl<'a> List<'a> {
 }
 
 impl World {
+    /// The list in DER, of this world's CA.
+    pub(crate) fn list_der(&self, list: &List<'_>) -> Vec<u8> {
+        der(&self.list(list))
+    }
+
     /// The list in PEM, of this world's CA.
     pub(crate) fn list(&self, list: &List<'_>) -> String {
         sign(&self.pki, list)
@@ -45,6 +50,11 @@ impl World {
     pub(crate) fn foreign_list(&self, list: &List<'_>) -> String {
         sign(&Pki::create(&self.path("foreign-pki")).expect("one in a world"), list)
     }
+}
+
+/// From PEM.
+pub(crate) fn der(pem: &str) -> Vec<u8> {
+    CertificateRevocationListDer::from_pem_slice(pem.as_bytes()).expect("PEM").to_vec()
 }
 
 fn sign(pki: &Pki, list: &List<'_>) -> String {

@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 
 pub(crate) use backend::{Backend, Digest, payload};
 pub(crate) use files::{AgentFile, GatewayFile, ServerFile};
-pub(crate) use lists::{HOUR, List};
+pub(crate) use lists::{HOUR, List, der};
 pub(crate) use peer::{Ending, Peer};
 pub(crate) use process::Process;
 pub(crate) use scripted_gateway::{ScriptedGateway, SignalConnection};
