@@ -10,6 +10,7 @@ mod pages;
 mod proxy_header;
 mod reload;
 mod return_times;
+mod sockets;
 mod sources;
 mod spares;
 mod stage;
@@ -27,11 +28,10 @@ use std::time::Instant;
 
 use thiserror::Error;
 use tokio::sync::Notify;
-use tracing::{info, warn};
 
 use crate::config::{GatewayConfig, ListenerKind};
 use crate::control::{DispatcherLimits, Tickets};
-use crate::engine::{self, InheritedSockets, ListenError, Post, StartError, WorkerSettings};
+use crate::engine::{self, ListenError, Post, StartError, WorkerSettings};
 use crate::limits::{MAX_SIGNAL_CONNECTIONS, SPARES_DIVISOR, UPGRADE_NEWS};
 use crate::relay::RelayLimits;
 use crate::reload::Watch;
@@ -42,9 +42,10 @@ use crate::uring::Waker;
 use control::Control;
 use reload::GatewayReader;
 use return_times::ReturnTimes;
+use sockets::{Opened, Sockets};
 use sources::Sources;
 use turned_away::TurnedAway;
-use upgrade::{Parts, Upgrades};
+use upgrade::Upgrades;
 use worker::{GatewayWorker, Life};
 
 pub use upgrade::{Start, UpgradeError};
@@ -133,21 +134,9 @@ pub fn run(config: GatewayConfig, file: &Path, start: Start) -> Result<(), RunEr
     let workers = config.workers;
     let watch = Watch::new(file, &config.files());
     let shared = Arc::new(Shared::new(config)?);
-    let Start { mut sockets, mut telemetry, door, before } = start;
-    let telemetry = telemetry_listener(&shared, &mut telemetry, &mut sockets)?;
-    let (mut sockets, listeners) = bind(&shared, workers, &mut sockets)?;
+    let Opened { mut sockets, bound, telemetry, predecessor, parts } =
+        sockets::open(&shared, workers, start)?;
     sandbox::close_doors().map_err(StartError::Kernel)?;
-    let bound = sockets.first().map(addresses).unwrap_or_default();
-    let predecessor = before.as_ref().map(|before| before.instance.as_str().into());
-    let held = match &before {
-        Some(_) => {
-            let none = (0..workers).map(|_| Sockets::new()).collect();
-            std::mem::replace(&mut sockets, none)
-        }
-        None => Vec::new(),
-    };
-    let copy = telemetry.as_ref().and_then(|listener| listener.try_clone().ok());
-    let parts = Parts { door, before, listeners, telemetry: copy, held };
 
     let notify = Arc::new(Notify::new());
     let (to_control, control_mails) = engine::queue();
@@ -202,63 +191,6 @@ pub fn run(config: GatewayConfig, file: &Path, start: Start) -> Result<(), RunEr
         control.run(control_mails, notify, threads, reloads, upgrade_news).await
     })??;
     Ok(())
-}
-
-/// Each worker's sockets, each with the index of its listener.
-type Sockets = Vec<(TcpListener, usize)>;
-
-/// Listens on every address, with the sockets that were inherited where there are some. Returns a copy of
-/// each socket as well.
-fn bind(
-    shared: &Shared,
-    workers: usize,
-    inherited: &mut InheritedSockets,
-) -> Result<(Vec<Sockets>, Vec<TcpListener>), RunError> {
-    let mut sockets: Vec<Sockets> = (0..workers).map(|_| Vec::new()).collect();
-    let mut copies = Vec::new();
-    let has_some = !inherited.left().is_empty();
-    for (index, listener) in shared.config.listeners.iter().enumerate() {
-        for &address in &listener.addresses {
-            let given = inherited.take(address);
-            let dealt = if given.is_empty() {
-                if has_some {
-                    info!(listener = %listener.name, %address, "was not passed to this process: opened");
-                }
-                let bound = engine::listen(&listener.name, address, workers)?;
-                for socket in &bound {
-                    copies.push(socket.try_clone().map_err(StartError::Kernel)?);
-                }
-                bound.into_iter().map(|socket| vec![socket]).collect()
-            } else {
-                let dealt = engine::deal(&given, workers).map_err(StartError::Kernel)?;
-                copies.extend(given);
-                dealt
-            };
-            for (own, dealt) in sockets.iter_mut().zip(dealt) {
-                own.extend(dealt.into_iter().map(|socket| (socket, index)));
-            }
-        }
-    }
-    for address in inherited.left() {
-        warn!(%address, "was passed to this process, and no listener has it: closed");
-    }
-    Ok((sockets, copies))
-}
-
-/// The listener of the pages: that of the process before, one that systemd opened, or a new one.
-fn telemetry_listener(
-    shared: &Shared,
-    of_before: &mut InheritedSockets,
-    inherited: &mut InheritedSockets,
-) -> Result<Option<TcpListener>, StartError> {
-    let Some(address) = shared.config.telemetry.address else { return Ok(None) };
-    let given = of_before.take(address).pop().or_else(|| inherited.take(address).pop());
-    given.map_or_else(|| engine::bind_telemetry(address), Ok).map(Some)
-}
-
-fn addresses(sockets: &Sockets) -> Vec<(usize, std::net::SocketAddr)> {
-    let bound = sockets.iter().map(|(socket, listener)| (*listener, socket.local_addr()));
-    bound.filter_map(|(listener, address)| Some((listener, address.ok()?))).collect()
 }
 
 fn settings(config: &GatewayConfig, workers: usize) -> WorkerSettings {

@@ -12,6 +12,7 @@ use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::time::Instant;
 
+use rustix::process::Uid;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -53,6 +54,7 @@ pub(super) struct Upgrades {
     machine: Upgrade,
     /// Where the next process asks.
     door: Option<Rc<AsyncFd<OwnedFd>>>,
+    user: Uid,
     asking: Option<JoinHandle<()>>,
     other: Option<(u64, Sender)>,
     others: u64,
@@ -71,6 +73,7 @@ pub(super) struct Upgrades {
 /// What an upgrade begins with, before the control thread's runtime is there.
 pub(super) struct Parts {
     pub(super) door: Option<OwnedFd>,
+    pub(super) user: Uid,
     pub(super) before: Option<Before>,
     pub(super) listeners: Vec<TcpListener>,
     pub(super) telemetry: Option<TcpListener>,
@@ -80,7 +83,7 @@ pub(super) struct Parts {
 impl Upgrades {
     /// Inside the control thread's runtime.
     pub(super) fn new(parts: Parts, news: mpsc::Sender<UpgradeNews>) -> std::io::Result<Self> {
-        let Parts { door, before, listeners, telemetry, held } = parts;
+        let Parts { door, user, before, listeners, telemetry, held } = parts;
         let copies = match &door {
             None => Vec::new(),
             Some(door) => {
@@ -93,6 +96,7 @@ impl Upgrades {
         let mut upgrades = Self {
             machine: Upgrade::alone(),
             door: door.map(awaited).transpose()?.map(Rc::new),
+            user,
             asking: None,
             other: None,
             others: 0,
@@ -138,9 +142,9 @@ impl Upgrades {
             && self.machine.is_alone()
             && self.asking.as_ref().is_none_or(JoinHandle::is_finished)
         {
-            let (door, news) = (Rc::clone(door), self.news.clone());
+            let (door, user, news) = (Rc::clone(door), self.user, self.news.clone());
             self.asking = Some(tokio::task::spawn_local(async move {
-                let socket = channel::next_who_asks(&door).await;
+                let socket = channel::next_who_asks(&door, user).await;
                 // Nobody listens any more where the control thread has ended.
                 let _ = news.send(UpgradeNews::Came(socket)).await;
             }));
