@@ -189,6 +189,9 @@ impl Control {
             let pages = http::serve(listener, may_ask, pages).map_err(StartError::Kernel)?;
             this.pages = Some(pages);
         }
+        if this.upgrades.has_inherited() {
+            this.handle(Event::TookOver, Instant::now());
+        }
         this.announce();
         Ok(())
     }

@@ -27,6 +27,7 @@ pub(super) type Sockets = Vec<(TcpListener, usize)>;
 /// Listens on every address of the configuration.
 pub(super) fn open(shared: &Shared, workers: usize, start: Start) -> Result<Opened, RunError> {
     let Start { mut sockets, telemetry: mut of_before, door, user, before } = start;
+    let inherited = !sockets.left().is_empty();
     let telemetry = telemetry_listener(shared, &mut of_before, &mut sockets)?;
     let (mut sockets, listeners) = bind(shared, workers, &mut sockets)?;
     let bound = sockets.first().map(addresses).unwrap_or_default();
@@ -37,7 +38,7 @@ pub(super) fn open(shared: &Shared, workers: usize, start: Start) -> Result<Open
     }
     let copy = telemetry.as_ref().and_then(|listener| listener.try_clone().ok());
     let predecessor = before.as_ref().map(|before| before.instance.as_str().into());
-    let parts = Parts { door, user, before, listeners, telemetry: copy, held };
+    let parts = Parts { door, user, before, inherited, listeners, telemetry: copy, held };
     Ok(Opened { sockets, bound, telemetry, predecessor, parts })
 }
 

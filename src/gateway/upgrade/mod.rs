@@ -63,6 +63,7 @@ pub(super) struct Upgrades {
     copies: Vec<(SocketKind, OwnedFd)>,
     /// Of each worker, which may not accept yet.
     held: Vec<Sockets>,
+    inherited: bool,
     /// Services that need a server here first.
     wanted: Vec<String>,
     settled: usize,
@@ -75,6 +76,8 @@ pub(super) struct Parts {
     pub(super) door: Option<OwnedFd>,
     pub(super) user: Uid,
     pub(super) before: Option<Before>,
+    /// Whether agents may have waited at the sockets before this process began.
+    pub(super) inherited: bool,
     pub(super) listeners: Vec<TcpListener>,
     pub(super) telemetry: Option<TcpListener>,
     pub(super) held: Vec<Sockets>,
@@ -83,7 +86,7 @@ pub(super) struct Parts {
 impl Upgrades {
     /// Inside the control thread's runtime.
     pub(super) fn new(parts: Parts, news: mpsc::Sender<UpgradeNews>) -> std::io::Result<Self> {
-        let Parts { door, user, before, listeners, telemetry, held } = parts;
+        let Parts { door, user, before, inherited, listeners, telemetry, held } = parts;
         let copies = match &door {
             None => Vec::new(),
             Some(door) => {
@@ -103,6 +106,7 @@ impl Upgrades {
             news,
             copies,
             held,
+            inherited,
             wanted: Vec::new(),
             settled: 0,
             next_worker: 0,
@@ -122,6 +126,11 @@ impl Upgrades {
     /// Whether another process still accepts, and this one not.
     pub(super) fn is_taking(&self) -> bool {
         self.machine.is_taking()
+    }
+
+    /// Whether agents may have waited before this process accepts.
+    pub(super) fn has_inherited(&self) -> bool {
+        self.inherited
     }
 
     pub(super) fn next_timeout(&self) -> Option<Instant> {
@@ -324,7 +333,6 @@ impl Control {
         {
             worker.send(WorkerMail::Listen(sockets));
         }
-        self.handle(Event::TookOver, Instant::now());
         self.upgrades.outcome = Some(Outcome::Serves);
     }
 
