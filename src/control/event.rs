@@ -134,7 +134,7 @@ pub enum Event {
     /// Another process is to take this one's place, so that servers are to connect to it as well; or it
     /// is not any more.
     Moving(bool),
-    /// This process has taken the place of another, whose servers may be on their way: an agent without one
+    /// This process accepts at sockets that were there before it, and its servers may be on their way: an agent without one
     /// waits for them as if they had been lost just now.
     TookOver,
     /// Another process has taken this one's place, and no agent waits here.

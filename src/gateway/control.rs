@@ -12,12 +12,12 @@ use rustls::pki_types::CertificateDer;
 use tokio::sync::{Notify, mpsc};
 use tracing::{info, warn};
 
-use super::front::Front;
 use super::lists::BroughtList;
 use super::mail::{ControlMail, Signal, WorkerMail};
 use super::operator::{Kept, hear};
 use super::pages::GatewayPages;
 use super::reload::GatewayReader;
+use super::sockets::Front;
 use super::stage::{Kind, Proven};
 use super::upgrade::{Outcome, UpgradeError, UpgradeNews, Upgrades};
 use super::{Shared, dispatcher_limits};
@@ -221,6 +221,9 @@ impl Control {
             listening.push(hear(door, control)?);
         }
         control.borrow_mut().front.listening = listening;
+        if control.borrow().upgrades.has_inherited() {
+            control.borrow_mut().handle(Event::TookOver, Instant::now());
+        }
         control.borrow().announce();
         Ok(())
     }

@@ -5,7 +5,6 @@ mod agents;
 mod arrivals;
 mod control;
 mod data;
-mod front;
 mod lists;
 mod mail;
 mod operator;
@@ -14,6 +13,7 @@ pub mod proxy_header;
 mod reload;
 mod return_times;
 mod revoked;
+mod sockets;
 mod sources;
 mod spares;
 mod stage;
@@ -49,15 +49,15 @@ use crate::tls::{
 };
 use crate::uring::Waker;
 use control::Control;
-use front::{Front, Sockets};
 use mail::{ControlMail, WorkerMail};
 use reload::GatewayReader;
 use return_times::ReturnTimes;
 use revoked::Review;
+use sockets::{Opened, Sockets};
 use sources::Sources;
 use tolls::Tolls;
 use turned_away::TurnedAway;
-use upgrade::{Parts, Upgrades};
+use upgrade::Upgrades;
 use worker::{GatewayWorker, Life};
 
 pub use upgrade::{Start, UpgradeError};
@@ -184,21 +184,9 @@ pub fn run(
     let watch = Watch::new(file, &config.files());
     let kept = keep_blocks(config.operator.state.as_deref())?;
     let shared = Arc::new(Shared::new(config)?);
-    let Start { mut sockets, mut telemetry, door, before, .. } = start;
-    let telemetry = front::telemetry_listener(&shared, &mut telemetry, &mut sockets)?;
-    let (mut sockets, listeners) = front::bind(&shared, workers, &mut sockets)?;
+    let Opened { sockets, front, predecessor, parts } =
+        sockets::open(&shared, workers, start, operator)?;
     sandbox::close_doors().map_err(StartError::Kernel)?;
-    let front = Front::new(&sockets, telemetry, operator);
-    let predecessor = before.as_ref().map(|before| before.instance.as_str().into());
-    let held = match &before {
-        Some(_) => {
-            let none = (0..workers).map(|_| Sockets::new()).collect();
-            std::mem::replace(&mut sockets, none)
-        }
-        None => Vec::new(),
-    };
-    let (telemetry, operator) = front.copies();
-    let parts = Parts { door, before, listeners, telemetry, operator, held };
 
     let notify = Arc::new(Notify::new());
     let (to_control, control_mails) = engine::queue();

@@ -11,6 +11,7 @@ use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
     SendAncillaryMessage, SendFlags, Shutdown, recvmsg, sendmsg, shutdown,
 };
+use rustix::process::Uid;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::mpsc;
 use tracing::warn;
@@ -104,9 +105,9 @@ async fn read(socket: &AsyncFd<OwnedFd>) -> io::Result<Option<Parcel>> {
 
 /// The next process that asks for the place of this one. One that only looks whether somebody is there says
 /// nothing.
-pub(super) async fn next_who_asks(door: &AsyncFd<OwnedFd>) -> OwnedFd {
+pub(super) async fn next_who_asks(door: &AsyncFd<OwnedFd>, user: Uid) -> OwnedFd {
     loop {
-        match asks(door).await {
+        match asks(door, user).await {
             Ok(Some(socket)) => return socket,
             Ok(None) => {}
             Err(error) => {
@@ -117,10 +118,10 @@ pub(super) async fn next_who_asks(door: &AsyncFd<OwnedFd>) -> OwnedFd {
     }
 }
 
-async fn asks(door: &AsyncFd<OwnedFd>) -> io::Result<Option<OwnedFd>> {
+async fn asks(door: &AsyncFd<OwnedFd>, user: Uid) -> io::Result<Option<OwnedFd>> {
     let socket = loop {
         let mut ready = door.readable().await?;
-        if let Ok(admitted) = ready.try_io(|door| admit(door.get_ref())) {
+        if let Ok(admitted) = ready.try_io(|door| admit(door.get_ref(), user)) {
             break awaited(admitted?)?;
         }
     };

@@ -14,7 +14,7 @@ use rustix::net::{
     AddressFamily, SocketAddrUnix, SocketFlags, SocketType, accept_with, bind, connect, listen,
     socket_with,
 };
-use rustix::process::geteuid;
+use rustix::process::{Uid, geteuid};
 
 use super::UpgradeError;
 use super::channel::{Parcel, receive, send};
@@ -32,6 +32,8 @@ pub struct Start {
     pub(in crate::gateway) door: Option<OwnedFd>,
     /// Where operators are heard.
     operator: Option<OwnedFd>,
+    /// Who this process is: inside the sandbox nobody tells.
+    pub(in crate::gateway) user: Uid,
     /// The process whose place this one takes.
     pub(in crate::gateway) before: Option<Before>,
 }
@@ -54,6 +56,7 @@ impl Start {
             telemetry: InheritedSockets::default(),
             door: None,
             operator: None,
+            user: geteuid(),
             before: None,
         };
         for (socket, _) in take_inherited().map_err(UpgradeError::Activation)? {
@@ -157,12 +160,13 @@ fn new_socket(flags: SocketFlags) -> rustix::io::Result<OwnedFd> {
     socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)
 }
 
-/// The next who asks for our place; an error of kind `WouldBlock` where there is nobody.
-pub(super) fn admit(door: &OwnedFd) -> io::Result<OwnedFd> {
+/// The next who asks for the place of this process, which is that `user`'s; an error of kind `WouldBlock`
+/// where there is nobody.
+pub(super) fn admit(door: &OwnedFd, user: Uid) -> io::Result<OwnedFd> {
     let socket = accept_with(door, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK)?;
     let asks = socket_peercred(&socket)?.uid;
     // The file's mode says the same; it could be changed.
-    if asks != geteuid() && !asks.is_root() {
+    if asks != user && !asks.is_root() {
         return Err(io::ErrorKind::PermissionDenied.into());
     }
     Ok(socket)
@@ -182,7 +186,7 @@ mod tests {
         assert_eq!(mode & 0o777, 0o600);
         let running = Start::prepare(Some(&path), false).err().expect("somebody is there");
         assert!(matches!(running, UpgradeError::Running(_)), "{running}");
-        assert!(admit(&door).is_ok(), "of the same user");
+        assert!(admit(&door, geteuid()).is_ok(), "of the same user");
     }
 
     #[test]

@@ -12,6 +12,7 @@ use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::time::Instant;
 
+use rustix::process::Uid;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -54,6 +55,7 @@ pub(super) struct Upgrades {
     machine: Upgrade,
     /// Where the next process asks.
     door: Option<Rc<AsyncFd<OwnedFd>>>,
+    user: Uid,
     asking: Option<JoinHandle<()>>,
     other: Option<(u64, Sender)>,
     others: u64,
@@ -62,6 +64,7 @@ pub(super) struct Upgrades {
     copies: Vec<(SocketKind, OwnedFd)>,
     /// Of each worker, which may not accept yet.
     held: Vec<Sockets>,
+    inherited: bool,
     /// Services that need a server here first.
     wanted: Vec<String>,
     settled: usize,
@@ -72,7 +75,10 @@ pub(super) struct Upgrades {
 /// What an upgrade begins with, before the control thread's runtime is there.
 pub(super) struct Parts {
     pub(super) door: Option<OwnedFd>,
+    pub(super) user: Uid,
     pub(super) before: Option<Before>,
+    /// Whether agents may have waited at the sockets before this process began.
+    pub(super) inherited: bool,
     pub(super) listeners: Vec<TcpListener>,
     pub(super) telemetry: Option<TcpListener>,
     pub(super) operator: Option<OwnedFd>,
@@ -82,7 +88,7 @@ pub(super) struct Parts {
 impl Upgrades {
     /// Inside the control thread's runtime.
     pub(super) fn new(parts: Parts, news: mpsc::Sender<UpgradeNews>) -> std::io::Result<Self> {
-        let Parts { door, before, listeners, telemetry, operator, held } = parts;
+        let Parts { door, user, before, inherited, listeners, telemetry, operator, held } = parts;
         let copies = match &door {
             None => Vec::new(),
             Some(door) => {
@@ -96,12 +102,14 @@ impl Upgrades {
         let mut upgrades = Self {
             machine: Upgrade::alone(),
             door: door.map(awaited).transpose()?.map(Rc::new),
+            user,
             asking: None,
             other: None,
             others: 0,
             news,
             copies,
             held,
+            inherited,
             wanted: Vec::new(),
             settled: 0,
             next_worker: 0,
@@ -123,6 +131,11 @@ impl Upgrades {
         self.machine.is_taking()
     }
 
+    /// Whether agents may have waited before this process accepts.
+    pub(super) fn has_inherited(&self) -> bool {
+        self.inherited
+    }
+
     pub(super) fn next_timeout(&self) -> Option<Instant> {
         self.machine.next_timeout()
     }
@@ -141,9 +154,9 @@ impl Upgrades {
             && self.machine.is_alone()
             && self.asking.as_ref().is_none_or(JoinHandle::is_finished)
         {
-            let (door, news) = (Rc::clone(door), self.news.clone());
+            let (door, user, news) = (Rc::clone(door), self.user, self.news.clone());
             self.asking = Some(tokio::task::spawn_local(async move {
-                let socket = channel::next_who_asks(&door).await;
+                let socket = channel::next_who_asks(&door, user).await;
                 // Nobody listens any more where the control thread has ended.
                 let _ = news.send(UpgradeNews::Came(socket)).await;
             }));
@@ -324,7 +337,6 @@ impl Control {
         {
             worker.send(WorkerMail::Listen(sockets));
         }
-        self.handle(Event::TookOver, Instant::now());
         self.upgrades.outcome = Some(Outcome::Serves);
     }
 

@@ -1,20 +1,31 @@
-//! Where a gateway is spoken to: its listeners, its pages, its operators.
+//! The sockets that a gateway listens on: its own, those of systemd, or those of the process before it.
 
 use std::net::{SocketAddr, TcpListener};
-use std::os::fd::OwnedFd;
+use std::sync::Arc;
 
 use tokio::task::AbortHandle;
 use tracing::{info, warn};
 
+use super::upgrade::{Parts, Start};
 use super::{RunError, Shared};
 use crate::engine::{self, InheritedSockets, StartError};
 use crate::operator::Door;
 
+/// What was opened.
+pub(super) struct Opened {
+    /// Of each worker; none yet where another process still accepts.
+    pub(super) sockets: Vec<Sockets>,
+    pub(super) front: Front,
+    /// The instance of the process that this one succeeds.
+    pub(super) predecessor: Option<Arc<str>>,
+    pub(super) parts: Parts,
+}
+
 /// Where the control thread answers for the process.
 pub(super) struct Front {
-    /// Addresses of the workers' listeners, each with the index of its listener.
+    /// Addresses of the workers' sockets, each with the index of its listener.
     pub(super) bound: Vec<(usize, SocketAddr)>,
-    /// For its own pages, until they are served.
+    /// For its pages, until they are served.
     pub(super) telemetry: Option<TcpListener>,
     /// For operators, until they are heard.
     pub(super) operator: Option<Door>,
@@ -22,30 +33,44 @@ pub(super) struct Front {
     pub(super) listening: Vec<AbortHandle>,
 }
 
-impl Front {
-    pub(super) fn new(
-        sockets: &[Sockets],
-        telemetry: Option<TcpListener>,
-        operator: Option<Door>,
-    ) -> Self {
-        let bound = sockets.first().map(addresses).unwrap_or_default();
-        Self { bound, telemetry, operator, listening: Vec::new() }
-    }
-
-    /// The sockets of pages and operators once more, for the process that takes the place of this one.
-    pub(super) fn copies(&self) -> (Option<TcpListener>, Option<OwnedFd>) {
-        let telemetry = self.telemetry.as_ref().and_then(|listener| listener.try_clone().ok());
-        let operator = self.operator.as_ref().and_then(|door| door.copy().ok());
-        (telemetry, operator)
-    }
-}
-
-/// Each worker's sockets, each with the index of its listener.
+/// A worker's sockets, each with the index of its listener.
 pub(super) type Sockets = Vec<(TcpListener, usize)>;
+
+/// Listens on every address of the configuration; operators are heard already.
+pub(super) fn open(
+    shared: &Shared,
+    workers: usize,
+    start: Start,
+    operator: Option<Door>,
+) -> Result<Opened, RunError> {
+    let Start { mut sockets, telemetry: mut of_before, door, user, before, .. } = start;
+    let inherited = !sockets.left().is_empty();
+    let telemetry = telemetry_listener(shared, &mut of_before, &mut sockets)?;
+    let (mut sockets, listeners) = bind(shared, workers, &mut sockets)?;
+    let bound = sockets.first().map(addresses).unwrap_or_default();
+    let mut held = Vec::new();
+    if before.is_some() {
+        held = (0..workers).map(|_| Sockets::new()).collect();
+        std::mem::swap(&mut held, &mut sockets);
+    }
+    let predecessor = before.as_ref().map(|before| before.instance.as_str().into());
+    let parts = Parts {
+        door,
+        user,
+        before,
+        inherited,
+        listeners,
+        telemetry: telemetry.as_ref().and_then(|listener| listener.try_clone().ok()),
+        operator: operator.as_ref().and_then(|door| door.copy().ok()),
+        held,
+    };
+    let front = Front { bound, telemetry, operator, listening: Vec::new() };
+    Ok(Opened { sockets, front, predecessor, parts })
+}
 
 /// Listens on every address, with the sockets that were inherited where there are some. Returns a copy of
 /// each socket as well.
-pub(super) fn bind(
+fn bind(
     shared: &Shared,
     workers: usize,
     inherited: &mut InheritedSockets,
@@ -82,7 +107,7 @@ pub(super) fn bind(
 }
 
 /// The listener of the pages: that of the process before, one that systemd opened, or a new one.
-pub(super) fn telemetry_listener(
+fn telemetry_listener(
     shared: &Shared,
     of_before: &mut InheritedSockets,
     inherited: &mut InheritedSockets,
