@@ -5,6 +5,7 @@ use std::time::Instant;
 use prost_reflect::{DescriptorPool, DynamicMessage, ReflectMessage};
 use vestibule::control::{
     Action, Dispatcher, DispatcherLimits, Event, GatewayAction, GatewayEvent, GatewayLink, LinkId,
+    SessionQuota,
 };
 use vestibule::wire::{
     FromAgent, FromDataConnection, FromServer, GatewayHello, Message, ToAgent, ToDataConnection,
@@ -114,6 +115,8 @@ fn a_server_of_release_0_1_0_reads_the_hello_of_a_gateway_that_takes_lists() {
         max_links: 1,
         max_spares: 0,
         spare_life: second,
+        devices: SessionQuota::default(),
+        services: Vec::new(),
         takes_crls: true,
     };
     let instance = "00112233445566ff".to_owned();
