@@ -2,7 +2,9 @@ use std::collections::{BTreeSet, VecDeque};
 use std::time::Instant;
 
 use super::{Liveness, Vital, backoff};
-use crate::limits::{DIAL_TIMEOUT, SIGNAL_HELLO_TIMEOUT, SIGNAL_SOUND_AFTER, TICKET_LEN};
+use crate::limits::{
+    DIAL_TIMEOUT, SIGNAL_HELLO_TIMEOUT, SIGNAL_SOUND_AFTER, SUCCESSOR_INTERVAL, TICKET_LEN,
+};
 use crate::relay::CloseReason;
 use crate::wire::alpn::Hint;
 use crate::wire::{
@@ -103,6 +105,7 @@ pub struct GatewayLink {
     predecessor: Option<String>,
     /// Whether a link beside this one stands for what follows.
     succeeded: bool,
+    successor_after: Option<Instant>,
 }
 
 /// `failures` counts the connections in a row that did not last, this one not included.
@@ -146,19 +149,23 @@ impl GatewayLink {
             actions: VecDeque::new(),
             predecessor: None,
             succeeded: false,
+            successor_after: None,
         }
     }
 
-    /// The link to the process that takes the place of this one's, dialled at once; `None` where this link
-    /// is not up.
-    pub fn successor(&self, now: Instant) -> Option<Self> {
+    /// The link to the process that takes the place of this one's, dialled at once, or a little later where
+    /// there was one just now; `None` where this link is not up.
+    pub fn successor(&mut self, now: Instant) -> Option<Self> {
         let State::Up(up) = &self.state else { return None };
+        let until = self.successor_after.map_or(now, |after| after.max(now));
+        self.successor_after = Some(until + SUCCESSOR_INTERVAL);
         Some(Self {
             hello: self.hello.clone(),
-            state: State::Waiting { until: now, failures: 0 },
+            state: State::Waiting { until, failures: 0 },
             actions: VecDeque::new(),
             predecessor: Some(up.instance.clone()),
             succeeded: false,
+            successor_after: None,
         })
     }
 
