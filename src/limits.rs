@@ -274,6 +274,9 @@ pub const TAKE_OVER_BACKSTOP: Duration = Duration::from_secs(20);
 /// How long a process that takes over waits for the sockets of the old one, which gives them out once
 /// those who waited in the process before it are served.
 pub const OFFER_TIMEOUT: Duration = Duration::from_secs(30);
+/// Between two attempts of a server to follow one gateway to another process: each costs a handshake, and a
+/// gateway may ask as often as it likes.
+pub const SUCCESSOR_INTERVAL: Duration = Duration::from_secs(1);
 /// Time for a process that has connected to ask for the sockets.
 pub const ASK_TIMEOUT: Duration = Duration::from_secs(1);
 /// Connections on their way to the other process. Beyond these it does not read, and they are closed.

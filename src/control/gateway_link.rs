@@ -3,7 +3,9 @@ use std::time::Instant;
 
 use super::crl::{Answered, Delivery};
 use super::{Lists, Liveness, Vital, backoff};
-use crate::limits::{DIAL_TIMEOUT, SIGNAL_HELLO_TIMEOUT, SIGNAL_SOUND_AFTER, TICKET_LEN};
+use crate::limits::{
+    DIAL_TIMEOUT, SIGNAL_HELLO_TIMEOUT, SIGNAL_SOUND_AFTER, SUCCESSOR_INTERVAL, TICKET_LEN,
+};
 use crate::relay::CloseReason;
 use crate::wire::alpn::Hint;
 use crate::wire::{
@@ -115,6 +117,7 @@ pub struct GatewayLink {
     predecessor: Option<String>,
     /// Whether a link beside this one stands for what follows.
     succeeded: bool,
+    successor_after: Option<Instant>,
 }
 
 /// `failures` counts the connections in a row that did not last, this one not included.
@@ -161,20 +164,24 @@ impl GatewayLink {
             actions: VecDeque::new(),
             predecessor: None,
             succeeded: false,
+            successor_after: None,
         }
     }
 
-    /// The link to the process that takes the place of this one's, dialled at once; `None` where this link
-    /// is not up.
-    pub fn successor(&self, now: Instant) -> Option<Self> {
+    /// The link to the process that takes the place of this one's, dialled at once, or a little later where
+    /// there was one just now; `None` where this link is not up.
+    pub fn successor(&mut self, now: Instant) -> Option<Self> {
         let State::Up(up) = &self.state else { return None };
+        let until = self.successor_after.map_or(now, |after| after.max(now));
+        self.successor_after = Some(until + SUCCESSOR_INTERVAL);
         Some(Self {
             hello: self.hello.clone(),
             crls: Lists::clone(&self.crls),
-            state: State::Waiting { until: now, failures: 0 },
+            state: State::Waiting { until, failures: 0 },
             actions: VecDeque::new(),
             predecessor: Some(up.instance.clone()),
             succeeded: false,
+            successor_after: None,
         })
     }
 

@@ -2,16 +2,23 @@
 
 use std::time::Instant;
 
-use tracing::info;
+use tracing::{info, warn};
 
 use super::control::Control;
 use super::link::{GatewayId, Link};
 use crate::control::GatewayEvent;
+use crate::limits::MAX_SIGNAL_CONNECTIONS_OF_SERVER;
 
 impl Control {
     /// Dials a gateway whose next process is to answer.
     pub(super) fn open_successor(&mut self, gateway: GatewayId) {
         let Some(link) = self.links.get(&gateway) else { return };
+        let same = |other: &&Link| other.configured == link.configured;
+        if self.links.values().filter(same).count() >= MAX_SIGNAL_CONNECTIONS_OF_SERVER {
+            let address = &link.gateway.address;
+            return warn!(gateway = %address, "too many of its processes are left: dials no further one");
+        }
+        let Some(link) = self.links.get_mut(&gateway) else { return };
         let Some(machine) = link.machine.successor(Instant::now()) else { return };
         info!(gateway = %link.gateway.address, "another process takes over there: dials it as well");
         let id = self.next_gateway;

@@ -2,6 +2,7 @@
 
 use std::net::TcpListener;
 use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixDatagram;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::JoinHandle;
@@ -9,8 +10,8 @@ use std::thread::JoinHandle;
 use vestibule::wire::{RefusalReason, ServerHello, ToAgent, from_server, to_agent, to_server};
 
 use super::harness::{
-    Backend, Ending, Gateway, GatewayFile, Kind, Peer, Process, ScriptedServer, ServerFile, Site,
-    World, wait_until,
+    Backend, Ending, Gateway, GatewayFile, Kind, LONG, Peer, Process, ScriptedServer, ServerFile,
+    Site, World, wait_until,
 };
 
 const UPGRADE: &str = "[upgrade]\nsocket = \"upgrade.sock\"";
@@ -111,8 +112,8 @@ fn not_one_connection_fails_while_a_new_gateway_takes_over_under_load() {
     let load = Load::start(&world, &gateway);
     load.goes_on(10);
     let mut running = gateway;
-    for _ in 0..2 {
-        let next = take_over(&world, &file);
+    for workers in [3, 1] {
+        let next = take_over(&world, &GatewayFile { workers, ..file });
         load.goes_on(10);
         let mut before = std::mem::replace(&mut running, next);
         assert_eq!(before.process.status().code(), Some(0));
@@ -249,6 +250,28 @@ fn an_old_process_that_is_killed_midway_leaves_the_new_one_serving() {
     let mut service = server.join();
     service.send(b"as before");
     agent.expect(b"as before");
+}
+
+#[test]
+fn systemd_hears_that_the_new_process_is_ready_once_it_has_a_server() {
+    let (world, file) = (World::new(), file());
+    let gateway = world.gateway(&file);
+    let server = scripted(&world, &gateway);
+    gateway.telemetry.wait_for_service("echo");
+    let path = world.path("notify");
+    let socket = UnixDatagram::bind(&path).expect("a new path");
+    socket.set_nonblocking(true).expect("a socket");
+    let process = Process::spawn(world.command_to_take_over(&file).env("NOTIFY_SOCKET", &path));
+    process.line("has the sockets", &[]);
+    assert!(matches!(server.hear(), to_server::Message::Successor(_)));
+    let mut notice = [0; 1024];
+    assert!(socket.recv(&mut notice).is_err(), "it has no server yet");
+    let _next = scripted(&world, &gateway);
+    process.line("gateway runs", &[]);
+    socket.set_nonblocking(false).expect("a socket");
+    socket.set_read_timeout(Some(LONG)).expect("a socket");
+    let len = socket.recv(&mut notice).expect("a notice");
+    assert!(String::from_utf8_lossy(&notice[..len]).lines().any(|line| line == "READY=1"));
 }
 
 #[test]

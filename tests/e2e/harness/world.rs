@@ -1,5 +1,6 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, Ordering};
 
@@ -125,13 +126,16 @@ impl World {
         }
     }
 
-    /// Starts a gateway that is to take the place of the one that runs with the same file, and does not wait.
+    /// Starts a gateway that is to take the place of the one that runs, and does not wait.
     pub(crate) fn take_over(&self, file: &GatewayFile<'_>) -> Process {
+        Process::spawn(&mut self.command_to_take_over(file))
+    }
+
+    pub(crate) fn command_to_take_over(&self, file: &GatewayFile<'_>) -> Command {
         let path = self.write_gateway(file);
         let mut command = Process::command();
-        Process::spawn(
-            command.args(["--log", "json", "gateway", "--take-over", "--config"]).arg(path),
-        )
+        command.args(["--log", "json", "gateway", "--take-over", "--config"]).arg(path);
+        command
     }
 
     pub(crate) fn write_server(&self, file: &ServerFile) -> PathBuf {

@@ -95,3 +95,15 @@ fn a_gateway_that_asks_again_and_again_gets_one_successor() {
     drains.happen(GatewayEvent::Drain);
     assert_eq!(drains.hear(to_server::Message::Successor(Successor {})), []);
 }
+
+#[test]
+fn a_gateway_that_asks_as_often_as_it_likes_is_dialled_once_a_second() {
+    let mut before = Bench::up();
+    let start = before.now;
+    for seconds in 0..3 {
+        let told = before.hear(to_server::Message::Successor(Successor {}));
+        assert_eq!(told, [GatewayAction::OpenSuccessor]);
+        let next = before.link.successor(before.now).expect("it is up");
+        assert_eq!(next.next_timeout(), Some(start + seconds * SUCCESSOR_INTERVAL));
+    }
+}
