@@ -13,6 +13,7 @@ use crate::wire::{
     ServerHello, ToServer, Withdraw, from_server, to_server,
 };
 
+mod crls;
 #[cfg(test)]
 mod tests;
 
@@ -411,25 +412,6 @@ impl GatewayLink {
             }
         }
         Ok(())
-    }
-
-    fn replace_crls(&mut self, lists: Lists) {
-        if self.crls == lists {
-            return;
-        }
-        self.crls = lists;
-        if let State::Up(Up { delivery: Some(delivery), .. }) = &mut self.state {
-            delivery.replace(Lists::clone(&self.crls));
-            self.bring_crl();
-        }
-    }
-
-    /// Begins with the next list, if it is time for one.
-    fn bring_crl(&mut self) {
-        let State::Up(Up { delivery: Some(delivery), .. }) = &mut self.state else { return };
-        if let Some(piece) = delivery.begin() {
-            self.send(from_server::Message::Crl(piece));
-        }
     }
 
     fn close(&mut self, reason: CloseReason, now: Instant, random: &mut dyn FnMut(&mut [u8])) {
