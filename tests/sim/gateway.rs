@@ -91,14 +91,16 @@ impl Settings {
 
 /// As large as they may be, or far too small.
 fn dispatcher_limits(max_links: usize, random: &mut Random) -> DispatcherLimits {
+    // Whoever is refused early meets nothing else.
+    let has_quotas = random.percent(20);
     DispatcherLimits {
         max_waiting: random.between(1, 24),
         invitation_timeout: Duration::from_millis(random.between(500, 8_000) as u64),
         max_links,
         max_spares: *random.pick(&[0, 2, 6, 6]),
         spare_life: Duration::from_millis(random.between(1_000, 20_000) as u64),
-        devices: quota(*random.pick(&[0, 0, 1, 2])),
-        services: (0..6).map(|_| quota(*random.pick(&[0, 0, 2, 4, 8]))).collect(),
+        devices: quota(if has_quotas { random.between(1, 2) } else { 0 }),
+        services: (0..if has_quotas { 6 } else { 0 }).map(|_| quota(random.below(9))).collect(),
         takes_crls: false,
     }
 }

@@ -56,8 +56,8 @@ use world::{Report, World};
 const WORLDS: u64 = 3_000;
 /// Worlds that are to show every race.
 const WORLDS_FOR_RACES: u64 = 600;
-/// Worlds within which each planted bug has to be found.
-const WORLDS_FOR_A_BUG: u64 = 1_000;
+/// Worlds within which each planted bug has to be found. The rarest race of them is in one of some thousand.
+const WORLDS_FOR_A_BUG: u64 = 20_000;
 /// After so many worlds the run says how far it is.
 const PROGRESS: u64 = 10_000;
 

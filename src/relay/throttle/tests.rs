@@ -92,18 +92,18 @@ fn another_bucket_is_not_touched_and_the_strictest_of_several_limits_holds() {
 fn many_that_share_a_bucket_get_the_same_each() {
     let start = Instant::now();
     let buckets = buckets(start);
-    let mut sharers: Vec<_> =
+    let mut sessions: Vec<_> =
         (0..10).map(|_| (throttle(&buckets, 0, 1_000_000, 1 << 16), 0)).collect();
     let mut now = start;
     while now < start + Duration::from_secs(10) {
         // Always in the same order, which favours the first.
-        for (throttle, moved) in &mut sharers {
+        for (throttle, moved) in &mut sessions {
             *moved += exhaust(throttle, now);
         }
-        let next = sharers.iter().filter_map(|(throttle, _)| throttle.resumes_at()).min();
+        let next = sessions.iter().filter_map(|(throttle, _)| throttle.resumes_at()).min();
         now = next.expect("all are held back");
     }
-    let shares: Vec<u64> = sharers.iter().map(|(_, moved)| *moved).collect();
+    let shares: Vec<u64> = sessions.iter().map(|(_, moved)| *moved).collect();
     let sum: u64 = shares.iter().sum();
     assert!((9_800_000..=10_500_000).contains(&sum), "{sum}");
     for share in &shares {
