@@ -93,7 +93,7 @@ impl Dispatcher {
                 self.spare_failed(agent, invitation, failure, now, random);
             }
             Event::Reconfigured(changed) => self.reconfigure(changed, now, random),
-            Event::DrainServer { server } => self.drain_server(server, now, random),
+            Event::DrainServer { server } => self.drain_server(&server, now, random),
             Event::UndrainServer { server } => self.undrain_server(&server, now, random),
             Event::Drain => self.drain(now, random),
         }
