@@ -111,7 +111,7 @@ impl Dispatcher {
                 self.crl_judged(link, transfer, outcome);
             }
             Event::Reconfigured(changed) => self.reconfigure(changed, now, random),
-            Event::DrainServer { server } => self.drain_server(server, now, random),
+            Event::DrainServer { server } => self.drain_server(&server, now, random),
             Event::UndrainServer { server } => self.undrain_server(&server, now, random),
             Event::Moving(moving) => self.set_moving(moving),
             Event::TookOver => self.lost.fill(Some(now)),

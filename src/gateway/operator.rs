@@ -72,7 +72,7 @@ impl GatewayDesk {
                 drain_soon(Rc::clone(&control.drain_asked));
                 Ok(Answer::Draining { sessions: control.ledger.live().count() as u64 })
             }
-            Request::DrainServer { server } => self.control.borrow_mut().drain_server(server),
+            Request::DrainServer { server } => self.control.borrow_mut().drain_server(&server),
             Request::UndrainServer { server } => self.control.borrow_mut().undrain_server(server),
         }
     }
@@ -221,17 +221,17 @@ impl Control {
         )))
     }
 
-    fn drain_server(&mut self, server: String) -> Result<Answer, Denial> {
+    fn drain_server(&mut self, server: &str) -> Result<Answer, Denial> {
         let drained = self.dispatcher.snapshot().drained_servers;
-        let is_drained = drained.contains(&server);
+        let is_drained = drained.iter().any(|name| name == server);
         if !is_drained {
-            self.check_server(&server)?;
+            self.check_server(server)?;
         }
         if !is_drained && drained.len() >= MAX_DRAINED_SERVERS {
             let message = format!("{MAX_DRAINED_SERVERS} servers are drained: undrain one first");
             return Err(Denial::refused(message));
         }
-        self.handle_soon(Event::DrainServer { server: server.clone() });
+        self.handle_soon(Event::DrainServer { server: server.to_owned() });
         let after = self.dispatcher.snapshot();
         let own = after.links.iter().filter(|link| link.server == server);
         let sessions = own.clone().map(|link| link.sessions as u64).sum();

@@ -85,7 +85,8 @@ fn what(request: &Request) -> String {
         Request::Blocks | Request::Drain => String::new(),
     };
     if text.len() > MAX_AUDIT_TEXT_LEN {
-        text.truncate(text.floor_char_boundary(MAX_AUDIT_TEXT_LEN));
+        let is_end = |end: &usize| text.is_char_boundary(*end);
+        text.truncate((0..=MAX_AUDIT_TEXT_LEN).rev().find(is_end).unwrap_or_default());
         text.push_str("...");
     }
     text

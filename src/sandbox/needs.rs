@@ -165,6 +165,7 @@ mod tests {
         let mut files = written(text, "pki/");
         files.insert("/etc/vestibule/gateway.toml".into());
         assert_eq!(needs.files, files);
+        assert_eq!(needs.writes_in.as_deref(), Some(Path::new("/var/lib/vestibule")));
         assert!(needs.connect.is_empty() && !needs.names && !needs.binds_privileged_port);
         assert!(gateway(&text.replace(":13000", ":443")).binds_privileged_port);
     }

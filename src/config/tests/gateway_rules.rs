@@ -181,5 +181,5 @@ fn the_operators_socket_is_off_unless_it_is_written_and_its_state_lies_alone() {
     let long = format!("socket = \"/run/{}.sock\"", "x".repeat(100));
     assert_refused(with(&long), "17:10", "at most 107 bytes");
     let at_a_server = server(&format!("{SERVER}[operator]\nstate = \"state/blocks.toml\"\n"));
-    assert_refused(at_a_server, "9:1", "blocked at the gateways");
+    assert_refused(at_a_server, "10:1", "blocked at the gateways");
 }

@@ -10,11 +10,11 @@ impl Dispatcher {
     /// anew. Its sessions live on; who waits for it goes elsewhere.
     pub(super) fn drain_server(
         &mut self,
-        server: String,
+        server: &str,
         now: Instant,
         random: &mut dyn FnMut(&mut [u8]),
     ) {
-        if !self.drained.insert(server.clone()) {
+        if !self.drained.insert(server.to_owned()) {
             return;
         }
         let mut homeless = Vec::new();
