@@ -160,11 +160,15 @@ impl Control {
                     return result;
                 }
             }
-            while !Self::act(&control) {
-                // A worker's mailbox is full: its invitations must not overtake its mail.
-                tokio::time::sleep(KEPT_MAIL_RETRY).await;
+            loop {
+                while !Self::act(&control) {
+                    // A worker's mailbox is full: its invitations must not overtake its mail.
+                    tokio::time::sleep(KEPT_MAIL_RETRY).await;
+                }
+                if control.borrow_mut().have_lists_judged(&reloads) {
+                    break;
+                }
             }
-            control.borrow_mut().have_lists_judged(&reloads);
         }
     }
 
