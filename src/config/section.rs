@@ -54,7 +54,7 @@ pub(super) fn address_ranges(table: &Table<'_>, key: &'static str) -> Vec<IpNet>
 /// Files of lists of revoked certificates; none where the key is absent.
 pub(super) fn crl_files(table: &Table<'_>, key: &'static str) -> Vec<Written<PathBuf>> {
     let Some(field) = table.optional(key, "[\"pki/devices-ca.crl\"]") else { return Vec::new() };
-    let files = field.parse_nonempty_paths().unwrap_or_default();
+    let files = field.paths().unwrap_or_default();
     if let Some(excess) = files.get(MAX_CRLS) {
         let message = format!("`{key}` names more than {MAX_CRLS} files: join some");
         table.report.error(excess.span, message);
