@@ -25,7 +25,7 @@ pub const TICKET_LEN: usize = 16;
 pub const MAX_CRL_PIECE_LEN: usize = 16 * 1024;
 /// Lists that one server may begin to bring within [`CRL_WINDOW`]: all that it may have, and each once more. A
 /// gateway's thread of reloads needs up to 20 ms for each, whatever is in it.
-pub const CRLS_PER_WINDOW: u32 = 2 * MAX_CRLS as u32;
+pub const CRLS_PER_WINDOW: u32 = 32;
 /// See [`CRLS_PER_WINDOW`].
 pub const CRL_WINDOW: Duration = Duration::from_secs(60);
 

@@ -67,7 +67,7 @@ fn distinct(table: &Table<'_>, key: &str, ranges: Vec<Written<IpNet>>) -> Vec<Ip
 /// Files of lists of revoked certificates; none where the key is absent.
 pub(super) fn crl_files(table: &Table<'_>, key: &'static str) -> Vec<Written<PathBuf>> {
     let Some(field) = table.optional(key, "[\"pki/devices-ca.crl\"]") else { return Vec::new() };
-    let files = field.parse_nonempty_paths().unwrap_or_default();
+    let files = field.paths().unwrap_or_default();
     if let Some(excess) = files.get(MAX_CRLS) {
         let message = format!("`{key}` names more than {MAX_CRLS} files: join some");
         table.report.error(excess.span, message);

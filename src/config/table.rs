@@ -277,9 +277,9 @@ impl<'t> Field<'t> {
         self.parse_each(parse)
     }
 
-    /// A list of paths that must not be empty.
-    pub(super) fn parse_nonempty_paths(&self) -> Option<Vec<Written<PathBuf>>> {
-        self.parse_nonempty(|text| match text {
+    /// A list of paths.
+    pub(super) fn paths(&self) -> Option<Vec<Written<PathBuf>>> {
+        self.parse_each(|text| match text {
             "" => Err(format!("an empty path in `{}`: write that of a file", self.key)),
             text => Ok(self.report.resolve(text)),
         })

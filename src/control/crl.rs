@@ -49,7 +49,7 @@ impl Delivery {
     }
 
     /// What follows from an answer: the next piece, or what has become of the list of that index.
-    pub(super) fn answered(&mut self, answer: &CrlAnswer) -> Answered {
+    pub(super) fn answered(&mut self, answer: CrlAnswer) -> Answered {
         if self.sent.is_none() || answer.transfer != self.transfer {
             return Answered::Nothing;
         }
@@ -117,7 +117,7 @@ impl Receipt {
     }
 
     /// Takes the next piece. An error is the reason to close the connection.
-    pub(super) fn take(&mut self, crl: Crl) -> Result<Received, CloseReason> {
+    pub(super) fn take(&mut self, crl: &Crl) -> Result<Received, CloseReason> {
         let length = |number: u32| usize::try_from(number).unwrap_or(usize::MAX);
         let (offset, total) = (length(crl.offset), length(crl.total));
         let len = crl.piece.len();
@@ -185,16 +185,16 @@ mod tests {
         let (mut receipt, mut whole) = (Receipt::default(), Vec::new());
         while let Some(mut piece) = delivery.begin() {
             loop {
-                match receipt.take(piece).expect("in order") {
+                match receipt.take(&piece).expect("in order") {
                     Received::More(transfer) => {
-                        let next = delivery.answered(&answer(transfer, CrlOutcome::More));
+                        let next = delivery.answered(answer(transfer, CrlOutcome::More));
                         let Answered::Next(next) = next else { panic!("there is more: {next:?}") };
                         piece = next;
                     }
                     Received::Whole(transfer, bytes) => {
                         whole.push(bytes);
                         assert!(receipt.judged(transfer));
-                        let over = delivery.answered(&answer(transfer, CrlOutcome::Taken));
+                        let over = delivery.answered(answer(transfer, CrlOutcome::Taken));
                         assert!(matches!(over, Answered::Over { .. }), "{over:?}");
                         break;
                     }
@@ -210,10 +210,10 @@ mod tests {
         let first = delivery.begin().expect("a list");
         delivery.replace(lists(&[3]));
         assert_eq!(delivery.begin(), None);
-        let next = delivery.answered(&answer(first.transfer, CrlOutcome::More));
+        let next = delivery.answered(answer(first.transfer, CrlOutcome::More));
         assert!(matches!(&next, Answered::Next(piece) if piece.piece.len() == 1), "{next:?}");
-        assert_eq!(delivery.answered(&answer(7, CrlOutcome::Taken)), Answered::Nothing);
-        let over = delivery.answered(&answer(first.transfer, CrlOutcome::Known));
+        assert_eq!(delivery.answered(answer(7, CrlOutcome::Taken)), Answered::Nothing);
+        let over = delivery.answered(answer(first.transfer, CrlOutcome::Known));
         assert_eq!(over, Answered::Over { list: 0, outcome: CrlOutcome::Known });
         assert_eq!(delivery.begin().map(|piece| piece.total), Some(3));
     }
@@ -223,8 +223,8 @@ mod tests {
         let mut delivery = Delivery::new(lists(&[5]));
         let first = delivery.begin().expect("a list");
         let more = answer(first.transfer, CrlOutcome::More);
-        assert_eq!(delivery.answered(&more), Answered::Nothing);
-        assert_eq!(delivery.answered(&more), Answered::Nothing);
+        assert_eq!(delivery.answered(more), Answered::Nothing);
+        assert_eq!(delivery.answered(more), Answered::Nothing);
     }
 
     proptest! {
@@ -253,7 +253,7 @@ mod tests {
                     sent.clear();
                 }
                 sent.extend_from_slice(&piece);
-                match receipt.take(Crl { transfer, offset, total, piece }) {
+                match receipt.take(&Crl { transfer, offset, total, piece }) {
                     Ok(Received::More(_)) => prop_assert!(sent.len() < total as usize),
                     Ok(Received::Whole(transfer, bytes)) => {
                         prop_assert_eq!(&bytes, &sent);

@@ -249,7 +249,7 @@ impl Dispatcher {
                 self.push(send(id, to_server::Message::Pong(Pong { nonce })));
             }
             from_server::Message::Pong(_) => {}
-            from_server::Message::Crl(piece) => return self.take_crl(index, piece, now),
+            from_server::Message::Crl(piece) => return self.take_crl(index, &piece, now),
         }
         Ok(())
     }

@@ -396,7 +396,7 @@ impl GatewayLink {
             to_server::Message::Goodbye(_) => up.gateway_drains = true,
             to_server::Message::CrlAnswer(answer) => {
                 let delivery = up.delivery.as_mut().ok_or(CloseReason::MessageUnexpected)?;
-                match delivery.answered(&answer) {
+                match delivery.answered(answer) {
                     Answered::Nothing => {}
                     Answered::Next(piece) => self.send(from_server::Message::Crl(piece)),
                     Answered::Over { list, outcome } => {

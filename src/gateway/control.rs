@@ -14,12 +14,11 @@ use tracing::{info, warn};
 
 use super::lists::BroughtList;
 use super::mail::{ControlMail, Signal, WorkerMail};
-use super::operator::{Kept, hear};
-use super::pages::GatewayPages;
+use super::operator::Kept;
 use super::reload::GatewayReader;
 use super::sockets::Front;
 use super::stage::{Kind, Proven};
-use super::upgrade::{Outcome, UpgradeError, UpgradeNews, Upgrades};
+use super::upgrade::{UpgradeError, UpgradeNews, Upgrades};
 use super::{Shared, dispatcher_limits};
 use crate::control::{Action, Dispatcher, Event, LinkId, ServiceId};
 use crate::engine::{
@@ -33,7 +32,7 @@ use crate::reload::{self, History, Reloads};
 use crate::telemetry::counters::WorkerCounters;
 use crate::telemetry::ledger::Ledger;
 use crate::telemetry::record::ConnectionRecord;
-use crate::telemetry::{http, notify};
+use crate::telemetry::notify;
 use crate::uring::Waker;
 use crate::wire::{CrlOutcome, FromServer, ToServer, to_server};
 
@@ -187,45 +186,11 @@ impl Control {
                     return result.map(Ok);
                 }
             }
-            let outcome = control.borrow_mut().upgrade_outcome();
-            match outcome {
-                None => {}
-                Some(Outcome::Serves) => Self::begin_serving(&control)?,
-                Some(Outcome::Leaves) => {
-                    reloads.end();
-                    wakeups.begin_drain();
-                }
-                Some(Outcome::GaveUp(why)) => return Ok(Err(why)),
+            if let Some(why) = Self::follow_upgrade(&control, &mut reloads, &mut wakeups)? {
+                return Ok(Err(why));
             }
-            while !Self::act(&control) {
-                // A worker's mailbox is full: its invitations must not overtake its mail.
-                tokio::time::sleep(KEPT_MAIL_RETRY).await;
-            }
-            control.borrow_mut().have_lists_judged(&reloads);
+            Self::act_on_all(&control, &reloads).await;
         }
-    }
-
-    /// Serves its pages, hears operators, and says that it runs.
-    fn begin_serving(control: &Rc<RefCell<Self>>) -> Result<(), StartError> {
-        let (telemetry, operator) = {
-            let front = &mut control.borrow_mut().front;
-            (front.telemetry.take(), front.operator.take())
-        };
-        let mut listening = Vec::new();
-        if let Some(listener) = telemetry {
-            let may_ask = control.borrow().shared.config.telemetry.allow.clone();
-            let pages = Rc::new(GatewayPages::new(Rc::clone(control)));
-            listening.push(http::serve(listener, may_ask, pages).map_err(StartError::Kernel)?);
-        }
-        if let Some(door) = operator {
-            listening.push(hear(door, control)?);
-        }
-        control.borrow_mut().front.listening = listening;
-        if control.borrow().upgrades.has_inherited() {
-            control.borrow_mut().handle(Event::TookOver, Instant::now());
-        }
-        control.borrow().announce();
-        Ok(())
     }
 
     fn next_timeout(&self) -> Option<Instant> {
@@ -233,14 +198,17 @@ impl Control {
         self.dispatcher.next_timeout().into_iter().chain(upgrade).min()
     }
 
-    fn announce(&self) {
-        for (listener, address) in &self.front.bound {
-            let name = &self.shared.listeners[*listener];
-            info!(listener = %name, %address, "listening");
+    /// Carries out what was decided, and what follows from it.
+    async fn act_on_all(control: &Rc<RefCell<Self>>, reloads: &Reloads<GatewayReader>) {
+        loop {
+            while !Self::act(control) {
+                // A worker's mailbox is full: its invitations must not overtake its mail.
+                tokio::time::sleep(KEPT_MAIL_RETRY).await;
+            }
+            if control.borrow_mut().have_lists_judged(reloads) {
+                return;
+            }
         }
-        let instance = &self.shared.instance;
-        info!(%instance, workers = self.counters.len(), "gateway runs; waits for a server");
-        notify::ready("waits for a server");
     }
 
     /// Returns whether there may be more.

@@ -97,16 +97,19 @@ impl Shared {
 }
 
 impl Control {
-    /// Gives lists to the thread of reloads. One that finds no place there was brought by a server that has dialled
-    /// anew and anew: it is not wanted.
-    pub(super) fn have_lists_judged(&mut self, reloads: &Reloads<GatewayReader>) {
+    /// Gives lists to the thread of reloads. One that finds no place there, since its server has dialled anew and anew
+    /// or this process drains, is not wanted: false, and there are answers to be sent.
+    pub(super) fn have_lists_judged(&mut self, reloads: &Reloads<GatewayReader>) -> bool {
+        let mut all = true;
         for list in std::mem::take(&mut self.lists) {
             if let Err(BroughtList { link, transfer, .. }) = reloads.run(list) {
                 let outcome = CrlOutcome::NotWanted;
                 outcome.count(&mut self.lists_brought);
                 self.handle(Event::CrlJudged { link, transfer, outcome }, Instant::now());
+                all = false;
             }
         }
+        all
     }
 
     /// A list was judged. The workers hear of what follows from it before its server does.

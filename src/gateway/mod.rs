@@ -13,6 +13,7 @@ pub mod proxy_header;
 mod reload;
 mod return_times;
 mod revoked;
+mod serving;
 mod sockets;
 mod sources;
 mod spares;

@@ -107,9 +107,9 @@ impl Pki {
         let contents = params.signed_by(&issuer)?.pem()?;
         let file = NewFile { path: path.clone(), contents, secret: false };
         if exists {
-            replace(&[file])?
+            replace(&[file])?;
         } else {
-            write_new(&[file])?
+            write_new(&[file])?;
         }
         Ok(WrittenList { path, role, entries, is_new })
     }

@@ -15,7 +15,7 @@ impl Dispatcher {
     pub(super) fn take_crl(
         &mut self,
         index: usize,
-        piece: Crl,
+        piece: &Crl,
         now: Instant,
     ) -> Result<(), CloseReason> {
         let id = self.links[index].id;

@@ -7,6 +7,7 @@ mod door;
 mod error;
 mod packet;
 
+use std::cell::RefCell;
 use std::net::{TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
@@ -22,7 +23,10 @@ use super::Sockets;
 use super::control::Control;
 use super::lists::seconds_since_1970;
 use super::mail::{Transfer, WorkerMail};
+use super::reload::GatewayReader;
 use crate::control::{Event, Upgrade, UpgradeAction, UpgradeEvent, Word};
+use crate::engine::{ControlLoop, StartError};
+use crate::reload::Reloads;
 use crate::telemetry::notify;
 use crate::uring::awaited;
 use channel::{Parcel, Sender};
@@ -41,7 +45,7 @@ pub(super) enum UpgradeNews {
 }
 
 /// What the control thread is to do beside.
-pub(super) enum Outcome {
+enum Outcome {
     /// Show its pages, and say that it is ready.
     Serves,
     /// Count the time of a drain.
@@ -200,7 +204,7 @@ impl Control {
 
     /// What the control thread is to do after its turn. The other process is told once every service has its
     /// server here, and the lists of revoked certificates without which no device is admitted have come.
-    pub(super) fn upgrade_outcome(&mut self) -> Option<Outcome> {
+    fn upgrade_outcome(&mut self) -> Option<Outcome> {
         if self.upgrades.is_taking()
             && self.dispatcher.has_servers()
             && self.dispatcher.serves_all(&self.upgrades.wanted)
@@ -209,6 +213,25 @@ impl Control {
             self.upgrade(UpgradeEvent::Served);
         }
         self.upgrades.outcome.take()
+    }
+
+    /// Has the loop of the control thread follow what an upgrade has come to. Returns why this process ends.
+    pub(super) fn follow_upgrade(
+        control: &Rc<RefCell<Self>>,
+        reloads: &mut Reloads<GatewayReader>,
+        wakeups: &mut ControlLoop,
+    ) -> Result<Option<UpgradeError>, StartError> {
+        let outcome = control.borrow_mut().upgrade_outcome();
+        match outcome {
+            None => {}
+            Some(Outcome::Serves) => Self::begin_serving(control)?,
+            Some(Outcome::Leaves) => {
+                reloads.end();
+                wakeups.begin_drain();
+            }
+            Some(Outcome::GaveUp(why)) => return Ok(Some(why)),
+        }
+        Ok(None)
     }
 
     /// A worker has nobody left who waits.

@@ -343,27 +343,7 @@ pub(super) fn sample() -> Status {
             waiting: 2,
             spares: 4,
         }],
-        revocation: vec![
-            RevocationList {
-                place: "agents".to_owned(),
-                ca: "CN=Devices".to_owned(),
-                is_current: true,
-                list: Some(ListInUse {
-                    number: "1F".to_owned(),
-                    entries: 1_203,
-                    this_update: 1_790_000_000,
-                    next_update: 1_790_604_800,
-                    due_in_s: 90_000,
-                    from: "server-1.lan".to_owned(),
-                }),
-            },
-            RevocationList {
-                place: "servers".to_owned(),
-                ca: "CN=Servers".to_owned(),
-                is_current: false,
-                list: None,
-            },
-        ],
+        revocation: sample_lists(),
         waiting: Waiting { agents: 2, bound: 4_096 },
         operator: Operator { blocks: 3, drained_servers: vec!["server-2.lan".to_owned()] },
         sessions: Sessions {
@@ -398,4 +378,29 @@ pub(super) fn sample() -> Status {
             },
         ],
     }
+}
+
+#[cfg(test)]
+fn sample_lists() -> Vec<RevocationList> {
+    vec![
+        RevocationList {
+            place: "agents".to_owned(),
+            ca: "CN=Devices".to_owned(),
+            is_current: true,
+            list: Some(ListInUse {
+                number: "1F".to_owned(),
+                entries: 1_203,
+                this_update: 1_790_000_000,
+                next_update: 1_790_604_800,
+                due_in_s: 90_000,
+                from: "server-1.lan".to_owned(),
+            }),
+        },
+        RevocationList {
+            place: "servers".to_owned(),
+            ca: "CN=Servers".to_owned(),
+            is_current: false,
+            list: None,
+        },
+    ]
 }
