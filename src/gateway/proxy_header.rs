@@ -174,7 +174,9 @@ mod tests {
             .map(|file| std::fs::read(file.expect("an entry").path()).expect("a file"))
             .collect();
         assert!(inputs.len() > 20);
-        inputs.iter().for_each(|bytes| assert_steady(bytes));
+        for bytes in &inputs {
+            assert_steady(bytes);
+        }
     }
 
     proptest! {
