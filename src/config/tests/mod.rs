@@ -1,6 +1,7 @@
 //! Files as operators write them, and what they are told.
 
 mod gateway_rules;
+mod revocation;
 
 use std::fmt::Write as _;
 use std::path::Path;
