@@ -68,6 +68,22 @@ impl<'a> Authority<'a> {
         self.issue_with(name, &params(name))
     }
 
+    /// An empty list of revoked certificates in DER, whose next one is due at that second since 1970.
+    pub(crate) fn list(&self, next_update: i64) -> Vec<u8> {
+        let at = |second| {
+            x509_parser::time::ASN1Time::from_timestamp(second).expect("a time").to_datetime()
+        };
+        let params = rcgen::CertificateRevocationListParams {
+            this_update: at(next_update - 86_400 * 10_000),
+            next_update: at(next_update),
+            crl_number: rcgen::SerialNumber::from(1),
+            issuing_distribution_point: None,
+            revoked_certs: vec![],
+            key_identifier_method: rcgen::KeyIdMethod::Sha256,
+        };
+        params.signed_by(&self.issuer).expect("a list").der().to_vec()
+    }
+
     pub(crate) fn issue_with(&self, name: &str, params: &CertificateParams) -> Credentials {
         let key = KeyPair::generate().expect("a key");
         let certificate = params.signed_by(&key, &self.issuer).expect("a certificate");

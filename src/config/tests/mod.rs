@@ -2,6 +2,7 @@
 
 mod gateway_rules;
 mod quotas;
+mod revocation;
 
 use std::fmt::Write as _;
 use std::path::Path;

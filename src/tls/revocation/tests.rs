@@ -6,16 +6,12 @@ use rcgen::{
     CrlIssuingDistributionPoint, CrlScope, DistinguishedName, DnType, IsCa, Issuer, KeyIdMethod,
     KeyPair, KeyUsagePurpose, RevokedCertParams, SerialNumber,
 };
-use time::OffsetDateTime;
+use x509_parser::prelude::ASN1Time;
 
 use super::*;
 use crate::limits::MAX_CRL_LEN;
 
 const NOW: i64 = 1_800_000_000;
-
-fn at(seconds: i64) -> OffsetDateTime {
-    OffsetDateTime::from_unix_timestamp(seconds).expect("a time")
-}
 
 /// A CA, and what it issues.
 struct Ca {
@@ -53,6 +49,7 @@ impl Ca {
     }
 
     fn params(number: u64, made: i64, revoked: &[u64]) -> CertificateRevocationListParams {
+        let at = |second| ASN1Time::from_timestamp(second).expect("a time").to_datetime();
         let entry = |serial: &u64| RevokedCertParams {
             serial_number: SerialNumber::from(*serial),
             revocation_time: at(made),
