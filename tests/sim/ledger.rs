@@ -143,8 +143,8 @@ impl Ledger {
                 }
             }
             Event::LinkClosed { link } => drop(self.links.remove(link)),
-            // `note_reload` knows it already, and from the settings.
-            Event::Reconfigured(_) => {}
+            // `note_reload` knows it already, and from the settings. No gateway here has a second process.
+            Event::Reconfigured(_) | Event::Moving(_) | Event::TookOver | Event::Moved => {}
             Event::Admit { agent, service } => {
                 let entry = Waiting {
                     service: *service,
@@ -174,8 +174,6 @@ impl Ledger {
             Event::SpareFailed { agent, invitation, failure } => {
                 self.enter_failure(*agent, *invitation, *failure, checks);
             }
-            // The worlds of this simulation have no second process of a gateway.
-            Event::Moving(_) | Event::TookOver | Event::Moved => {}
             Event::Drain => self.draining = true,
         }
     }
