@@ -31,8 +31,8 @@ use crate::relay::{CloseReason, Party};
 use crate::reload::{self, History, Reloads};
 use crate::telemetry::counters::WorkerCounters;
 use crate::telemetry::ledger::Ledger;
-use crate::telemetry::record::ConnectionRecord;
 use crate::telemetry::notify;
+use crate::telemetry::record::ConnectionRecord;
 use crate::uring::Waker;
 use crate::wire::{CrlOutcome, FromServer, ToServer, to_server};
 

@@ -45,8 +45,15 @@ pub(super) fn open(
 ) -> Result<Opened, RunError> {
     let Start { mut sockets, telemetry: mut of_before, door, user, before, .. } = start;
     let inherited = !sockets.left().is_empty();
-    let telemetry = telemetry_listener(shared, &mut of_before, &mut sockets)?;
+    let address = shared.config.telemetry.address;
+    // That of the process before, or one that systemd opened.
+    let given = |address| of_before.take(address).pop().or_else(|| sockets.take(address).pop());
+    let telemetry = address.and_then(given);
     let (mut sockets, listeners) = bind(shared, workers, &mut sockets)?;
+    let telemetry = match (telemetry, address) {
+        (None, Some(address)) => Some(engine::bind_telemetry(address)?),
+        (given, _) => given,
+    };
     let bound = sockets.first().map(addresses).unwrap_or_default();
     let mut held = Vec::new();
     if before.is_some() {
@@ -104,17 +111,6 @@ fn bind(
         warn!(%address, "was passed to this process, and no listener has it: closed");
     }
     Ok((sockets, copies))
-}
-
-/// The listener of the pages: that of the process before, one that systemd opened, or a new one.
-fn telemetry_listener(
-    shared: &Shared,
-    of_before: &mut InheritedSockets,
-    inherited: &mut InheritedSockets,
-) -> Result<Option<TcpListener>, StartError> {
-    let Some(address) = shared.config.telemetry.address else { return Ok(None) };
-    let given = of_before.take(address).pop().or_else(|| inherited.take(address).pop());
-    given.map_or_else(|| engine::bind_telemetry(address), Ok).map(Some)
 }
 
 fn addresses(sockets: &Sockets) -> Vec<(usize, SocketAddr)> {

@@ -152,7 +152,9 @@ impl Ledger {
             Event::DrainServer { server } => self.enter_drained(server),
             Event::UndrainServer { server } => drop(self.drained.remove(server)),
             // `note_reload` knows it already, and from the settings.
-            Event::Reconfigured(_) | Event::CrlJudged { .. } => {}
+            Event::Reconfigured(_) => {}
+            // No server here brings lists, and no gateway has a second process.
+            Event::CrlJudged { .. } | Event::Moving(_) | Event::TookOver | Event::Moved => {}
             Event::Admit { agent, request } => {
                 self.held.admit(*agent, request);
                 let entry = Waiting {
@@ -190,8 +192,6 @@ impl Ledger {
             Event::SpareFailed { agent, invitation, failure } => {
                 self.enter_failure(*agent, *invitation, *failure, checks);
             }
-            // The worlds of this simulation have no second process of a gateway.
-            Event::Moving(_) | Event::TookOver | Event::Moved => {}
             Event::Drain => self.draining = true,
         }
     }

@@ -121,7 +121,7 @@ fn the_example_files_show_the_defaults() {
         };
         let paragraphs = text.split("\n\n").map(|paragraph| {
             // A table that is commented out is an example, not a default.
-            if paragraph.contains("#[[") {
+            if paragraph.contains("\n#[") || paragraph.starts_with("#[") {
                 return paragraph.to_owned();
             }
             paragraph.lines().map(uncomment).collect::<Vec<_>>().join("\n")

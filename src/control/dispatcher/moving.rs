@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::time::Instant;
 
-use super::{Dispatcher, send};
+use super::{Dispatcher, Greeted, send};
 use crate::control::Action;
 use crate::relay::CloseReason;
 use crate::wire::{Successor, to_server};
@@ -41,7 +41,7 @@ impl Dispatcher {
     /// Says nothing to one that does not know the word.
     pub(super) fn tell_of_successor(&mut self, index: usize) {
         let link = &self.links[index];
-        if link.greeted().is_some_and(|greeted| greeted.follows()) {
+        if link.greeted().is_some_and(Greeted::follows) {
             let message = to_server::Message::Successor(Successor {});
             self.push(send(link.id, message));
         }
@@ -49,7 +49,7 @@ impl Dispatcher {
 
     /// Ends what is new here. A server that could not follow dials again once its connection ends.
     pub(super) fn moved(&mut self, now: Instant, random: &mut dyn FnMut(&mut [u8])) {
-        let left = self.links.iter().filter(|link| !link.greeted().is_some_and(|g| g.follows()));
+        let left = self.links.iter().filter(|link| !link.greeted().is_some_and(Greeted::follows));
         let left: Vec<_> = left.map(|link| link.id).collect();
         self.drain(now, random);
         for link in left {
