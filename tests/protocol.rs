@@ -60,7 +60,6 @@ impl Comparison {
                 (Value::String(text), _) => format!("{text:?}"),
                 (Value::Bool(value), _) => value.to_string(),
                 (Value::U32(number), _) => number.to_string(),
-                (Value::Bool(is_so), _) => is_so.to_string(),
                 (Value::U64(number), _) => number.to_string(),
                 other => panic!("{name}.{}: no field is of that kind: {other:?}", field.name()),
             };
