@@ -20,8 +20,14 @@ pub(super) struct WrittenRevocation {
     crls_key: &'static str,
     policy_key: &'static str,
     crls: Vec<Written<PathBuf>>,
-    /// `None` where it is absent; off where it was reported.
-    policy: Option<Written<RevocationPolicy>>,
+    policy: WrittenPolicy,
+}
+
+enum WrittenPolicy {
+    Absent,
+    /// No word of ours, and reported.
+    Wrong,
+    Written(Written<RevocationPolicy>),
 }
 
 /// Reads them from the table of a listener or of the servers.
@@ -31,7 +37,8 @@ pub(super) fn read(
     policy_key: &'static str,
 ) -> WrittenRevocation {
     let crls = crl_files(table, crls_key);
-    let policy = table.optional(policy_key, "\"known\"").map(|field| {
+    let field = table.optional(policy_key, "\"known\"");
+    let policy = field.map_or(WrittenPolicy::Absent, |field| {
         let words = "write one of \"off\", \"known\", \"required\"";
         let policy = field.parse(|text| {
             let known = POLICIES.iter().find(|(word, _)| *word == text);
@@ -39,7 +46,7 @@ pub(super) fn read(
                 .map(|(_, policy)| *policy)
                 .ok_or_else(|| format!("`{policy_key}` can't be \"{text}\": {words}"))
         });
-        policy.unwrap_or(field.written(RevocationPolicy::Off))
+        policy.map_or(WrittenPolicy::Wrong, WrittenPolicy::Written)
     });
     WrittenRevocation { here: table.here(), crls_key, policy_key, crls, policy }
 }
@@ -55,16 +62,18 @@ impl WrittenRevocation {
     ) -> RevocationRules {
         let Self { crls_key, policy_key, .. } = self;
         let crls = self.crls.iter().map(|file| file.value.clone()).collect::<Vec<_>>();
-        let Some(policy) = &self.policy else {
-            let first = self.crls.first().map_or(self.here.span, |file| file.span);
-            if bring || !crls.is_empty() {
+        let policy = match &self.policy {
+            WrittenPolicy::Written(policy) => policy,
+            WrittenPolicy::Absent if bring || !crls.is_empty() => {
+                let first = self.crls.first().map_or(self.here.span, |file| file.span);
                 let message = format!(
                     "missing key `{policy_key}`: write \"known\" (who is on a list is refused), \
                      \"required\" (so is everyone while no list is current) or \"off\""
                 );
                 report.error(first, message);
+                return RevocationRules::default();
             }
-            return RevocationRules::default();
+            WrittenPolicy::Absent | WrittenPolicy::Wrong => return RevocationRules::default(),
         };
         let problem = match policy.value {
             RevocationPolicy::Off if crls.is_empty() => None,
@@ -86,6 +95,6 @@ impl WrittenRevocation {
     }
 
     pub(super) fn is_off(&self) -> bool {
-        self.policy.as_ref().is_some_and(|policy| policy.value == RevocationPolicy::Off)
+        matches!(&self.policy, WrittenPolicy::Written(policy) if policy.value == RevocationPolicy::Off)
     }
 }
