@@ -15,8 +15,8 @@ use vestibule::control::{
 };
 use vestibule::limits::{MAX_CRL_LEN, MAX_FRAME_LEN};
 use vestibule::wire::{
-    Claim, Crl, CrlOutcome, Decline, FrameDecoder, FromServer, Goodbye, Invitation, Ping, Pong, RefusalReason,
-    ServerHello, ToServer, from_server, to_server,
+    Claim, Crl, CrlOutcome, Decline, FrameDecoder, FromServer, Goodbye, Invitation, Ping, Pong,
+    RefusalReason, ServerHello, ToServer, from_server, to_server,
 };
 
 const SERVICES: [&str; 3] = ["web", "ssh", "sync"];

@@ -4,6 +4,7 @@
 #![no_main]
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use arbitrary::Arbitrary;
@@ -15,8 +16,8 @@ use vestibule::limits::{
 use vestibule::server::Visitor;
 use vestibule::wire::alpn::Hint;
 use vestibule::wire::{
-    CrlAnswer, FrameDecoder, FromServer, GatewayHello, Goodbye, Invitation, Ping, Pong, RefusalReason,
-    SessionHeader, ToServer, Withdraw, from_server, to_server,
+    CrlAnswer, FrameDecoder, FromServer, GatewayHello, Goodbye, Invitation, Ping, Pong,
+    RefusalReason, SessionHeader, ToServer, Withdraw, from_server, to_server,
 };
 
 const SERVICES: [&str; 2] = ["web", "ssh"];
@@ -107,15 +108,10 @@ impl World {
         let now = Instant::now();
         let services = SERVICES.map(str::to_owned).into();
         let mut link = GatewayLink::new(services, 100, SPARES, now);
-        let lists = [vec![1; 2 * MAX_CRL_PIECE_LEN], vec![2]].map(Into::into);
+        let lists: [Arc<[u8]>; LISTS] =
+            [vec![1_u8; 2 * MAX_CRL_PIECE_LEN], vec![2_u8]].map(Into::into);
         link.handle(GatewayEvent::Crls(lists.into()), now, &mut |_| {});
-        Self {
-            link,
-            now,
-            connection: Connection::None,
-            spares: BTreeSet::new(),
-            drains: false,
-        }
+        Self { link, now, connection: Connection::None, spares: BTreeSet::new(), drains: false }
     }
 
     fn handle(&mut self, event: GatewayEvent) {
