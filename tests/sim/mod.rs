@@ -48,7 +48,7 @@ use std::time::{Duration, Instant};
 use vestibule::relay::{CloseReason, Party};
 use vestibule::wire::RefusalReason;
 
-use checks::{Failure, FailedSpare, Sight};
+use checks::{FailedSpare, Failure, Sight};
 use planted::Planted;
 use world::{Report, World};
 
