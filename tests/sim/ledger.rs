@@ -151,10 +151,13 @@ impl Ledger {
             Event::LinkClosed { link } => drop(self.links.remove(link)),
             Event::DrainServer { server } => self.enter_drained(server),
             Event::UndrainServer { server } => drop(self.drained.remove(server)),
-            // `note_reload` knows it already, and from the settings.
-            Event::Reconfigured(_) => {}
-            // No server here brings lists, and no gateway has a second process.
-            Event::CrlJudged { .. } | Event::Moving(_) | Event::TookOver | Event::Moved => {}
+            // `note_reload` knows it already, and from the settings. No server here brings lists, and no
+            // gateway has a second process.
+            Event::Reconfigured(_)
+            | Event::CrlJudged { .. }
+            | Event::Moving(_)
+            | Event::TookOver
+            | Event::Moved => {}
             Event::Admit { agent, request } => {
                 self.held.admit(*agent, request);
                 let entry = Waiting {
