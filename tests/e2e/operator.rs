@@ -317,3 +317,23 @@ fn a_user_who_is_neither_root_nor_the_process_is_refused() {
     assert_eq!(line["uid"].as_u64(), Some(65_534));
     assert_eq!(done(&socket, &["blocks"]), "nobody is blocked\n");
 }
+
+#[test]
+fn who_takes_the_place_of_a_gateway_hears_operators_in_its_stead_and_keeps_its_blocks() {
+    let backend = Backend::by_hand();
+    let more = format!("{OPERATOR}[upgrade]\nsocket = \"upgrade.sock\"\n");
+    let file = GatewayFile { more: &more, ..GatewayFile::DEFAULT };
+    let mut site = site_with(&file, &backend);
+    let socket = socket(&site.world);
+    done(&socket, &["block", "device", "kiosk-9.test"]);
+    let process = site.world.take_over(&file);
+    process.line("gateway runs", &[]);
+    let next = site.world.running(&file, process);
+    let mut before = std::mem::replace(&mut site.gateway, next);
+    assert_eq!(before.process.status().code(), Some(0));
+    let _session = site.session(Kind::Tls, &backend);
+    wait_listed(&socket, &[], 1);
+    assert!(done(&socket, &["blocks"]).contains("kiosk-9.test"));
+    done(&socket, &["end", "--device", DEVICE]);
+    site.gateway.process.line("session ended", &[("reason", "ended_by_operator")]);
+}
