@@ -101,9 +101,12 @@ fn no_function_is_longer_than_a_screen() {
 }
 
 fn is_function(line: &str) -> bool {
-    let words = line.trim_start().split(['(', '<']).next().unwrap_or_default();
-    let mut words = words.split_whitespace();
-    words.any(|word| word == "fn") && !line.trim_start().starts_with("//")
+    let line = line.trim_start();
+    // `pub(super)` has a bracket before that of the parameters.
+    let rest =
+        line.strip_prefix("pub(").and_then(|rest| rest.split_once(')')).map(|(_, rest)| rest);
+    let words = rest.unwrap_or(line).split(['(', '<']).next().unwrap_or_default();
+    words.split_whitespace().any(|word| word == "fn") && !line.starts_with("//")
 }
 
 /// A method of a trait without a body.

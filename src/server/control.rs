@@ -16,7 +16,7 @@ use super::backends::{self, Addresses};
 use super::link::{GatewayId, Link, Open};
 use super::mail::{ControlMail, Order, Purpose, WorkerMail};
 use super::operator::hear;
-use super::pages::ServerPages;
+use super::pages;
 use super::reload::ServerReader;
 use super::signal::{self, Dialled};
 use crate::control::{GatewayAction, GatewayEvent};
@@ -32,7 +32,7 @@ use crate::relay::CloseReason;
 use crate::reload::{History, Outcome, Reloads};
 use crate::telemetry::counters::WorkerCounters;
 use crate::telemetry::ledger::Ledger;
-use crate::telemetry::{http, notify};
+use crate::telemetry::notify;
 use crate::uring::Waker;
 use crate::wire::{CrlOutcome, FromServer, Invitation, RefusalReason, ToServer};
 
@@ -132,12 +132,8 @@ impl Control {
         wakeups.drain_on(Rc::clone(&self.drain_asked));
         let backends = backends::look_up(&self.shared.config, &Addresses::new()).await;
         self.set_backends(backends);
-        let may_ask = self.shared.config.telemetry.allow.clone();
         let control = Rc::new(RefCell::new(self));
-        if let Some(listener) = telemetry {
-            let pages = Rc::new(ServerPages::new(Rc::clone(&control)));
-            http::serve(listener, may_ask, pages).map_err(StartError::Kernel)?;
-        }
+        pages::serve(telemetry, &control)?;
         hear(door, &control)?;
         tokio::task::spawn_local(keep_backends_fresh(Rc::clone(&control)));
         let (dialled, mut dials) = mpsc::channel(SIGNAL_EVENTS);

@@ -1,27 +1,35 @@
 //! What the telemetry listener shows of a server.
 
 use std::cell::RefCell;
+use std::net::TcpListener;
 use std::rc::Rc;
 use std::time::Instant;
 
 use super::control::Control;
 use super::link::Link;
+use crate::engine::StartError;
 use crate::sandbox;
-use crate::telemetry::http::Pages;
+use crate::telemetry::http::{self, Pages};
 use crate::telemetry::metrics;
 use crate::telemetry::status::{
     Operator, Role, SignalConnection, State, Status, Totals, Waiting, Worker,
 };
 use crate::wire::CrlOutcome;
 
-pub(super) struct ServerPages {
-    control: Rc<RefCell<Control>>,
+/// Serves the pages, where they have a listener.
+pub(super) fn serve(
+    listener: Option<TcpListener>,
+    control: &Rc<RefCell<Control>>,
+) -> Result<(), StartError> {
+    let Some(listener) = listener else { return Ok(()) };
+    let may_ask = control.borrow().shared.config.telemetry.allow.clone();
+    let pages = Rc::new(ServerPages { control: Rc::clone(control) });
+    http::serve(listener, may_ask, pages).map_err(StartError::Kernel)?;
+    Ok(())
 }
 
-impl ServerPages {
-    pub(super) fn new(control: Rc<RefCell<Control>>) -> Self {
-        Self { control }
-    }
+struct ServerPages {
+    control: Rc<RefCell<Control>>,
 }
 
 impl Pages for ServerPages {

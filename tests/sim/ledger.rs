@@ -160,16 +160,7 @@ impl Ledger {
             | Event::Moved => {}
             Event::Admit { agent, request } => {
                 self.held.admit(*agent, request);
-                let entry = Waiting {
-                    service: request.service,
-                    deadline: now + self.limits.invitation_timeout,
-                    invitations: 0,
-                    last: None,
-                    declined: false,
-                    on_spare: false,
-                    declined_by: BTreeSet::new(),
-                };
-                self.waiting.insert(*agent, entry);
+                self.waiting.insert(*agent, self.waiting_for(request.service, now));
             }
             Event::Leave { agent } => {
                 self.held.leave(*agent);
@@ -196,6 +187,18 @@ impl Ledger {
                 self.enter_failure(*agent, *invitation, *failure, checks);
             }
             Event::Drain => self.draining = true,
+        }
+    }
+
+    fn waiting_for(&self, service: usize, now: Instant) -> Waiting {
+        Waiting {
+            service,
+            deadline: now + self.limits.invitation_timeout,
+            invitations: 0,
+            last: None,
+            declined: false,
+            on_spare: false,
+            declined_by: BTreeSet::new(),
         }
     }
 

@@ -322,18 +322,7 @@ pub(super) fn sample() -> Status {
         uptime_s: 11_520,
         state: State::Ready,
         configuration: Configuration { age_s: 7_200, refused: None },
-        listeners: vec![
-            Listener {
-                name: "agents".to_owned(),
-                addresses: vec![address("0.0.0.0:13000"), address("[::]:13000")],
-                kind: "tls".to_owned(),
-            },
-            Listener {
-                name: "old".to_owned(),
-                addresses: vec![address("0.0.0.0:14000")],
-                kind: "plain".to_owned(),
-            },
-        ],
+        listeners: sample_listeners(),
         signal_connections: vec![SignalConnection {
             peer: "server-1.lan".to_owned(),
             address: Some(address("10.0.0.5:55432")),
@@ -367,17 +356,39 @@ pub(super) fn sample() -> Status {
             Worker { connections: 700, sessions: 655, bytes: 6_000_000_000 },
             Worker { connections: 613, sessions: 655, bytes: 6_345_678_901 },
         ],
-        sandbox: vec![
-            SandboxPart { part: "capabilities".to_owned(), why_off: None },
-            SandboxPart { part: "files".to_owned(), why_off: None },
-            SandboxPart {
-                part: "tcp".to_owned(),
-                why_off: Some(
-                    "Landlock has TCP rules from Linux 6.7 on: take a newer kernel".to_owned(),
-                ),
-            },
-        ],
+        sandbox: sample_sandbox(),
     }
+}
+
+#[cfg(test)]
+fn sample_listeners() -> Vec<Listener> {
+    let address = |text: &str| text.parse().expect("an address");
+    vec![
+        Listener {
+            name: "agents".to_owned(),
+            addresses: vec![address("0.0.0.0:13000"), address("[::]:13000")],
+            kind: "tls".to_owned(),
+        },
+        Listener {
+            name: "old".to_owned(),
+            addresses: vec![address("0.0.0.0:14000")],
+            kind: "plain".to_owned(),
+        },
+    ]
+}
+
+#[cfg(test)]
+fn sample_sandbox() -> Vec<SandboxPart> {
+    vec![
+        SandboxPart { part: "capabilities".to_owned(), why_off: None },
+        SandboxPart { part: "files".to_owned(), why_off: None },
+        SandboxPart {
+            part: "tcp".to_owned(),
+            why_off: Some(
+                "Landlock has TCP rules from Linux 6.7 on: take a newer kernel".to_owned(),
+            ),
+        },
+    ]
 }
 
 #[cfg(test)]
