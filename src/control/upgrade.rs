@@ -97,6 +97,15 @@ impl Upgrade {
         matches!(self.state, State::Taking { .. } | State::Asking { .. })
     }
 
+    /// Whether another process takes the place of this one, or has taken it: what is changed here would be
+    /// unknown there.
+    pub fn is_giving(&self) -> bool {
+        matches!(
+            self.state,
+            State::Giving { .. } | State::Given { .. } | State::Leaving | State::Left
+        )
+    }
+
     /// Whether there is no other process, so that one may come.
     pub fn is_alone(&self) -> bool {
         matches!(self.state, State::Alone)

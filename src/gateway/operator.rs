@@ -47,6 +47,11 @@ impl GatewayDesk {
     }
 
     async fn carry_out(&self, request: Request, by: String) -> Result<Answer, Denial> {
+        if request.changes_state() && self.control.borrow().upgrades.is_giving() {
+            return Err(Denial::refused(
+                "another process takes the place of this one: ask again in a few seconds, and it will hear",
+            ));
+        }
         match request {
             Request::Sessions(selection) => Ok(Answer::Sessions(list(
                 &self.control.borrow().ledger,

@@ -67,6 +67,17 @@ impl Request {
         "undrain_server",
     ];
 
+    /// Whether it changes what the process goes by, and not only who is there.
+    pub const fn changes_state(&self) -> bool {
+        matches!(
+            self,
+            Self::Block { .. }
+                | Self::Unblock { .. }
+                | Self::DrainServer { .. }
+                | Self::UndrainServer { .. }
+        )
+    }
+
     /// The one word for this verb in log and metric.
     pub const fn verb(&self) -> &'static str {
         match self {

@@ -140,6 +140,11 @@ impl Upgrades {
         self.inherited
     }
 
+    /// Whether another process takes the place of this one.
+    pub(super) fn is_giving(&self) -> bool {
+        self.machine.is_giving()
+    }
+
     pub(super) fn next_timeout(&self) -> Option<Instant> {
         self.machine.next_timeout()
     }
