@@ -28,6 +28,9 @@ pub mod sandbox;
 pub mod reload;
 
 #[cfg(feature = "engine")]
+pub mod operator;
+
+#[cfg(feature = "engine")]
 pub mod engine;
 
 #[cfg(feature = "gateway")]

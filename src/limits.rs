@@ -1,7 +1,11 @@
 //! Every bound of the program, with the reason for its value. What an operator may change is in the
 //! configuration, whose defaults and ranges are here as well.
 
+mod ranges;
+
 use std::time::Duration;
+
+pub use ranges::*;
 
 // ---- wire ----
 
@@ -16,6 +20,14 @@ pub const MAX_NAME_LEN: usize = 63;
 pub const MAX_IDENTITY_LEN: usize = 260;
 /// Random bytes in a ticket: 128 bits can't be guessed within the life of an invitation.
 pub const TICKET_LEN: usize = 16;
+
+/// Bytes of one piece of a list of revoked certificates: with its fields and the frame within [`MAX_FRAME_LEN`].
+pub const MAX_CRL_PIECE_LEN: usize = 16 * 1024;
+/// Lists that one server may begin to bring within [`CRL_WINDOW`]: all that it may have, and each once more. A
+/// gateway's thread of reloads needs up to 20 ms for each, whatever is in it.
+pub const CRLS_PER_WINDOW: u32 = 32;
+/// See [`CRLS_PER_WINDOW`].
+pub const CRL_WINDOW: Duration = Duration::from_secs(60);
 
 // ---- TLS ----
 
@@ -59,6 +71,18 @@ pub const MAX_KNOWN_CHAINS: usize = 16 * 1024;
 /// TLS sessions that a server keeps of one backend: rustls keeps eight tickets for a name.
 pub const MAX_BACKEND_SESSIONS: usize = 8;
 
+/// Bytes of one list of revoked certificates: 100,000 of them, at some 40 bytes each.
+pub const MAX_CRL_LEN: usize = 4 * 1024 * 1024;
+/// Bytes of a file of such lists: the longest one in PEM, or some short ones.
+pub const MAX_CRL_FILE_LEN: u64 = 8 * 1024 * 1024;
+/// Lists in one file, and files of lists in one configuration's key: one for each CA of a role.
+pub const MAX_CRLS: usize = 16;
+/// The part of a list's life that is left when its operator is warned that the next one is due: of one
+/// that is made each week a day and a half, of one that is made each day five hours.
+pub const CRL_WARNING_DIVISOR: i64 = 5;
+/// Between two warnings of the same lists that are stale, missing or soon stale.
+pub const CRL_WARNING_INTERVAL: Duration = Duration::from_secs(3_600);
+
 /// Time before the end of a certificate from which on its operator is warned, once a day: a request, an
 /// approval and a visit fit. One that lives for less than three times as long is renewed by a program, and
 /// has a third of its life.
@@ -93,6 +117,16 @@ pub const GROWING_SESSIONS: usize = 64;
 pub const SWIFT_LEN: u64 = 64 * 1024;
 /// Time over which the pace of a session is measured.
 pub const PACE_TIME: Duration = Duration::from_millis(100);
+/// Bytes that a session which is held back buys at once, beyond one record: as much as one turn, so that
+/// a fast limit costs no small receives.
+pub const MAX_PURCHASE_LEN: u64 = TURN_LEN;
+/// How often such a session goes on in a second, where that is more than a record each time: each costs a
+/// timer and a turn, and less often would be felt as a pause.
+pub const PURCHASES_PER_SECOND: u64 = 64;
+/// Cells in each row of the buckets of bytes of devices, and of addresses: 8 bytes each, 256 KB for either.
+/// With 300 at their limit, one in 3,000 others shares both of its cells with them, and is held back too
+/// early.
+pub const BANDWIDTH_CELLS: usize = 1 << 14;
 /// Time without a byte after which a session has to let another's receive buffers grow.
 pub const REST_TIME: Duration = Duration::from_secs(1);
 /// Bytes that wait for a peer above which nothing more is received from it: it makes us answer
@@ -108,6 +142,9 @@ pub const HOT_SESSION_LOOKS: usize = 4;
 /// Buffers without content that a worker keeps for the next session that needs one, so that bytes
 /// move without an allocation. Each has up to [`RECEIVE_LEN`] bytes.
 pub const SHELF_LEN: usize = 8;
+/// Sessions and connections that a worker looks at in one turn of its loop, after a change of what is trusted: at
+/// 0.1 µs for a session and some 100 µs for an agent that waits, a turn stays below 10 ms.
+pub const JUDGED_PER_TURN: usize = 64;
 /// Payload that is taken from an agent that waits and has ended its direction, in bytes, to learn
 /// whether it ended cleanly or left. A request and its end usually fit; for more, it is let in.
 pub const READ_AHEAD_LEN: usize = 16 * 1024;
@@ -228,12 +265,46 @@ pub const RECONNECT_MAX: Duration = Duration::from_secs(10);
 /// Time for a TCP connection and TLS handshake with a gateway.
 pub const DIAL_TIMEOUT: Duration = Duration::from_secs(8);
 
+/// Devices without a session that are remembered for how often they began one: 4 MB. A further one that
+/// comes to rest takes the place of the one that may soonest begin as many as after a long rest.
+pub const MAX_RESTING_DEVICES: usize = 16 * 1024;
+/// Of those, how many are forgotten at an admission, where their rest is over: more than one, so that they
+/// become fewer.
+pub const RESTED_DEVICES_PER_ADMISSION: usize = 2;
+// ---- upgrade ----
+
+/// Time for a process that takes over to get a signal connection from every server, each after a dial and
+/// a handshake. Then it gives up, and nothing has happened.
+pub const TAKE_OVER_TIMEOUT: Duration = Duration::from_secs(10);
+/// Time after which the old process goes on alone, whatever the new one does: longer than the new one's own
+/// bound, and the loading of its certificates.
+pub const TAKE_OVER_BACKSTOP: Duration = Duration::from_secs(20);
+/// How long a process that takes over waits for the sockets of the old one, which gives them out once
+/// those who waited in the process before it are served.
+pub const OFFER_TIMEOUT: Duration = Duration::from_secs(30);
+/// Between two attempts of a server to follow one gateway to another process: each costs a handshake, and a
+/// gateway may ask as often as it likes.
+pub const SUCCESSOR_INTERVAL: Duration = Duration::from_secs(1);
+/// Time for a process that has connected to ask for the sockets.
+pub const ASK_TIMEOUT: Duration = Duration::from_secs(1);
+/// Connections on their way to the other process. Beyond these it does not read, and they are closed.
+pub const MAX_PASSED_CONNECTIONS: usize = 1024;
+/// Packets of the other process that wait for the control thread; it is not read while there is no room.
+pub const UPGRADE_NEWS: usize = 64;
+/// Bytes of a packet between two processes: the beginning of a connection, at most a ClientHello with its
+/// last record whole, and its addresses.
+pub const MAX_PACKET_LEN: usize = MAX_CLIENT_HELLO_LEN + MAX_RECORD_LEN + 1024;
+/// Sockets that a process takes over: eight addresses of each of 256 workers.
+pub const MAX_INHERITED_SOCKETS: usize = 2048;
+
 // ---- reload ----
 
 /// Between two looks at the configuration and the files that it names. A change that two looks in a row
 /// agree on is read, so within 4 s: an operator who saves a file waits for it, and a program that writes
 /// one in pieces has finished.
 pub const LOOK_INTERVAL: Duration = Duration::from_secs(2);
+/// What waits for the thread of reloads: a reload, and one list of revoked certificates for each signal connection.
+pub const RELOAD_REQUESTS: usize = 1 + MAX_SIGNAL_CONNECTIONS;
 /// Between two warnings of a certificate that ends soon.
 pub const EXPIRY_WARNING_INTERVAL: Duration = Duration::from_secs(86_400);
 /// Problems that a refused reload names in its line of the log and on the status page: `vestibule check`
@@ -313,6 +384,40 @@ pub const LISTED_SESSIONS: usize = 50;
 /// [`MAX_SERVICES`] names on each of [`MAX_SIGNAL_CONNECTIONS`]: 64 × 256 × (63 + 3) = 1.1 MB.
 pub const MAX_STATUS_LEN: usize = 4 * 1024 * 1024;
 
+// ---- operator ----
+
+/// Connections to the operator's socket at once: people, and a program or two.
+pub const MAX_OPERATOR_CONNECTIONS: usize = 8;
+/// Time for one request on the operator's socket: to end every session of a busy gateway takes workers a
+/// second, a disk that is slow some more.
+pub const OPERATOR_TIMEOUT: Duration = Duration::from_secs(30);
+/// Bytes of a request on the operator's socket: the names of 2,000 sessions.
+pub const MAX_OPERATOR_REQUEST_LEN: usize = 64 * 1024;
+/// Sessions that one answer lists: a screen holds fewer, and a program can ask for less than all.
+pub const MAX_LISTED_SESSIONS: usize = 1_000;
+/// Largest answer that the command line reads. The largest that we build lists [`MAX_BLOCKS`] blocks, or
+/// [`MAX_LISTED_SESSIONS`] sessions, of 1 KB each.
+pub const MAX_OPERATOR_ANSWER_LEN: usize = 2 * 1024 * 1024;
+/// From an operator's order to drain until it begins: a process without sessions ends at once, and its answer
+/// is to be on its way by then.
+pub const DRAIN_DELAY: Duration = Duration::from_millis(100);
+/// Devices and addresses that are kept out. Each is looked at for each connection: all of them cost some
+/// microseconds.
+pub const MAX_BLOCKS: usize = 1_024;
+/// Bytes of what an operator notes with a block.
+pub const MAX_BLOCK_NOTE_LEN: usize = 200;
+/// Bytes of the file that blocks are kept in: [`MAX_BLOCKS`] of 1 KB each.
+pub const MAX_BLOCKS_FILE_LEN: u64 = 1024 * 1024;
+/// Longest time of a block that ends by itself: longer ones are for good.
+pub const MAX_BLOCK_TIME: Duration = Duration::from_secs(10 * 366 * 86_400);
+/// Bytes of what a request names in its line of the audit: a few names of sessions.
+pub const MAX_AUDIT_TEXT_LEN: usize = 1_024;
+/// Sessions and connections that a worker looks at, to end those that an operator means, in one turn of its
+/// loop: ending one costs some 20 µs.
+pub const SWEPT_PER_TURN: usize = 64;
+/// Servers that are drained by name: as many as can be connected.
+pub const MAX_DRAINED_SERVERS: usize = MAX_SIGNAL_CONNECTIONS;
+
 // ---- demo ----
 
 /// Time for each process of the demo to start, and for the first signal connection. On a busy machine
@@ -338,76 +443,3 @@ pub const DEMO_LISTED_CALLERS: usize = 50;
 pub const DEMO_LOG_TAIL_LEN: u64 = 2000;
 /// Bytes of the page at `/metrics` that the demo reads.
 pub const DEMO_MAX_METRICS_LEN: usize = 1024 * 1024;
-
-// ---- configuration: a default and a range for each number ----
-
-/// Bytes of a configuration file. A thousand services fit; a device file named by mistake does not.
-pub const MAX_CONFIG_LEN: usize = 1024 * 1024;
-
-/// A number that an operator may set.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Range {
-    /// Taken where the key is absent.
-    pub default: u64,
-    /// Smallest value allowed.
-    pub min: u64,
-    /// Largest value allowed.
-    pub max: u64,
-}
-
-const fn range(default: u64, min: u64, max: u64) -> Range {
-    Range { default, min, max }
-}
-
-/// `workers`: 0 stands for one for each core.
-pub const WORKERS: Range = range(0, 0, 256);
-/// `max_connections` of a gateway or server, over all workers.
-pub const MAX_CONNECTIONS: Range = range(20_000, 16, 1_000_000);
-/// `max_handshakes`: TLS connections that are not admitted yet, over all workers, those of servers
-/// included. Each holds up to 40 KB. A fleet of 2,000 that dials at once has this many.
-pub const MAX_HANDSHAKES: Range = range(4_096, 4, 100_000);
-/// `max_connections` of one address. A branch office behind one address has hundreds of devices; one
-/// hostile address gets a tenth of the agents' places, and rarely has the certificates that they need.
-pub const ADDRESS_CONNECTIONS: Range = range(1_000, 1, 1_000_000);
-/// `max_connections_of_prefix`: of a /24 of IPv4 or a /64 of IPv6.
-pub const PREFIX_CONNECTIONS: Range = range(4_000, 1, 1_000_000);
-/// `max_handshakes` of one address: at a round trip of 200 ms these are 1,280 new connections a second.
-pub const ADDRESS_HANDSHAKES: Range = range(256, 1, 100_000);
-/// `max_handshakes_of_prefix`.
-pub const PREFIX_HANDSHAKES: Range = range(1_024, 1, 100_000);
-/// `connections_per_s` of one address, in the long run: 2 to 5 % of a core.
-pub const ADDRESS_RATE: Range = range(50, 1, 1_000_000);
-/// `connections_burst` of one address: after a restart all devices of a branch office come at once.
-pub const ADDRESS_BURST: Range = range(500, 1, 1_000_000);
-/// `max_waiting`: agents that wait for a server, over all workers.
-pub const MAX_WAITING: Range = range(4_096, 1, 100_000);
-/// `max_spares` of a gateway: connections opened ahead of need, for each worker. Enough for 100 agents
-/// a second and worker where a spare is refilled in 80 ms; each holds a descriptor at both ends. 0
-/// turns them off.
-pub const MAX_SPARES: Range = range(16, 0, 256);
-/// `max_spares` of a server, for each gateway: the default fits 16 workers with the gateway's own. While
-/// some are being used, twice as many may be open.
-pub const MAX_SPARES_OF_SERVER: Range = range(256, 0, 10_000);
-/// `spare_life_ms`: the age at which a spare is replaced. Firewalls and proxies forget or end idle
-/// connections after minutes; a spare that is probed every 3 s and is this young has met none of them.
-pub const SPARE_LIFE_MS: Range = range(120_000, 1_000, 3_600_000);
-/// `admission_timeout_ms`: from accept to admitted.
-pub const ADMISSION_TIMEOUT_MS: Range = range(10_000, 100, 120_000);
-/// `invitation_timeout_ms`: from admitted to joined.
-pub const INVITATION_TIMEOUT_MS: Range = range(10_000, 100, 120_000);
-/// `idle_timeout_ms`: a session that moves no byte; 0 turns it off. The default is above the two
-/// hours of common keepalives, so that quiet but healthy sessions live.
-pub const IDLE_TIMEOUT_MS: Range = range(3 * 3_600_000, 0, 7 * 86_400_000);
-/// `half_closed_timeout_ms`: a session with one direction ended that moves no byte in the other.
-pub const HALF_CLOSED_TIMEOUT_MS: Range = range(120_000, 100, 86_400_000);
-/// `keepalive_ms`: TCP keepalive of agents; gentle, since each probe wakes a mobile radio.
-pub const KEEPALIVE_MS: Range = range(300_000, 1_000, 7_200_000);
-/// `user_timeout_ms`: unacknowledged bytes after which a leg is dead (`TCP_USER_TIMEOUT`).
-pub const USER_TIMEOUT_MS: Range = range(120_000, 1_000, 3_600_000);
-/// `drain_timeout_ms`: how long SIGTERM lets live sessions finish.
-pub const DRAIN_TIMEOUT_MS: Range = range(30_000, 0, 86_400_000);
-/// `retry_for_ms` of an agent: how long a local connection waits while no gateway gives it a session: a
-/// gateway or a server that restarts is back by then. 0: it is reset at once.
-pub const RETRY_FOR_MS: Range = range(30_000, 0, 600_000);
-/// `connect_timeout_ms` of a backend.
-pub const CONNECT_TIMEOUT_MS: Range = range(5_000, 50, 120_000);

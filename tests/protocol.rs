@@ -7,15 +7,16 @@ use prost_reflect::{
     DescriptorPool, DynamicMessage, Kind, MessageDescriptor, ReflectMessage, Value,
 };
 use vestibule::wire::{
-    Accepted, Claim, Decline, FrameDecoder, FromAgent, FromDataConnection, FromServer,
-    GatewayHello, Goodbye, Invitation, Message, Open, Opened, Ping, Pong, RefusalReason, Refused,
-    ServerHello, SessionHeader, Taken, ToAgent, ToDataConnection, ToServer, Withdraw, encode,
-    from_agent, from_data_connection, from_server, to_agent, to_data_connection, to_server,
+    Accepted, Claim, Crl, CrlAnswer, CrlOutcome, Decline, FrameDecoder, FromAgent,
+    FromDataConnection, FromServer, GatewayHello, Goodbye, Invitation, Message, Open, Opened, Ping,
+    Pong, RefusalReason, Refused, ServerHello, SessionHeader, Successor, Taken, ToAgent,
+    ToDataConnection, ToServer, Withdraw, encode, from_agent, from_data_connection, from_server,
+    to_agent, to_data_connection, to_server,
 };
 
-const PACKAGE: &str = "vestibule.v1";
+pub(crate) const PACKAGE: &str = "vestibule.v1";
 
-fn pool() -> DescriptorPool {
+pub(crate) fn pool() -> DescriptorPool {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/wire");
     let set = protox::compile(["vestibule.proto"], [folder]).expect("the proto file compiles");
     DescriptorPool::from_file_descriptor_set(set).expect("its descriptors are consistent")
@@ -57,6 +58,7 @@ impl Comparison {
                 }
                 (Value::Bytes(bytes), _) => format!("{:?}", bytes.as_ref()),
                 (Value::String(text), _) => format!("{text:?}"),
+                (Value::Bool(value), _) => value.to_string(),
                 (Value::U32(number), _) => number.to_string(),
                 (Value::U64(number), _) => number.to_string(),
                 other => panic!("{name}.{}: no field is of that kind: {other:?}", field.name()),
@@ -76,6 +78,11 @@ impl Comparison {
     }
 }
 
+/// A message as text, which has no field that its file does not have.
+pub(crate) fn text_of(message: &DynamicMessage) -> String {
+    Comparison { pool: DescriptorPool::new(), compared: BTreeMap::new() }.text(message)
+}
+
 fn describe(message: &MessageDescriptor) -> String {
     let fields = message.fields().map(|field| format!("{}={}", field.name(), field.number()));
     format!("{} ({})", message.name(), fields.collect::<Vec<_>>().join(", "))
@@ -91,8 +98,9 @@ fn signal(comparison: &mut Comparison) {
             capacity: 7,
             software: "x".to_owned(),
             spares: 8,
+            successors: true,
         }),
-        r#"hello: {services: ["web", "ssh"], capacity: 7, software: "x", spares: 8}"#,
+        r#"hello: {services: ["web", "ssh"], capacity: 7, software: "x", spares: 8, successors: true}"#,
     );
     from(
         from_server::Message::Decline(Decline { id: 1, reason: RefusalReason::ServerFull.into() }),
@@ -104,6 +112,10 @@ fn signal(comparison: &mut Comparison) {
     );
     from(from_server::Message::Pong(Pong { nonce: 2 }), "pong: {nonce: 2}");
     from(from_server::Message::Goodbye(Goodbye {}), "goodbye: {}");
+    from(
+        from_server::Message::Crl(Crl { transfer: 1, offset: 2, total: 3, piece: vec![4] }),
+        "crl: {transfer: 1, offset: 2, total: 3, piece: [4]}",
+    );
 
     let mut to = |message, expected: &str| {
         comparison.compare(&ToServer { message: Some(message) }, expected);
@@ -113,8 +125,12 @@ fn signal(comparison: &mut Comparison) {
             instance: "00112233445566ff".to_owned(),
             services: vec!["web".to_owned()],
             software: "x".to_owned(),
+            takes_crls: true,
         }),
-        r#"hello: {instance: "00112233445566ff", services: ["web"], software: "x"}"#,
+        concat!(
+            r#"hello: {instance: "00112233445566ff", services: ["web"], "#,
+            r#"software: "x", takes_crls: true}"#,
+        ),
     );
     to(
         to_server::Message::Invitation(Invitation {
@@ -134,6 +150,11 @@ fn signal(comparison: &mut Comparison) {
     to(to_server::Message::Ping(Ping { nonce: 1 }), "ping: {nonce: 1}");
     to(to_server::Message::Pong(Pong { nonce: 2 }), "pong: {nonce: 2}");
     to(to_server::Message::Goodbye(Goodbye {}), "goodbye: {}");
+    to(
+        to_server::Message::CrlAnswer(CrlAnswer { transfer: 1, outcome: CrlOutcome::Older.into() }),
+        "crl_answer: {transfer: 1, outcome: CRL_OUTCOME_OLDER}",
+    );
+    to(to_server::Message::Successor(Successor {}), "successor: {}");
 }
 
 fn refused() -> Refused {

@@ -3,7 +3,9 @@
 mod demo;
 mod deploy;
 mod e2e;
+mod kernels;
 mod netns;
 mod protocol;
 mod sim;
 mod tidy;
+mod yesterday;

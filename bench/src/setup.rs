@@ -67,6 +67,7 @@ name = "old-agents"
 addresses = ["{plain}"]
 kind = "plain"
 service = "plain"
+agents_from = ["127.0.0.0/8"]
 
 [servers]
 ca = "{server_ca}"
@@ -84,9 +85,12 @@ devices = "verified"
 name = "plain"
 devices = "any"
 
-# The load of a fleet comes from one address here.
+# The load of a fleet comes from one address here, and from one device.
 [addresses]
 exempt = ["0.0.0.0/0"]
+
+[devices]
+max_sessions = 0
 
 [telemetry]
 address = "{telemetry}"

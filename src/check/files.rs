@@ -9,6 +9,7 @@ use rustls::sign::CertifiedKey;
 use rustls_pki_types::{CertificateDer, UnixTime};
 use x509_parser::prelude::{ASN1Time, FromDer, GeneralName, X509Certificate};
 
+use super::lists;
 use crate::config::{
     AgentConfig, Credentials, DeviceCertificates, DevicePolicy, GatewayConfig, ListenerKind,
     ServerConfig,
@@ -44,8 +45,11 @@ pub fn files_of_gateway(config: &GatewayConfig) -> Vec<FileProblem> {
     let mut files = Files::default();
     let servers_ca = &config.servers.ca;
     let servers = files.ca(servers_ca);
+    lists::of_role(&mut files, &config.servers.revocation, servers_ca);
     for (index, listener) in config.listeners.iter().enumerate() {
-        let ListenerKind::Tls { credentials, device_certificates, .. } = &listener.kind else {
+        let ListenerKind::Tls { credentials, device_certificates, device_revocation, .. } =
+            &listener.kind
+        else {
             continue;
         };
         let own = files.own(credentials, Holder::Gateway);
@@ -56,6 +60,7 @@ pub fn files_of_gateway(config: &GatewayConfig) -> Vec<FileProblem> {
             continue;
         };
         let devices = files.ca(ca);
+        lists::of_role(&mut files, device_revocation, ca);
         files.warn_of_shared_issuer(credentials, own.as_deref(), ca, devices.as_deref());
         // Where both are one file, the configuration itself is refused, with the line.
         let shared = ca != servers_ca && share_a_key(devices.as_deref(), servers.as_deref());
@@ -77,6 +82,7 @@ pub fn files_of_server(config: &ServerConfig) -> Vec<FileProblem> {
     let gateways = files.ca(&config.gateway_ca);
     let ca = &config.gateway_ca;
     files.warn_of_shared_issuer(&config.credentials, own.as_deref(), ca, gateways.as_deref());
+    lists::of_server(&mut files, &config.crls);
     for service in &config.services {
         let others = service.backend_by_alpn.iter().map(|(_, backend)| backend);
         for tls in std::iter::once(&service.backend).chain(others).filter_map(|b| b.tls.as_ref()) {
@@ -112,7 +118,7 @@ enum Holder {
 
 /// The problems so far, each once, however often its file is named.
 #[derive(Default)]
-struct Files {
+pub(super) struct Files {
     problems: Vec<FileProblem>,
 }
 
@@ -121,7 +127,7 @@ impl Files {
         self.push(Severity::Error, message);
     }
 
-    fn warning(&mut self, message: String) {
+    pub(super) fn warning(&mut self, message: String) {
         self.push(Severity::Warning, message);
     }
 
@@ -132,7 +138,7 @@ impl Files {
         }
     }
 
-    fn loaded<T>(&mut self, result: Result<T, CredentialError>) -> Option<T> {
+    pub(super) fn loaded<T>(&mut self, result: Result<T, CredentialError>) -> Option<T> {
         result.map_err(|error| self.error(error.to_string())).ok()
     }
 
@@ -289,7 +295,9 @@ mod tests {
     use rcgen::{CertificateParams, ExtendedKeyUsagePurpose};
 
     use super::*;
-    use crate::config::{Backend, BackendTls, HostPort, ServedService, SessionLimits, Telemetry};
+    use crate::config::{
+        Backend, BackendTls, HostPort, Operator, ServedService, SessionLimits, Telemetry,
+    };
     use crate::tls::testing::{Authority, Folder, gateway_config, params};
 
     fn lines(problems: &[FileProblem], severity: Severity) -> Vec<String> {
@@ -314,6 +322,7 @@ mod tests {
             workers: 1,
             credentials,
             gateway_ca: gateway_ca.to_owned(),
+            crls: vec![],
             gateways: vec![],
             services: vec![],
             max_sessions: 1,
@@ -326,6 +335,7 @@ mod tests {
             },
             drain_timeout: second,
             telemetry: Telemetry { address: None, allow: vec![] },
+            operator: Operator::default(),
         }
     }
 

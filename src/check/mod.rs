@@ -2,6 +2,7 @@
 //! at once, and nothing started.
 
 mod files;
+mod lists;
 
 use std::fmt;
 use std::path::{Path, PathBuf};

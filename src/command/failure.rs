@@ -4,6 +4,8 @@ use std::process::ExitCode;
 
 use thiserror::Error;
 use vestibule::config::Problems;
+#[cfg(feature = "engine")]
+use vestibule::operator::{AskError, Cause};
 use vestibule::telemetry::log::LogError;
 
 /// `EXIT_FAILURE`.
@@ -15,12 +17,16 @@ const UNAVAILABLE: u8 = 69;
 /// `EX_OSERR` of `sysexits.h`: systemd units name it in `RestartPreventExitStatus=`.
 #[cfg(any(test, feature = "engine"))]
 const UNPROTECTED: u8 = 71;
+/// `EX_NOPERM` of `sysexits.h`.
+#[cfg(any(test, feature = "engine"))]
+const FORBIDDEN: u8 = 77;
 /// `EX_CONFIG` of `sysexits.h`: systemd units name it in `RestartPreventExitStatus=`.
 const CONFIGURATION: u8 = 78;
 
 /// All but success, for the test that each is in `--help`.
 #[cfg(test)]
-pub(super) const EXIT_CODES: [u8; 5] = [FAILED, USAGE, UNAVAILABLE, UNPROTECTED, CONFIGURATION];
+pub(super) const EXIT_CODES: [u8; 6] =
+    [FAILED, USAGE, UNAVAILABLE, UNPROTECTED, FORBIDDEN, CONFIGURATION];
 
 /// Why a command failed.
 #[derive(Debug, Error)]
@@ -56,6 +62,18 @@ pub(super) enum Failure {
     #[cfg(feature = "engine")]
     #[error("{}: `[telemetry]` is turned off, so there is no status page to ask for", .0.display())]
     TelemetryOff(std::path::PathBuf),
+    #[cfg(any(feature = "gateway", feature = "server"))]
+    #[error(transparent)]
+    Door(#[from] vestibule::operator::DoorError),
+    #[cfg(feature = "engine")]
+    #[error(transparent)]
+    Operator(#[from] vestibule::operator::AskError),
+    #[cfg(feature = "engine")]
+    #[error(
+        "{}: `[operator]` has no `socket`, so nobody is heard there: write \
+         `socket = \"/run/vestibule/gateway.sock\"` and restart", .0.display()
+    )]
+    OperatorOff(std::path::PathBuf),
     #[error("can't write to standard output, or start: {0}")]
     Io(#[from] std::io::Error),
     #[allow(dead_code, reason = "a package with every role has no use for it")]
@@ -71,9 +89,16 @@ impl Failure {
             #[cfg(feature = "engine")]
             Self::Sandbox(_) => UNPROTECTED,
             #[cfg(feature = "engine")]
-            Self::TelemetryOff(_) => CONFIGURATION,
+            Self::TelemetryOff(_) | Self::OperatorOff(_) => CONFIGURATION,
             #[cfg(feature = "engine")]
             Self::Status(_) => UNAVAILABLE,
+            #[cfg(feature = "engine")]
+            Self::Operator(error) => match error {
+                AskError::Forbidden { .. } => FORBIDDEN,
+                AskError::Denied(denial) if denial.cause == Cause::Forbidden => FORBIDDEN,
+                AskError::Denied(_) => FAILED,
+                _ => UNAVAILABLE,
+            },
             Self::BuiltWithout(_) => UNAVAILABLE,
             _ => FAILED,
         })

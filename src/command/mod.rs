@@ -3,6 +3,8 @@
 mod check;
 mod duration;
 mod failure;
+#[cfg(feature = "engine")]
+mod operator;
 mod role;
 #[cfg(feature = "engine")]
 mod status;
@@ -40,20 +42,23 @@ Examples:
   vestibule check /etc/vestibule/gateway.toml       what is wrong with a configuration
   vestibule gateway --config /etc/vestibule/gateway.toml
   vestibule status --watch                          what the running gateway does
+  vestibule block device laptop-7.example.com       shut a device out, now
 
 Exit codes:
    0  all was well
    1  failed while running; the last line says why
    2  the command line is wrong
-  69  nothing answers at the telemetry address, or this package was built without that role
+  69  nothing answers at the telemetry address or the operator's socket, or this package was built
+      without that role
   71  the kernel refuses a part of the sandbox, and --require-sandbox asks for all
+  77  this user may not: root and the user of the process alone
   78  the configuration is wrong";
 
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Run a gateway, in the DMZ
     #[command(after_help = "Example:\n  vestibule gateway --config /etc/vestibule/gateway.toml")]
-    Gateway(RoleOptions),
+    Gateway(GatewayOptions),
     /// Run a server, in the LAN: it delivers sessions to backends
     #[command(after_help = "Example:\n  vestibule server --config /etc/vestibule/server.toml")]
     Server(RoleOptions),
@@ -72,6 +77,41 @@ enum Command {
     #[command(after_help = "Examples:\n  vestibule status --watch\n  \
         vestibule status --config /etc/vestibule/server.toml --json")]
     Status(StatusOptions),
+    /// List the sessions that live in a running gateway or server
+    #[cfg(feature = "engine")]
+    #[command(after_help = "Examples:\n  vestibule sessions --device 'laptop-*'\n  \
+        vestibule sessions --socket /run/vestibule/server.sock --json")]
+    Sessions(operator::SessionsOptions),
+    /// End sessions of a running gateway or server, with a reset at both ends
+    #[cfg(feature = "engine")]
+    #[command(after_help = "Examples:\n  vestibule end 5f0c3a9e11d2b764-1a000003f7\n  \
+        vestibule end --device laptop-7.example.com --service ssh")]
+    End(operator::EndOptions),
+    /// Keep a device or an address out of a running gateway; its sessions end
+    #[cfg(feature = "engine")]
+    #[command(
+        subcommand,
+        after_help = "Examples:\n  vestibule block device laptop-7.example.com --why stolen\n  \
+        vestibule block address 203.0.113.0/24 --for 2h"
+    )]
+    Block(operator::Whom<operator::BlockOptions>),
+    /// Let a device or an address in again
+    #[cfg(feature = "engine")]
+    #[command(subcommand, after_help = "Example:\n  vestibule unblock device laptop-7.example.com")]
+    Unblock(operator::Whom<operator::Where>),
+    /// List who is blocked at a running gateway
+    #[cfg(feature = "engine")]
+    #[command(after_help = "Example:\n  vestibule blocks")]
+    Blocks(operator::BlocksOptions),
+    /// Let a running process finish its sessions and end, as SIGTERM does; or give a server no new ones
+    #[cfg(feature = "engine")]
+    #[command(after_help = "Examples:\n  vestibule drain --server admin-1.example.com\n  \
+        vestibule drain")]
+    Drain(operator::DrainOptions),
+    /// Give a drained server new sessions again
+    #[cfg(feature = "engine")]
+    #[command(after_help = "Example:\n  vestibule undrain --server admin-1.example.com")]
+    Undrain(operator::UndrainOptions),
     /// Show everything working on this machine, with real traffic and without root
     #[command(after_help = "Examples:\n  vestibule demo\n  vestibule demo --for 10s")]
     Demo(DemoOptions),
@@ -88,6 +128,15 @@ struct RoleOptions {
     #[cfg(feature = "demo")]
     #[command(flatten)]
     parent: ParentOptions,
+}
+
+#[derive(Debug, Args)]
+struct GatewayOptions {
+    #[command(flatten)]
+    role: RoleOptions,
+    /// Take the place of the gateway that runs, if one does, without losing a connection: see `[upgrade]`
+    #[arg(long)]
+    take_over: bool,
 }
 
 #[derive(Debug, Args)]
@@ -171,6 +220,20 @@ impl CommandLine {
             Command::Check(options) => check::run(&options),
             #[cfg(feature = "engine")]
             Command::Status(options) => status::run(&options),
+            #[cfg(feature = "engine")]
+            Command::Sessions(options) => operator::sessions(options),
+            #[cfg(feature = "engine")]
+            Command::End(options) => operator::end(options),
+            #[cfg(feature = "engine")]
+            Command::Block(whom) => operator::block(whom),
+            #[cfg(feature = "engine")]
+            Command::Unblock(whom) => operator::unblock(whom),
+            #[cfg(feature = "engine")]
+            Command::Blocks(options) => operator::blocks(&options),
+            #[cfg(feature = "engine")]
+            Command::Drain(options) => operator::drain(options),
+            #[cfg(feature = "engine")]
+            Command::Undrain(options) => operator::undrain(options),
         }
     }
 }

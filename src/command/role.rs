@@ -2,10 +2,16 @@
 
 #[cfg(any(feature = "gateway", feature = "server"))]
 use std::io;
+#[cfg(any(feature = "gateway", feature = "server"))]
+use std::os::fd::OwnedFd;
 
 use vestibule::config::Role;
 #[cfg(any(feature = "gateway", feature = "server", feature = "agent"))]
 use vestibule::config::{self, Checked};
+#[cfg(feature = "gateway")]
+use vestibule::gateway::{RunError, Start};
+#[cfg(any(feature = "gateway", feature = "server"))]
+use vestibule::operator::Door;
 #[cfg(any(feature = "gateway", feature = "server"))]
 use vestibule::sandbox::{self, Needs};
 use vestibule::telemetry::log::{LogError, LogFormat, LogGuard};
@@ -15,7 +21,7 @@ use vestibule::telemetry::notify;
 #[cfg(feature = "demo")]
 use super::ParentOptions;
 use super::failure::Failure;
-use super::{AgentOptions, DemoOptions, RoleOptions};
+use super::{AgentOptions, DemoOptions, GatewayOptions, RoleOptions};
 
 /// Starts the log of this process.
 pub(super) trait StartLog: FnOnce() -> Result<LogGuard, LogError> + Send {}
@@ -39,19 +45,24 @@ pub(super) fn parse(name: &str) -> Result<Role, &'static str> {
 }
 
 #[cfg(feature = "gateway")]
-pub(super) fn gateway(options: &RoleOptions, start_log: impl StartLog) -> Result<(), Failure> {
+pub(super) fn gateway(options: &GatewayOptions, start_log: impl StartLog) -> Result<(), Failure> {
+    let GatewayOptions { role: options, take_over } = options;
     let read = config::read_gateway(&options.config)?;
     let needs = Needs::of_gateway(&read.config, &options.config);
+    let socket = read.config.upgrade_socket.as_deref();
+    let mut start = Start::prepare(socket, *take_over).map_err(RunError::Upgrade)?;
+    let operator = open_door(&read.config.operator, start.take_operator())?;
     let _log = prepare(options, needs, start_log)?;
-    Ok(vestibule::gateway::run(checked(read), &options.config)?)
+    Ok(vestibule::gateway::run(checked(read), &options.config, start, operator)?)
 }
 
 #[cfg(feature = "server")]
 pub(super) fn server(options: &RoleOptions, start_log: impl StartLog) -> Result<(), Failure> {
     let read = config::read_server(&options.config)?;
     let needs = Needs::of_server(&read.config, &options.config);
+    let door = open_door(&read.config.operator, None)?;
     let _log = prepare(options, needs, start_log)?;
-    Ok(vestibule::server::run(checked(read), &options.config)?)
+    Ok(vestibule::server::run(checked(read), &options.config, door)?)
 }
 
 #[cfg(feature = "agent")]
@@ -72,7 +83,7 @@ pub(super) fn demo(
 }
 
 #[cfg(not(feature = "gateway"))]
-pub(super) fn gateway(_options: &RoleOptions, _log: impl StartLog) -> Result<(), Failure> {
+pub(super) fn gateway(_options: &GatewayOptions, _log: impl StartLog) -> Result<(), Failure> {
     Err(Failure::BuiltWithout("gateway"))
 }
 
@@ -93,6 +104,19 @@ pub(super) fn demo(
     _log_filter: Option<String>,
 ) -> Result<(), Failure> {
     Err(Failure::BuiltWithout("demo"))
+}
+
+/// Binds the operator's socket, before the process gives up making sockets and files.
+#[cfg(any(feature = "gateway", feature = "server"))]
+fn open_door(
+    operator: &config::Operator,
+    of_before: Option<OwnedFd>,
+) -> Result<Option<Door>, Failure> {
+    let Some(path) = operator.socket.as_deref() else { return Ok(None) };
+    Ok(Some(match of_before {
+        Some(socket) => Door::inherit(path, socket)?,
+        None => Door::bind(path)?,
+    }))
 }
 
 /// Enters the sandbox, which is to come before every other thread, and starts the log inside.

@@ -7,11 +7,12 @@ use ipnet::IpNet;
 
 use super::gateway_rules::{self, Parts};
 use super::problem::Written;
+use super::revocation::{self, WrittenRevocation};
 use super::section::{self, count, duration};
 use super::table::{Field, Table};
 use super::{
-    AddressLimits, Credentials, DeviceCertificates, DevicePolicy, GatewayConfig, GatewayLimits,
-    value,
+    AddressLimits, AgentsFrom, Credentials, DeviceCertificates, DevicePolicy, GatewayConfig,
+    GatewayLimits, ServiceLimits, SessionLimits, quotas, value,
 };
 use crate::limits::{
     ADDRESS_BURST, ADDRESS_CONNECTIONS, ADDRESS_HANDSHAKES, ADDRESS_RATE, ADMISSION_TIMEOUT_MS,
@@ -32,15 +33,21 @@ pub(super) fn read(table: &Table<'_>) -> Option<GatewayConfig> {
             "missing `[servers]`: its `ca` and `allow` say who may connect as a server".into(),
         );
     }
-    let services = table.required_tables("services", service);
     let limits = table.table_or_empty("limits", limits);
+    let services = table.required_tables("services", |table| service(table, &limits.session));
+    let devices = table.table_or_empty("devices", quotas::of_device);
     let addresses = table.table_or_empty("addresses", address_limits);
     let telemetry =
         section::telemetry(table, SocketAddr::from((Ipv4Addr::LOCALHOST, TELEMETRY_PORT)));
+    let operator = section::operator(table, true);
+
+    let upgrade_socket = table
+        .table("upgrade", |table| table.path("socket", "\"/run/vestibule/gateway.upgrade.sock\""))
+        .flatten();
 
     let parts = Parts { listeners, servers, services, telemetry: telemetry.address };
     let (listeners, servers, services) = gateway_rules::check(table, &parts)?;
-    Some(GatewayConfig {
+    let config = GatewayConfig {
         workers,
         event_loop,
         listeners,
@@ -48,8 +55,28 @@ pub(super) fn read(table: &Table<'_>) -> Option<GatewayConfig> {
         services,
         limits,
         addresses,
+        devices,
         telemetry,
-    })
+        operator,
+        upgrade_socket,
+    };
+    check_state(table, &config);
+    Some(config)
+}
+
+/// The process may write where its blocks are kept, so nothing else may lie there.
+fn check_state(table: &Table<'_>, config: &GatewayConfig) {
+    let Some(state) = &config.operator.state else { return };
+    let own = table.report.resolve("gateway.toml");
+    let mut others = config.files();
+    others.push(&own);
+    if let Some(other) = others.into_iter().find(|file| file.parent() == state.parent()) {
+        table.error(format!(
+            "`state` of `[operator]` lies beside {}: the process may write in that folder, so take one \
+             of its own, such as `state = \"/var/lib/vestibule/blocks.toml\"`",
+            other.display()
+        ));
+    }
 }
 
 /// A table of `[[listeners]]`.
@@ -64,17 +91,23 @@ pub(super) enum WrittenKind<'t> {
     Tls {
         credentials: Option<Credentials>,
         device_certificates: Option<Written<DeviceCertificates>>,
+        /// `None` where no certificate is asked for.
+        device_revocation: Option<WrittenRevocation>,
         servers: bool,
     },
     Plain {
         service: Option<Written<&'t str>>,
         allow_tls: bool,
+        /// `None` where it is missing or wrong.
+        agents_from: Option<AgentsFrom>,
     },
 }
 
 /// The table `[servers]`.
 pub(super) struct WrittenServers<'t> {
     pub(super) ca: Option<PathBuf>,
+    pub(super) revocation: WrittenRevocation,
+    pub(super) bring_crls: Option<Written<bool>>,
     pub(super) addresses: Vec<IpNet>,
     pub(super) allow: Vec<WrittenServer<'t>>,
 }
@@ -97,6 +130,7 @@ pub(super) struct WrittenService<'t> {
     pub(super) default: Option<Written<bool>>,
     /// `None` where it is absent.
     pub(super) devices: Option<Written<DevicePolicy>>,
+    pub(super) limits: ServiceLimits,
 }
 
 /// Which of the named tables are meant.
@@ -135,16 +169,32 @@ fn listener<'t>(table: &Table<'t>) -> WrittenListener<'t> {
     WrittenListener { name, addresses, proxy_protocol_from, kind }
 }
 
-const TLS_KEYS: &[&str] = &["certificate", "key", "device_certificates", "device_ca", "servers"];
-const PLAIN_KEYS: &[&str] = &["service", "allow_tls"];
+const TLS_KEYS: &[&str] = &[
+    "certificate",
+    "key",
+    "device_certificates",
+    "device_ca",
+    "device_crls",
+    "device_revocation",
+    "servers",
+];
+/// What is there for certificates of devices.
+const DEVICE_KEYS: [&str; 3] = ["device_ca", "device_crls", "device_revocation"];
+const PLAIN_KEYS: &[&str] = &["service", "allow_tls", "agents_from"];
 
 fn tls_listener<'t>(table: &Table<'t>) -> WrittenKind<'t> {
     for key in PLAIN_KEYS {
         table.refuse(key, "it belongs to a listener with `kind = \"plain\"`");
     }
+    let device_certificates = device_certificates(table);
+    let asks = device_certificates.as_ref().map(|asked| asked.value != DeviceCertificates::None);
+    let device_revocation = asks
+        .unwrap_or_default()
+        .then(|| revocation::read(table, "device_crls", "device_revocation"));
     WrittenKind::Tls {
         credentials: section::credentials(table),
-        device_certificates: device_certificates(table),
+        device_certificates,
+        device_revocation,
         servers: table.boolean("servers", true),
     }
 }
@@ -154,7 +204,34 @@ fn plain_listener<'t>(table: &Table<'t>) -> WrittenKind<'t> {
         table.refuse(key, "it belongs to a listener with `kind = \"tls\"`");
     }
     let service = table.required("service", "\"sync\"").and_then(|field| field.text());
-    WrittenKind::Plain { service, allow_tls: table.boolean("allow_tls", false) }
+    let allow_tls = table.boolean("allow_tls", false);
+    WrittenKind::Plain { service, allow_tls, agents_from: agents_from(table) }
+}
+
+/// Whoever reaches a plain listener is let in, so who may is asked for by name: there is no default.
+fn agents_from(table: &Table<'_>) -> Option<AgentsFrom> {
+    let example = "[\"192.0.2.0/24\"]";
+    let Some(field) = table.optional("agents_from", example) else {
+        table.error(format!(
+            "missing key `agents_from`: agents of a plain listener prove nothing but their address; write \
+             those that they have, as in `agents_from = {example}`, or `\"any\"`"
+        ));
+        return None;
+    };
+    if field.is_list() {
+        let ranges = section::ranges_of(table, "agents_from", &field);
+        return (!ranges.is_empty()).then_some(AgentsFrom::Listed(ranges));
+    }
+    let any = field.parse(|text| match text {
+        "any" => Ok(()),
+        _ => Err(format!(
+            "\"{text}\" must stand in a list: write `[\"{text}\"]`, or `\"any\"` for every address"
+        )),
+    })?;
+    let message = "everyone who reaches this listener is let in: name the addresses of its agents, as in \
+                   `agents_from = [\"192.0.2.0/24\"]`, if they are known";
+    table.report.warning(any.span, message);
+    Some(AgentsFrom::Any)
 }
 
 /// What weakens safety is asked for by name: there is no default.
@@ -166,18 +243,27 @@ fn device_certificates(table: &Table<'_>) -> Option<Written<DeviceCertificates>>
         ("none", None),
     ];
     let Some(choice) = table.choice("device_certificates", &choices) else {
-        table.ignore(&["device_ca"]);
+        table.ignore(&DEVICE_KEYS);
         return None;
     };
     let Some(with_ca) = choice.value else {
-        table.refuse("device_ca", "no certificate is asked for");
+        for key in DEVICE_KEYS {
+            table.refuse(key, "no certificate is asked for");
+        }
         return Some(choice.map(|_| DeviceCertificates::None));
     };
-    Some(table.required("device_ca", "\"pki/devices-ca.crt\"")?.path()?.map(with_ca))
+    let Some(ca) = table.required("device_ca", "\"pki/devices-ca.crt\"").and_then(|f| f.path())
+    else {
+        table.ignore(&DEVICE_KEYS);
+        return None;
+    };
+    Some(ca.map(with_ca))
 }
 
 fn servers<'t>(table: &Table<'t>) -> WrittenServers<'t> {
     let ca = table.path("ca", "\"pki/servers-ca.crt\"");
+    let revocation = revocation::read(table, "crls", "revocation");
+    let bring_crls = table.optional("bring_crls", "true").and_then(|field| field.boolean());
     let addresses = section::address_ranges(table, "addresses");
     let allow = table.tables("allow", |table| WrittenServer {
         name: table
@@ -190,10 +276,10 @@ fn servers<'t>(table: &Table<'t>) -> WrittenServers<'t> {
             "missing `[[servers.allow]]`: name each server and the services it serves".into(),
         );
     }
-    WrittenServers { ca, addresses, allow }
+    WrittenServers { ca, revocation, bring_crls, addresses, allow }
 }
 
-fn service<'t>(table: &Table<'t>) -> WrittenService<'t> {
+fn service<'t>(table: &Table<'t>, session: &SessionLimits) -> WrittenService<'t> {
     let list = |key, example, parse: fn(&'t str) -> Result<String, String>| {
         let values = table.optional(key, example).and_then(|field| field.parse_each(parse));
         values.unwrap_or_default()
@@ -209,6 +295,7 @@ fn service<'t>(table: &Table<'t>) -> WrittenService<'t> {
         alpn: list("alpn", "[\"h2\", \"http/1.1\"]", value::alpn),
         default: table.optional("default", "true").and_then(|field| field.boolean()),
         devices: table.optional("devices", "\"verified\"").map(|field| devices(&field)),
+        limits: table.table_or_empty("limits", |table| quotas::of_service(table, session)),
     }
 }
 
@@ -277,6 +364,7 @@ fn address_limits(table: &Table<'_>) -> AddressLimits {
         ),
         connections_per_s: rate("connections_per_s", ADDRESS_RATE),
         connections_burst: rate("connections_burst", ADDRESS_BURST),
+        bandwidth: quotas::bandwidth(table),
         exempt: section::address_ranges(table, "exempt"),
     }
 }

@@ -8,6 +8,7 @@ use std::path::Path;
 use super::gateway::{Selection, WrittenKind, WrittenListener, WrittenServers, WrittenService};
 use super::names::{Names, report_duplicates};
 use super::problem::{Report, Span, Written};
+use super::revocation::WrittenRevocation;
 use super::table::Table;
 use super::{
     AllowedServer, DeviceCertificates, DevicePolicy, Listener, ListenerKind, ServersPolicy, Service,
@@ -52,8 +53,10 @@ pub(super) fn check(
     rules.check_choice(&services);
     rules.check_shared_ca(&services);
     rules.check_servers_have_a_listener(table);
+    rules.check_somebody_looks_at_lists();
     let servers = rules.resolve_servers(&service_names);
-    let listeners = parts.listeners.iter().zip(plain_services).map(resolve_listener);
+    let listeners = parts.listeners.iter().zip(&plain_services);
+    let listeners = listeners.map(|(listener, service)| rules.resolve_listener(listener, *service));
     Some((
         listeners.collect::<Option<_>>()?,
         servers?,
@@ -79,24 +82,6 @@ fn check_addresses(report: &Report<'_>, parts: &Parts<'_>) {
     }
 }
 
-fn resolve_listener(
-    (listener, plain_service): (&WrittenListener<'_>, Option<usize>),
-) -> Option<Listener> {
-    let kind = match listener.kind.as_ref()? {
-        WrittenKind::Plain { allow_tls, .. } => {
-            ListenerKind::Plain { service: plain_service?, allow_tls: *allow_tls }
-        }
-        WrittenKind::Tls { credentials, device_certificates, servers } => ListenerKind::Tls {
-            credentials: credentials.clone()?,
-            device_certificates: device_certificates.as_ref()?.value.clone(),
-            servers: *servers,
-        },
-    };
-    let addresses = listener.addresses.iter().map(|address| address.value).collect();
-    let proxy_protocol_from = listener.proxy_protocol_from.clone();
-    Some(Listener { name: listener.name?.value.to_owned(), addresses, proxy_protocol_from, kind })
-}
-
 /// The rules, and what they look at. What is wrong in one table is not held against another: where
 /// it can't be told whether a rule is broken, it is not.
 struct Rules<'a, 't> {
@@ -107,6 +92,54 @@ struct Rules<'a, 't> {
 }
 
 impl Rules<'_, '_> {
+    fn resolve_listener(
+        &self,
+        listener: &WrittenListener<'_>,
+        plain_service: Option<usize>,
+    ) -> Option<Listener> {
+        let kind = match listener.kind.as_ref()? {
+            WrittenKind::Plain { allow_tls, agents_from, .. } => ListenerKind::Plain {
+                service: plain_service?,
+                allow_tls: *allow_tls,
+                agents_from: agents_from.clone()?,
+            },
+            WrittenKind::Tls { credentials, device_certificates, device_revocation, servers } => {
+                let rules = device_revocation.as_ref();
+                let rules = rules.map(|rules| rules.check(self.report, self.bring_crls(), true));
+                ListenerKind::Tls {
+                    credentials: credentials.clone()?,
+                    device_certificates: device_certificates.as_ref()?.value.clone(),
+                    device_revocation: rules.unwrap_or_default(),
+                    servers: *servers,
+                }
+            }
+        };
+        let addresses = listener.addresses.iter().map(|address| address.value).collect();
+        let proxy_protocol_from = listener.proxy_protocol_from.clone();
+        let name = listener.name?.value.to_owned();
+        Some(Listener { name, addresses, proxy_protocol_from, kind })
+    }
+
+    fn bring_crls(&self) -> bool {
+        let servers = self.parts.servers.as_ref();
+        servers.and_then(|servers| servers.bring_crls).is_some_and(|bring| bring.value)
+    }
+
+    fn check_somebody_looks_at_lists(&self) {
+        let Some(servers) = &self.parts.servers else { return };
+        let of_devices = self.parts.listeners.iter().filter_map(|listener| match &listener.kind {
+            Some(WrittenKind::Tls { device_revocation, .. }) => device_revocation.as_ref(),
+            _ => None,
+        });
+        let mut all = of_devices.chain([&servers.revocation]);
+        if let Some(bring) = servers.bring_crls.filter(|bring| bring.value)
+            && all.all(WrittenRevocation::is_off)
+        {
+            let message = "`bring_crls` has no effect: nobody looks at lists; say so with                            `device_revocation` of a listener, or with `revocation` here";
+            self.report.error(bring.span, message);
+        }
+    }
+
     fn resolve_service(&self, index: usize, names: &Names<'_>) -> Option<Service> {
         let service = &self.parts.services[index];
         let list = |kind, values: &[Written<String>]| {
@@ -128,7 +161,8 @@ impl Rules<'_, '_> {
         let listeners = self.offered_on(index, service, name, names)?;
         let devices = self.devices(service, name, &listeners)?;
         let name = name.to_owned();
-        Some(Service { id: index, name, listeners, sni, alpn, default, devices })
+        let limits = service.limits.clone();
+        Some(Service { id: index, name, listeners, sni, alpn, default, devices, limits })
     }
 
     /// Indexes of the listeners where a service is offered: the plain ones that name it, and those
@@ -351,8 +385,10 @@ impl Rules<'_, '_> {
                 self.report.warning(service.here.span, message);
             }
         }
+        let bring_crls = self.bring_crls();
+        let revocation = servers.revocation.check(self.report, bring_crls, false);
         let addresses = servers.addresses.clone();
-        Some(ServersPolicy { ca: servers.ca.clone()?, addresses, allow })
+        Some(ServersPolicy { ca: servers.ca.clone()?, revocation, bring_crls, addresses, allow })
     }
 
     fn is_tls(&self, listener: usize) -> bool {

@@ -9,6 +9,8 @@ mod named_files;
 mod names;
 mod numbers;
 mod problem;
+mod quotas;
+mod revocation;
 mod section;
 mod server;
 mod suggest;
@@ -18,19 +20,22 @@ mod tests;
 mod value;
 
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
 use ipnet::IpNet;
 
-use crate::control::ServiceId;
+use crate::control::{ServiceId, SessionQuota};
+use crate::relay::{Bandwidth, RelayLimits};
 
 pub use file::{
     Role, guess_role, parse_agent, parse_gateway, parse_server, read_agent, read_gateway,
     read_server, read_text,
 };
 pub use problem::{Checked, Place, Problem, Problems};
+#[cfg(feature = "engine")]
+pub(crate) use value::{address_range, device_pattern};
 
 /// What tells a process which of its sockets are ready.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,8 +65,14 @@ pub struct GatewayConfig {
     pub limits: GatewayLimits,
     /// What one address may have.
     pub addresses: AddressLimits,
+    /// What one device may have.
+    pub devices: DeviceLimits,
     /// Where metrics and health are served.
     pub telemetry: Telemetry,
+    /// Where operators are heard.
+    pub operator: Operator,
+    /// Where the process that takes the place of this one asks for it; `None` where none may.
+    pub upgrade_socket: Option<PathBuf>,
 }
 
 /// A named set of addresses with one policy.
@@ -86,6 +97,8 @@ pub enum ListenerKind {
         credentials: Credentials,
         /// What is asked of devices.
         device_certificates: DeviceCertificates,
+        /// Which of their certificates count no more.
+        device_revocation: RevocationRules,
         /// Whether servers may connect here too (`servers = true`, the default).
         servers: bool,
     },
@@ -95,7 +108,28 @@ pub enum ListenerKind {
         service: ServiceId,
         /// Takes TLS as an opaque stream instead of refusing it (`allow_tls = true`).
         allow_tls: bool,
+        /// Where agents may come from: they prove nothing else.
+        agents_from: AgentsFrom,
     },
+}
+
+/// Addresses of the agents of a plain listener.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum AgentsFrom {
+    /// All (`agents_from = "any"`).
+    Any,
+    /// Those in one of these ranges; at least one.
+    Listed(Vec<IpNet>),
+}
+
+impl AgentsFrom {
+    /// Whether an agent may come from there.
+    pub fn contains(&self, address: IpAddr) -> bool {
+        match self {
+            Self::Any => true,
+            Self::Listed(ranges) => ranges.iter().any(|range| range.contains(&address)),
+        }
+    }
 }
 
 /// What a TLS listener asks of devices.
@@ -107,6 +141,27 @@ pub enum DeviceCertificates {
     Optional(PathBuf),
     /// None is asked for.
     None,
+}
+
+/// What becomes of certificates that their CA has revoked.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct RevocationRules {
+    /// What lists are for.
+    pub policy: RevocationPolicy,
+    /// Files of lists; there may be none where servers bring them.
+    pub crls: Vec<PathBuf>,
+}
+
+/// What a list of revoked certificates (CRL), or the lack of one, means.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum RevocationPolicy {
+    /// No list is looked at. So it is where none is named and none is brought.
+    #[default]
+    Off,
+    /// What the lists at hand revoke is refused; one that is missing or stale is warned of.
+    Known,
+    /// Without a current list of its CA no certificate is let in.
+    Required,
 }
 
 /// A certificate chain and its key, as files in PEM.
@@ -123,6 +178,10 @@ pub struct Credentials {
 pub struct ServersPolicy {
     /// File of the servers' CA.
     pub ca: PathBuf,
+    /// Which of their certificates count no more.
+    pub revocation: RevocationRules,
+    /// Whether servers bring lists, of devices and of servers.
+    pub bring_crls: bool,
     /// Where servers connect from; empty: from anywhere.
     pub addresses: Vec<IpNet>,
     /// At least one.
@@ -155,6 +214,28 @@ pub struct Service {
     pub default: bool,
     /// Who may reach it.
     pub devices: DevicePolicy,
+    /// What all of its sessions together may have, and how long each may be quiet.
+    pub limits: ServiceLimits,
+}
+
+/// What one service may have, over all workers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServiceLimits {
+    /// Sessions of all its agents.
+    pub sessions: SessionQuota,
+    /// Bytes of all its sessions together.
+    pub bandwidth: Option<Bandwidth>,
+    /// Bounds on those that are quiet: its own, or those of the gateway.
+    pub relay: RelayLimits,
+}
+
+/// What one device may have, over all services and workers: whoever has proved an identity.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DeviceLimits {
+    /// Its sessions.
+    pub sessions: SessionQuota,
+    /// Bytes of all its sessions together.
+    pub bandwidth: Option<Bandwidth>,
 }
 
 /// Which devices may reach a service.
@@ -207,6 +288,8 @@ pub struct AddressLimits {
     pub connections_per_s: u32,
     /// New connections of one address at once, after a rest.
     pub connections_burst: u32,
+    /// Bytes of all sessions of one address together.
+    pub bandwidth: Option<Bandwidth>,
     /// Addresses for which none of this holds.
     pub exempt: Vec<IpNet>,
 }
@@ -233,6 +316,15 @@ pub struct Telemetry {
     pub allow: Vec<IpNet>,
 }
 
+/// Where operators are heard, and what they did is kept.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Operator {
+    /// A Unix socket; `None` turns it off.
+    pub socket: Option<PathBuf>,
+    /// File of a gateway's blocks; without it they end with the process.
+    pub state: Option<PathBuf>,
+}
+
 /// `server.toml`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ServerConfig {
@@ -244,6 +336,8 @@ pub struct ServerConfig {
     pub credentials: Credentials,
     /// File of the gateways' CA.
     pub gateway_ca: PathBuf,
+    /// Files of lists of revoked certificates, which it brings to its gateways.
+    pub crls: Vec<PathBuf>,
     /// At least one.
     pub gateways: Vec<Gateway>,
     /// At least one.
@@ -258,6 +352,8 @@ pub struct ServerConfig {
     pub drain_timeout: Duration,
     /// Where metrics and health are served.
     pub telemetry: Telemetry,
+    /// Where operators are heard.
+    pub operator: Operator,
 }
 
 /// A gateway as a server or an agent sees it.

@@ -11,7 +11,17 @@ impl GatewayConfig {
     pub fn files(&self) -> Vec<&Path> {
         let mut files = self.certificate_files();
         files.extend(self.credentials().map(|own| &*own.key));
+        files.extend(self.crl_files());
         unique(files)
+    }
+
+    /// Those that hold lists of revoked certificates.
+    pub fn crl_files(&self) -> impl Iterator<Item = &Path> {
+        let of_devices = self.listeners.iter().filter_map(|listener| match &listener.kind {
+            ListenerKind::Tls { device_revocation, .. } => Some(&device_revocation.crls),
+            ListenerKind::Plain { .. } => None,
+        });
+        of_devices.chain([&self.servers.revocation.crls]).flatten().map(|file| &**file)
     }
 
     /// Those that hold certificates: its own and the CAs.
@@ -43,6 +53,7 @@ impl ServerConfig {
     pub fn files(&self) -> Vec<&Path> {
         let mut files = self.certificate_files();
         files.extend(self.all_credentials().map(|own| &*own.key));
+        files.extend(self.crls.iter().map(|file| &**file));
         unique(files)
     }
 

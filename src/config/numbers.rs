@@ -53,7 +53,7 @@ mod tests {
              certificate = \"gw.crt\"\nkey = \"gw.key\"\ndevice_certificates = \"required\"\n\
              device_ca = \"devices.crt\"\n\
              [[listeners]]\nname = \"old\"\naddresses = [\"127.0.0.1:14000\"]\nkind = \"plain\"\n\
-             service = \"{}\"\n[servers]\nca = \"servers.crt\"\n\
+             service = \"{}\"\nagents_from = \"any\"\n[servers]\nca = \"servers.crt\"\n\
              [[servers.allow]]\nname = \"lan\"\nservices = [\"{}\"]\n",
             services[services.len() - 1],
             services[0],

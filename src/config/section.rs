@@ -9,12 +9,15 @@ use ipnet::IpNet;
 
 use super::names::report_duplicates;
 use super::problem::Written;
-use super::table::Table;
-use super::{Credentials, EventLoop, Gateway, HostPort, SessionLimits, Telemetry, value};
+use super::table::{Field, Table};
+use super::{Credentials, EventLoop, Gateway, HostPort, Operator, SessionLimits, Telemetry, value};
 use crate::limits::{
     DRAIN_TIMEOUT_MS, HALF_CLOSED_TIMEOUT_MS, IDLE_TIMEOUT_MS, KEEPALIVE_MS, MAX_ADDRESS_RANGES,
-    Range, USER_TIMEOUT_MS, WORKERS,
+    MAX_CRLS, Range, USER_TIMEOUT_MS, WORKERS,
 };
+
+/// What the kernel takes (`unix(7)`, `sun_path`).
+const MAX_SOCKET_PATH_LEN: usize = 107;
 
 /// `workers`, where 0 stands for one for each core.
 pub(super) fn workers(table: &Table<'_>) -> usize {
@@ -53,12 +56,33 @@ pub(super) fn duration(table: &Table<'_>, key: &'static str, range: Range) -> Du
 pub(super) fn address_ranges(table: &Table<'_>, key: &'static str) -> Vec<IpNet> {
     let Some(field) = table.optional(key, "[\"192.0.2.0/24\"]") else { return Vec::new() };
     let ranges = field.parse_each(value::address_range).unwrap_or_default();
+    distinct(table, key, ranges)
+}
+
+/// The same for a list that must not be empty, and is there.
+pub(super) fn ranges_of(table: &Table<'_>, key: &str, field: &Field<'_>) -> Vec<IpNet> {
+    let ranges = field.parse_nonempty(value::address_range).unwrap_or_default();
+    distinct(table, key, ranges)
+}
+
+fn distinct(table: &Table<'_>, key: &str, ranges: Vec<Written<IpNet>>) -> Vec<IpNet> {
     report_duplicates(table.report, "address", ranges.iter().copied());
     if let Some(excess) = ranges.get(MAX_ADDRESS_RANGES) {
         let message = format!("`{key}` names more than {MAX_ADDRESS_RANGES} ranges: join some");
         table.report.error(excess.span, message);
     }
     ranges.into_iter().map(|range| range.value).collect()
+}
+
+/// Files of lists of revoked certificates; none where the key is absent.
+pub(super) fn crl_files(table: &Table<'_>, key: &'static str) -> Vec<Written<PathBuf>> {
+    let Some(field) = table.optional(key, "[\"pki/devices-ca.crl\"]") else { return Vec::new() };
+    let files = field.paths().unwrap_or_default();
+    if let Some(excess) = files.get(MAX_CRLS) {
+        let message = format!("`{key}` names more than {MAX_CRLS} files: join some");
+        table.report.error(excess.span, message);
+    }
+    files
 }
 
 /// `certificate` and `key`.
@@ -102,17 +126,35 @@ pub(super) fn gateways(table: &Table<'_>) -> Option<Vec<Gateway>> {
 
 /// The bounds of the relay inside `[limits]`.
 pub(super) fn session_limits(table: &Table<'_>) -> SessionLimits {
-    let idle_ms = match table.written_number("idle_timeout_ms", IDLE_TIMEOUT_MS) {
+    let (idle_timeout, half_closed_timeout) =
+        quiet_timeouts(table, IDLE_TIMEOUT_MS.default, HALF_CLOSED_TIMEOUT_MS.default);
+    SessionLimits {
+        idle_timeout,
+        half_closed_timeout,
+        keepalive: duration(table, "keepalive_ms", KEEPALIVE_MS),
+        user_timeout: duration(table, "user_timeout_ms", USER_TIMEOUT_MS),
+    }
+}
+
+/// `idle_timeout_ms` and `half_closed_timeout_ms`, with the values that hold where they are absent.
+pub(super) fn quiet_timeouts(
+    table: &Table<'_>,
+    idle_ms: u64,
+    half_closed_ms: u64,
+) -> (Option<Duration>, Duration) {
+    let range = Range { default: idle_ms, ..IDLE_TIMEOUT_MS };
+    let idle_ms = match table.written_number("idle_timeout_ms", range) {
         Some(Written { value: idle_ms @ 1.., span }) if idle_ms < HALF_CLOSED_TIMEOUT_MS.min => {
             let min = HALF_CLOSED_TIMEOUT_MS.min;
             let message = format!("`idle_timeout_ms` must be 0 (never) or at least {min}");
             table.report.error(span, message);
-            IDLE_TIMEOUT_MS.default
+            idle_ms
         }
-        written => written.map_or(IDLE_TIMEOUT_MS.default, |written| written.value),
+        written => written.map_or(idle_ms, |written| written.value),
     };
     let longest_half_closed_ms = if idle_ms == 0 { u64::MAX } else { idle_ms };
-    let half_closed = table.written_number("half_closed_timeout_ms", HALF_CLOSED_TIMEOUT_MS);
+    let range = Range { default: half_closed_ms, ..HALF_CLOSED_TIMEOUT_MS };
+    let half_closed = table.written_number("half_closed_timeout_ms", range);
     if let Some(Written { value, span }) = half_closed
         && value > longest_half_closed_ms
     {
@@ -122,13 +164,11 @@ pub(super) fn session_limits(table: &Table<'_>) -> SessionLimits {
         );
         table.report.error(span, message);
     }
-    let half_closed_ms = half_closed.map_or(HALF_CLOSED_TIMEOUT_MS.default, |half| half.value);
-    SessionLimits {
-        idle_timeout: (idle_ms != 0).then(|| Duration::from_millis(idle_ms)),
-        half_closed_timeout: Duration::from_millis(half_closed_ms.min(longest_half_closed_ms)),
-        keepalive: duration(table, "keepalive_ms", KEEPALIVE_MS),
-        user_timeout: duration(table, "user_timeout_ms", USER_TIMEOUT_MS),
-    }
+    let half_closed_ms = half_closed.map_or(half_closed_ms, |half| half.value);
+    (
+        (idle_ms != 0).then(|| Duration::from_millis(idle_ms)),
+        Duration::from_millis(half_closed_ms.min(longest_half_closed_ms)),
+    )
 }
 
 /// `drain_timeout_ms` inside `[limits]`.
@@ -146,6 +186,34 @@ pub(super) fn telemetry(table: &Table<'_>, default: SocketAddr) -> Telemetry {
         Telemetry { address, allow }
     });
     written.unwrap_or(Telemetry { address: Some(default), allow: Vec::new() })
+}
+
+/// `[operator]`. Blocks are a gateway's, so only that `keeps` them.
+pub(super) fn operator(table: &Table<'_>, keeps: bool) -> Operator {
+    let written = table.table("operator", |table| {
+        let state = if keeps {
+            table.optional("state", "\"/var/lib/vestibule/blocks.toml\"").and_then(|f| f.path())
+        } else {
+            table.refuse("state", "devices and addresses are blocked at the gateways");
+            None
+        };
+        let socket = table.optional("socket", "\"/run/vestibule/gateway.sock\"");
+        let off = |field: &Field<'_>| field.text().is_some_and(|text| text.value == "off");
+        let socket = socket.filter(|field| !off(field)).and_then(|field| field.path());
+        if let Some(Written { value, span }) = &socket
+            && value.as_os_str().len() > MAX_SOCKET_PATH_LEN
+        {
+            let message = format!(
+                "the path of a socket has at most {MAX_SOCKET_PATH_LEN} bytes: write a shorter one"
+            );
+            table.report.error(*span, message);
+        }
+        Operator {
+            socket: socket.map(|socket| socket.value),
+            state: state.map(|state| state.value),
+        }
+    });
+    written.unwrap_or_default()
 }
 
 /// An address to serve on, or `off`.

@@ -17,6 +17,7 @@ pub(super) fn read(table: &Table<'_>) -> Option<ServerConfig> {
     let event_loop = section::event_loop(table);
     let credentials = section::credentials(table);
     let gateway_ca = section::gateway_ca(table);
+    let crls = section::crl_files(table, "crls").into_iter().map(|file| file.value).collect();
     let gateways = section::gateways(table);
     let services = services(table);
     let (bounds, session, drain_timeout) = table.table_or_empty("limits", |table| {
@@ -28,11 +29,13 @@ pub(super) fn read(table: &Table<'_>) -> Option<ServerConfig> {
     let (max_sessions, max_spares) = bounds;
     let telemetry =
         section::telemetry(table, SocketAddr::from((Ipv4Addr::LOCALHOST, TELEMETRY_PORT)));
+    let operator = section::operator(table, false);
     Some(ServerConfig {
         workers,
         event_loop,
         credentials: credentials?,
         gateway_ca: gateway_ca?,
+        crls,
         gateways: gateways?,
         services: services?,
         max_sessions,
@@ -40,6 +43,7 @@ pub(super) fn read(table: &Table<'_>) -> Option<ServerConfig> {
         session,
         drain_timeout,
         telemetry,
+        operator,
     })
 }
 

@@ -277,6 +277,14 @@ impl<'t> Field<'t> {
         self.parse_each(parse)
     }
 
+    /// A list of paths.
+    pub(super) fn paths(&self) -> Option<Vec<Written<PathBuf>>> {
+        self.parse_each(|text| match text {
+            "" => Err(format!("an empty path in `{}`: write that of a file", self.key)),
+            text => Ok(self.report.resolve(text)),
+        })
+    }
+
     pub(super) fn is_list(&self) -> bool {
         self.value.get_ref().is_array()
     }

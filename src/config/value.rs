@@ -83,7 +83,7 @@ pub(super) fn listen_address(text: &str) -> Result<SocketAddr, String> {
 }
 
 /// An address, or a range of them.
-pub(super) fn address_range(text: &str) -> Result<IpNet, String> {
+pub(crate) fn address_range(text: &str) -> Result<IpNet, String> {
     if let Ok(address) = text.parse::<IpAddr>() {
         return Ok(address.into());
     }
@@ -124,7 +124,7 @@ pub(super) fn alpn(text: &str) -> Result<String, String> {
 }
 
 /// A pattern of device identities.
-pub(super) fn device_pattern(text: &str) -> Result<String, String> {
+pub(crate) fn device_pattern(text: &str) -> Result<String, String> {
     if (1..=MAX_IDENTITY_LEN).contains(&text.len()) {
         return Ok(text.to_owned());
     }

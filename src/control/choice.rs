@@ -31,7 +31,7 @@ pub(super) fn choose(
     if waiting.invitations >= MAX_INVITATIONS_PER_AGENT {
         return refusal;
     }
-    let serving = || links.iter().filter(|link| link.serves(waiting.service));
+    let serving = || links.iter().filter(|link| link.serves(waiting.request.service));
     let open = || serving().filter(|link| !waiting.declined_by.contains(&link.number));
     let lost_lately = lost.is_some_and(|lost| now < lost + SIGNAL_DEAD_AFTER);
     match open().filter(|link| link.has_room()).reduce(better) {

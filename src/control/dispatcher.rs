@@ -1,8 +1,9 @@
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
 
 use super::link::{Greeted, Link, Stage};
-use super::queue::{Place, Queue};
+use super::queue::{Place, Queue, Waiting};
+use super::quotas::Quotas;
 use super::{
     Action, AgentRef, DispatcherLimits, Event, LinkId, ServiceId, ServiceStatus, Snapshot, Vital,
 };
@@ -14,6 +15,9 @@ use crate::wire::{
 };
 
 mod agents;
+mod crls;
+mod moving;
+mod operator;
 mod reload;
 mod spares;
 #[cfg(test)]
@@ -36,13 +40,20 @@ pub struct Dispatcher {
     gone: BTreeSet<ServiceId>,
     instance: String,
     draining: bool,
+    /// Names of servers that an operator has drained, connected or not.
+    drained: BTreeSet<String>,
+    /// Another process is to take this one's place, and servers are told.
+    moving: bool,
     /// Few, so that finding one is a walk.
     links: Vec<Link>,
     queue: Queue,
+    quotas: Quotas,
     /// By service: when a server was last lost that served it.
     lost: Vec<Option<Instant>>,
     /// Invitations so far.
     turns: u64,
+    /// By server: since when its lists of revoked certificates are counted, and how many it began.
+    crls_begun: BTreeMap<String, (Instant, u32)>,
     actions: VecDeque<Action>,
 }
 
@@ -50,15 +61,21 @@ impl Dispatcher {
     /// `services` are the names of the configuration, in its order. `instance` names this process: 16
     /// hexadecimal digits.
     pub fn new(limits: DispatcherLimits, services: Vec<String>, instance: String) -> Self {
+        let mut quotas = Quotas::default();
+        quotas.grow(services.len());
         Self {
             limits,
             instance,
+            quotas,
             draining: false,
+            drained: BTreeSet::new(),
+            moving: false,
             links: Vec::new(),
             queue: Queue::new(services.len()),
             lost: vec![None; services.len()],
             gone: BTreeSet::new(),
             turns: 0,
+            crls_begun: BTreeMap::new(),
             actions: VecDeque::new(),
             services,
         }
@@ -77,9 +94,11 @@ impl Dispatcher {
                 }
             }
             Event::LinkClosed { link } => self.lose_link(link, now, random),
-            Event::Admit { agent, service } => self.admit(agent, service, now, random),
+            Event::Admit { agent, request } => self.admit(agent, request, now, random),
             Event::Leave { agent } => self.leave(agent, now, random),
-            Event::Claimed { agent, invitation } => self.claimed(agent, invitation, now, random),
+            Event::Claimed { agent, invitation, request } => {
+                self.claimed(agent, invitation, request, now, random);
+            }
             Event::Released { invitation } => self.released(invitation, now, random),
             Event::SpareReady { invitation } => self.spare_ready(invitation, now),
             Event::SpareEnded { invitation, in_time } => {
@@ -88,7 +107,15 @@ impl Dispatcher {
             Event::SpareFailed { agent, invitation, failure } => {
                 self.spare_failed(agent, invitation, failure, now, random);
             }
+            Event::CrlJudged { link, transfer, outcome } => {
+                self.crl_judged(link, transfer, outcome);
+            }
             Event::Reconfigured(changed) => self.reconfigure(changed, now, random),
+            Event::DrainServer { server } => self.drain_server(&server, now, random),
+            Event::UndrainServer { server } => self.undrain_server(&server, now, random),
+            Event::Moving(moving) => self.set_moving(moving),
+            Event::TookOver => self.lost.fill(Some(now)),
+            Event::Moved => self.moved(now, random),
             Event::Drain => self.drain(now, random),
         }
     }
@@ -99,10 +126,12 @@ impl Dispatcher {
         for waiting in self.queue.take_due(now) {
             let reason = match waiting.place {
                 Place::Invited { .. } => RefusalReason::InvitationTimeout,
-                Place::Queued if self.is_served(waiting.service) => RefusalReason::ServerFull,
+                Place::Queued if self.is_served(waiting.request.service) => {
+                    RefusalReason::ServerFull
+                }
                 Place::Queued => RefusalReason::NoServer,
             };
-            self.refuse(waiting.agent, reason);
+            self.refuse_waiting(&waiting, reason, now);
             self.withdraw(&waiting, now, random);
         }
         self.forget_late_spares(now);
@@ -155,6 +184,7 @@ impl Dispatcher {
                 .collect(),
             waiting: self.queue.len(),
             draining: self.draining,
+            drained_servers: self.drained.iter().cloned().collect(),
         }
     }
 }
@@ -219,13 +249,16 @@ impl Dispatcher {
                 self.push(send(id, to_server::Message::Pong(Pong { nonce })));
             }
             from_server::Message::Pong(_) => {}
+            from_server::Message::Crl(piece) => return self.take_crl(index, &piece, now),
         }
         Ok(())
     }
 
     fn greet(&mut self, index: usize, hello: &ServerHello, now: Instant) {
         let link = &mut self.links[index];
-        link.stage = Stage::Greeted(Box::new(Greeted::new(hello, now)));
+        let mut greeted = Box::new(Greeted::new(hello, now));
+        greeted.set_drained(self.drained.contains(&link.server));
+        link.stage = Stage::Greeted(greeted);
         link.agree(&self.services);
         let id = link.id;
         let agreed = link.greeted().map(|greeted| &greeted.services[..]).unwrap_or_default();
@@ -233,10 +266,13 @@ impl Dispatcher {
             instance: self.instance.clone(),
             services: agreed.iter().map(|service| self.services[*service].clone()).collect(),
             software: SOFTWARE.to_owned(),
+            takes_crls: self.limits.takes_crls,
         };
         self.push(send(id, to_server::Message::GatewayHello(answer)));
         if self.draining {
             self.push(send(id, to_server::Message::Goodbye(Goodbye {})));
+        } else if self.moving {
+            self.tell_of_successor(index);
         }
     }
 
@@ -309,7 +345,7 @@ impl Dispatcher {
                 self.place(position, now, random);
             }
             RefusalReason::ServiceUnknown => {
-                greeted.disown(waiting.service, &self.services[waiting.service]);
+                greeted.disown(waiting.request.service, &self.services[waiting.request.service]);
                 self.place(position, now, random);
             }
             RefusalReason::ServerFull => {
@@ -320,9 +356,9 @@ impl Dispatcher {
             // Its spare broke at the server's end: no word about the agent.
             _ if waiting.spare == Some(decline.id) => self.place(position, now, random),
             said => {
-                let agent = waiting.agent;
-                self.queue.remove(position);
-                self.refuse(agent, final_reason(said));
+                if let Some(waiting) = self.queue.remove(position) {
+                    self.refuse_waiting(&waiting, final_reason(said), now);
+                }
             }
         }
         self.refill(number, now, random);
@@ -342,6 +378,12 @@ impl Dispatcher {
 
     fn refuse(&mut self, agent: AgentRef, reason: RefusalReason) {
         self.push(Action::Refuse { agent, reason });
+    }
+
+    /// Refuses an agent that is out of the queue already.
+    fn refuse_waiting(&mut self, waiting: &Waiting, reason: RefusalReason, now: Instant) {
+        self.quotas.release(&waiting.request, now);
+        self.refuse(waiting.agent, reason);
     }
 
     fn push(&mut self, action: Action) {

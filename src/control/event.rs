@@ -1,9 +1,9 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use super::{AgentRef, LinkId, ServiceId, Ticket};
+use super::{AgentRef, LinkId, Request, ServiceId, SessionQuota, Ticket};
 use crate::relay::CloseReason;
-use crate::wire::{FromServer, RefusalReason, ToServer};
+use crate::wire::{CrlOutcome, FromServer, RefusalReason, ToServer};
 
 /// Bounds of a [`Dispatcher`](super::Dispatcher).
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -18,6 +18,12 @@ pub struct DispatcherLimits {
     pub max_spares: usize,
     /// How long a spare may wait for an agent.
     pub spare_life: Duration,
+    /// What each device may have, over all services.
+    pub devices: SessionQuota,
+    /// What each service may have, by its number; there is no bound on one that is not there.
+    pub services: Vec<SessionQuota>,
+    /// Whether servers may bring lists of revoked certificates.
+    pub takes_crls: bool,
 }
 
 /// What a [`Dispatcher`](super::Dispatcher) goes by after a reload.
@@ -62,7 +68,7 @@ pub enum Event {
         /// Who waits.
         agent: AgentRef,
         /// For what.
-        service: ServiceId,
+        request: Request,
     },
     /// An agent left while it waited.
     Leave {
@@ -96,14 +102,43 @@ pub enum Event {
         agent: AgentRef,
         /// The invitation of the claim: not always the last one for that agent.
         invitation: u64,
+        /// As at its admission: it may have been refused while this was on its way here.
+        request: Request,
     },
     /// A session that was `Claimed` ended, joined or not.
     Released {
         /// The invitation of its claim.
         invitation: u64,
     },
+    /// A list that a server brought was judged, and is in use from now on or is not.
+    CrlJudged {
+        /// Over which.
+        link: LinkId,
+        /// Its server's number for the list.
+        transfer: u32,
+        /// What became of it.
+        outcome: CrlOutcome,
+    },
     /// A reload was applied. The workers know already.
     Reconfigured(Reconfiguration),
+    /// An operator wants no new sessions at a server, whether it is connected or not.
+    DrainServer {
+        /// Its name on the allow-list.
+        server: String,
+    },
+    /// An operator wants them there again.
+    UndrainServer {
+        /// Its name on the allow-list.
+        server: String,
+    },
+    /// Another process is to take this one's place, so that servers are to connect to it as well; or it
+    /// is not any more.
+    Moving(bool),
+    /// This process accepts at sockets that were there before it, and its servers may be on their way: an agent without one
+    /// waits for them as if they had been lost just now.
+    TookOver,
+    /// Another process has taken this one's place, and no agent waits here.
+    Moved,
     /// The gateway takes part in no new sessions from now on.
     Drain,
 }
@@ -128,6 +163,15 @@ pub enum Action {
         link: LinkId,
         /// What.
         message: ToServer,
+    },
+    /// Judge a list that a server brought whole; [`Event::CrlJudged`] is awaited.
+    JudgeCrl {
+        /// Over which.
+        link: LinkId,
+        /// Its server's number for the list.
+        transfer: u32,
+        /// As it came.
+        list: Vec<u8>,
     },
     /// End a signal connection. The dispatcher has forgotten it already.
     CloseLink {

@@ -1,15 +1,19 @@
 use std::collections::{BTreeSet, VecDeque};
 use std::time::Instant;
 
-use super::{Liveness, Vital, backoff};
-use crate::limits::{DIAL_TIMEOUT, SIGNAL_HELLO_TIMEOUT, SIGNAL_SOUND_AFTER, TICKET_LEN};
+use super::crl::{Answered, Delivery};
+use super::{Lists, Liveness, Vital, backoff};
+use crate::limits::{
+    DIAL_TIMEOUT, SIGNAL_HELLO_TIMEOUT, SIGNAL_SOUND_AFTER, SUCCESSOR_INTERVAL, TICKET_LEN,
+};
 use crate::relay::CloseReason;
 use crate::wire::alpn::Hint;
 use crate::wire::{
-    Decline, FromServer, GatewayHello, Goodbye, Invitation, Ping, Pong, RefusalReason, ServerHello,
-    ToServer, Withdraw, from_server, to_server,
+    CrlOutcome, Decline, FromServer, GatewayHello, Goodbye, Invitation, Ping, Pong, RefusalReason,
+    ServerHello, ToServer, Withdraw, from_server, to_server,
 };
 
+mod crls;
 #[cfg(test)]
 mod tests;
 
@@ -32,6 +36,8 @@ pub enum GatewayEvent {
         /// Why.
         reason: RefusalReason,
     },
+    /// From now on these lists of revoked certificates are to be brought, in DER.
+    Crls(Lists),
     /// A spare ended, or became a session: there is room for another.
     SpareEnded {
         /// The invitation that asked for it.
@@ -51,6 +57,11 @@ pub enum GatewayEvent {
     Outdated(CloseReason),
     /// A reload took the gateway out of the configuration.
     Removed,
+    /// A successor of this link was made, or is no more: while there is one, this link does not dial again.
+    Succeeded(bool),
+    /// The link that this one is to succeed has ended, or its gateway has said goodbye: from now on this one
+    /// is kept like any other.
+    PredecessorGone,
     /// This server takes part in no new sessions from now on.
     Drain,
 }
@@ -76,20 +87,38 @@ pub enum GatewayAction {
         /// Which.
         id: u64,
     },
+    /// The gateway has said what becomes of a list.
+    CrlAnswered {
+        /// Its place among those to be brought.
+        list: usize,
+        /// What becomes of it.
+        outcome: CrlOutcome,
+    },
     /// End a spare, or the attempt to open one. [`GatewayEvent::SpareEnded`] is awaited, except when
     /// its connection is lost.
     CloseSpare {
         /// The invitation that asked for it.
         id: u64,
     },
+    /// Another process of the gateway is to take its place: a link beside this one, made by
+    /// [`GatewayLink::successor`], is to dial it.
+    OpenSuccessor,
 }
 
 /// A server's signal connection to one gateway: dials it, keeps it, dials again.
 #[derive(Debug)]
 pub struct GatewayLink {
     hello: ServerHello,
+    /// To be brought on each connection whose gateway takes them.
+    crls: Lists,
     state: State,
     actions: VecDeque<GatewayAction>,
+    /// The process of the gateway that another one is to succeed, to which this link leads. While that is
+    /// not settled, the link is tried once.
+    predecessor: Option<String>,
+    /// Whether a link beside this one stands for what follows.
+    succeeded: bool,
+    successor_after: Option<Instant>,
 }
 
 /// `failures` counts the connections in a row that did not last, this one not included.
@@ -118,6 +147,8 @@ struct Up {
     /// The gateway said goodbye. The connection is kept: a gateway that was restarted is behind a
     /// new one, and this one ends when its last session has.
     gateway_drains: bool,
+    /// `None` where the gateway takes no lists.
+    delivery: Option<Delivery>,
     /// We said goodbye.
     server_drains: bool,
 }
@@ -128,10 +159,31 @@ impl GatewayLink {
     pub fn new(services: Vec<String>, capacity: u32, spares: u32, now: Instant) -> Self {
         let software = concat!("vestibule ", env!("CARGO_PKG_VERSION")).to_owned();
         Self {
-            hello: ServerHello { services, capacity, software, spares },
+            hello: ServerHello { services, capacity, software, spares, successors: true },
+            crls: Lists::default(),
             state: State::Waiting { until: now, failures: 0 },
             actions: VecDeque::new(),
+            predecessor: None,
+            succeeded: false,
+            successor_after: None,
         }
+    }
+
+    /// The link to the process that takes the place of this one's, dialled at once, or a little later where
+    /// there was one just now; `None` where this link is not up.
+    pub fn successor(&mut self, now: Instant) -> Option<Self> {
+        let State::Up(up) = &self.state else { return None };
+        let until = self.successor_after.map_or(now, |after| after.max(now));
+        self.successor_after = Some(until + SUCCESSOR_INTERVAL);
+        Some(Self {
+            hello: self.hello.clone(),
+            crls: Lists::clone(&self.crls),
+            state: State::Waiting { until, failures: 0 },
+            actions: VecDeque::new(),
+            predecessor: Some(up.instance.clone()),
+            succeeded: false,
+            successor_after: None,
+        })
     }
 
     /// Takes one event. `random` fills a slice with random bytes, for the jitter.
@@ -150,6 +202,7 @@ impl GatewayLink {
                     self.decline(id, reason);
                 }
             }
+            GatewayEvent::Crls(lists) => self.replace_crls(lists),
             GatewayEvent::SpareEnded { id } => {
                 if let State::Up(up) = &mut self.state {
                     up.spares.remove(&id);
@@ -157,7 +210,13 @@ impl GatewayLink {
             }
             GatewayEvent::Reconfigured { services, capacity, spares } => {
                 let software = self.hello.software.clone();
-                self.say_again(ServerHello { services, capacity, software, spares });
+                self.say_again(ServerHello {
+                    services,
+                    capacity,
+                    software,
+                    spares,
+                    successors: true,
+                });
             }
             GatewayEvent::Outdated(reason) => {
                 if !matches!(self.state, State::Waiting { .. } | State::Stopped) {
@@ -168,6 +227,13 @@ impl GatewayLink {
                 self.actions.push_back(GatewayAction::Close(CloseReason::Finished));
                 self.lose(now, random);
                 self.state = State::Stopped;
+            }
+            GatewayEvent::Succeeded(succeeded) => self.succeeded = succeeded,
+            GatewayEvent::PredecessorGone => {
+                let was_tried = self.predecessor.take().is_some();
+                if was_tried && matches!(self.state, State::Stopped) {
+                    self.state = State::Waiting { until: now, failures: 1 };
+                }
             }
             GatewayEvent::Drain => self.drain(),
         }
@@ -216,6 +282,21 @@ impl GatewayLink {
     pub fn is_up(&self) -> bool {
         matches!(&self.state, State::Up(up) if !up.gateway_drains && !up.server_drains)
     }
+
+    /// Whether it will not dial again by itself.
+    pub fn is_stopped(&self) -> bool {
+        matches!(self.state, State::Stopped)
+    }
+
+    /// Whether a link beside this one stands for what follows.
+    pub fn is_succeeded(&self) -> bool {
+        self.succeeded
+    }
+
+    /// Whether the gateway has said goodbye.
+    pub fn gateway_drains(&self) -> bool {
+        matches!(&self.state, State::Up(up) if up.gateway_drains)
+    }
 }
 
 // ---- transitions ----
@@ -249,10 +330,20 @@ impl GatewayLink {
             State::Greeting { failures, .. } => {
                 let failures = *failures;
                 let up = match message.ok_or(CloseReason::MessageUnknown)? {
-                    to_server::Message::GatewayHello(hello) => Up::new(hello, failures, now)?,
+                    // The process of before still answers: there is no successor.
+                    to_server::Message::GatewayHello(hello)
+                        if self.predecessor.as_ref() == Some(&hello.instance) =>
+                    {
+                        return Err(CloseReason::Finished);
+                    }
+                    to_server::Message::GatewayHello(hello) => {
+                        let crls = hello.takes_crls.then(|| Lists::clone(&self.crls));
+                        Up::new(hello, crls, failures, now)?
+                    }
                     _ => return Err(CloseReason::MessageUnexpected),
                 };
                 self.state = State::Up(up);
+                self.bring_crl();
                 Ok(())
             }
             State::Up(up) => {
@@ -303,6 +394,22 @@ impl GatewayLink {
             }
             to_server::Message::Pong(_) => {}
             to_server::Message::Goodbye(_) => up.gateway_drains = true,
+            to_server::Message::CrlAnswer(answer) => {
+                let delivery = up.delivery.as_mut().ok_or(CloseReason::MessageUnexpected)?;
+                match delivery.answered(answer) {
+                    Answered::Nothing => {}
+                    Answered::Next(piece) => self.send(from_server::Message::Crl(piece)),
+                    Answered::Over { list, outcome } => {
+                        self.actions.push_back(GatewayAction::CrlAnswered { list, outcome });
+                        self.bring_crl();
+                    }
+                }
+            }
+            // It crossed with our own goodbye, or came again.
+            to_server::Message::Successor(_) if up.server_drains || self.succeeded => {}
+            to_server::Message::Successor(_) => {
+                self.actions.push_back(GatewayAction::OpenSuccessor);
+            }
         }
         Ok(())
     }
@@ -328,6 +435,10 @@ impl GatewayLink {
             State::Up(up) => up.failures,
             State::Waiting { .. } | State::Stopped => return,
         };
+        if self.succeeded || self.predecessor.is_some() {
+            self.state = State::Stopped;
+            return;
+        }
         let until = now + backoff(failures, random);
         self.state = State::Waiting { until, failures: failures.saturating_add(1) };
     }
@@ -358,7 +469,12 @@ impl GatewayLink {
 }
 
 impl Up {
-    fn new(hello: GatewayHello, failures: u32, now: Instant) -> Result<Self, CloseReason> {
+    fn new(
+        hello: GatewayHello,
+        crls: Option<Lists>,
+        failures: u32,
+        now: Instant,
+    ) -> Result<Self, CloseReason> {
         let instance = hello.instance;
         let hint = Hint { instance: instance.clone(), worker: 0 };
         if Hint::from_alpn(&hint.to_alpn()).is_none() {
@@ -370,6 +486,7 @@ impl Up {
             failures,
             liveness: Liveness::new(now),
             spares: BTreeSet::new(),
+            delivery: crls.map(Delivery::new),
             gateway_drains: false,
             server_drains: false,
         })

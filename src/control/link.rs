@@ -2,6 +2,7 @@ use std::collections::{BTreeMap, HashSet};
 use std::num::NonZeroU32;
 use std::time::Instant;
 
+use super::crl::Receipt;
 use super::spares::Spares;
 use super::{LinkId, LinkStatus, Liveness, ServiceId};
 use crate::limits::{MAX_CONNECTIONS, MAX_NAME_LEN, SIGNAL_HELLO_TIMEOUT};
@@ -42,6 +43,8 @@ pub(super) struct Greeted {
     /// Names of services that it can serve, as it says.
     offered: HashSet<String>,
     capacity: Option<NonZeroU32>,
+    /// Whether it knows how to follow a gateway to another process.
+    successors: bool,
     software: String,
     since: Instant,
     pub(super) liveness: Liveness,
@@ -55,7 +58,11 @@ pub(super) struct Greeted {
     next_serial: u32,
     /// Number of the dispatcher's invitation that this link had last, to rotate among equals.
     pub(super) last_turn: u64,
+    /// The list of revoked certificates that it brings.
+    pub(super) crl: Receipt,
     draining: bool,
+    /// An operator wants no new sessions there.
+    drained: bool,
 }
 
 /// The number of the link that an invitation went to.
@@ -135,7 +142,7 @@ impl Link {
             capacity: greeted.capacity.map(NonZeroU32::get),
             software: greeted.software.clone(),
             since: greeted.since,
-            draining: greeted.draining,
+            draining: greeted.draining || greeted.drained,
         })
     }
 }
@@ -147,6 +154,7 @@ impl Greeted {
             services: Vec::new(),
             offered: hello.services.iter().cloned().collect(),
             capacity: NonZeroU32::new(hello.capacity),
+            successors: hello.successors,
             software: printable(&hello.software),
             since: now,
             liveness: Liveness::new(now),
@@ -155,8 +163,15 @@ impl Greeted {
             sessions: 0,
             next_serial: 0,
             last_turn: 0,
+            crl: Receipt::default(),
             draining: false,
+            drained: false,
         }
+    }
+
+    /// Whether an operator wants no new sessions there.
+    pub(super) fn set_drained(&mut self, drained: bool) {
+        self.drained = drained;
     }
 
     /// Its server was reloaded, and says hello again.
@@ -164,6 +179,7 @@ impl Greeted {
         self.offered = hello.services.iter().cloned().collect();
         self.capacity = NonZeroU32::new(hello.capacity);
         self.software = printable(&hello.software);
+        self.successors = hello.successors;
         self.spares.set_bound(hello.spares);
     }
 
@@ -175,13 +191,18 @@ impl Greeted {
 
     /// Whether it may be invited for a service.
     pub(super) fn serves(&self, service: ServiceId) -> bool {
-        !self.draining && self.services.contains(&service)
+        !self.draining && !self.drained && self.services.contains(&service)
     }
 
     /// No more invitations. Returns the agents whose invitations are now void.
     pub(super) fn drain(&mut self) -> Vec<u64> {
         self.draining = true;
         std::mem::take(&mut self.invitations).into_values().collect()
+    }
+
+    /// Whether it can be told of another process.
+    pub(super) fn follows(&self) -> bool {
+        self.successors && !self.draining
     }
 
     pub(super) fn is_draining(&self) -> bool {
@@ -191,7 +212,7 @@ impl Greeted {
     /// Whether it may be invited at this moment.
     pub(super) fn has_room(&self) -> bool {
         let within = |capacity: NonZeroU32| self.load() < u64::from(capacity.get());
-        !self.draining && self.capacity.is_none_or(within)
+        !self.draining && !self.drained && self.capacity.is_none_or(within)
     }
 
     /// Whether the next agent should rather come here than to `other`: the share of the capacity

@@ -5,6 +5,7 @@
 //! - [`Tickets`]: a worker of the gateway. Which claim may have which of its waiting agents, and which
 //!   may bring a spare.
 //! - [`GatewayLink`]: the server. Keeps the signal connection to one gateway.
+//! - [`Upgrade`]: either process of a gateway, where one takes the place of the other.
 //! - [`Liveness`]: either end of a signal connection.
 //!
 //! Each is driven alike: after every `handle` and `handle_timeout` the caller carries out what
@@ -12,23 +13,29 @@
 
 mod backoff;
 mod choice;
+mod crl;
 mod dispatcher;
 mod event;
 mod gateway_link;
 mod link;
 mod liveness;
 mod queue;
+mod quotas;
 mod snapshot;
 mod spares;
 mod tickets;
+mod upgrade;
 
 pub use backoff::backoff;
+pub use crl::Lists;
 pub use dispatcher::Dispatcher;
 pub use event::{Action, DispatcherLimits, Event, Reconfiguration, SpareFailure};
 pub use gateway_link::{GatewayAction, GatewayEvent, GatewayLink};
 pub use liveness::{Liveness, Vital};
+pub use quotas::{Request, SessionQuota, SessionRate};
 pub use snapshot::{LinkStatus, ServiceStatus, Snapshot};
 pub use tickets::{Purpose, Ticket, TicketError, Tickets};
+pub use upgrade::{Upgrade, UpgradeAction, UpgradeEvent, Word};
 
 /// One signal connection. The caller numbers them and never uses a number again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]

@@ -1,14 +1,15 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Instant;
 
-use super::{AgentRef, ServiceId};
+use super::{AgentRef, Request, ServiceId};
 use crate::wire::RefusalReason;
 
 /// An agent that waits for a server.
 #[derive(Debug)]
 pub(super) struct Waiting {
     pub(super) agent: AgentRef,
-    pub(super) service: ServiceId,
+    /// What it was admitted for.
+    pub(super) request: Request,
     pub(super) deadline: Instant,
     /// Invitations so far.
     pub(super) invitations: usize,
@@ -53,14 +54,15 @@ impl Queue {
         }
     }
 
-    pub(super) fn push(&mut self, agent: AgentRef, service: ServiceId, deadline: Instant) -> u64 {
+    pub(super) fn push(&mut self, agent: AgentRef, request: Request, deadline: Instant) -> u64 {
+        let service = request.service;
         let position = self.next_position;
         self.next_position += 1;
         self.positions.insert(agent, position);
         self.queued[service].insert(position);
         let waiting = Waiting {
             agent,
-            service,
+            request,
             deadline,
             invitations: 0,
             declined_by: Vec::new(),
@@ -75,7 +77,7 @@ impl Queue {
     pub(super) fn remove(&mut self, position: u64) -> Option<Waiting> {
         let waiting = self.agents.remove(&position)?;
         self.positions.remove(&waiting.agent);
-        self.queued[waiting.service].remove(&position);
+        self.queued[waiting.request.service].remove(&position);
         Some(waiting)
     }
 
@@ -91,7 +93,7 @@ impl Queue {
     pub(super) fn put(&mut self, position: u64, place: Place) {
         let Some(waiting) = self.agents.get_mut(&position) else { return };
         waiting.place = place;
-        let queued = &mut self.queued[waiting.service];
+        let queued = &mut self.queued[waiting.request.service];
         match place {
             Place::Queued => queued.insert(position),
             Place::Invited { .. } => queued.remove(&position),
@@ -129,7 +131,8 @@ impl Queue {
 
     /// Removes those who wait for one of these services.
     pub(super) fn take_for(&mut self, services: &BTreeSet<ServiceId>) -> Vec<Waiting> {
-        let waiting = self.agents.iter().filter(|(_, waiting)| services.contains(&waiting.service));
+        let waiting =
+            self.agents.iter().filter(|(_, waiting)| services.contains(&waiting.request.service));
         let positions: Vec<u64> = waiting.map(|(position, _)| *position).collect();
         positions.into_iter().filter_map(|position| self.remove(position)).collect()
     }
@@ -153,7 +156,7 @@ impl Queue {
     pub(super) fn len_by_service(&self) -> Vec<usize> {
         let mut counts = vec![0; self.queued.len()];
         for waiting in self.agents.values() {
-            counts[waiting.service] += 1;
+            counts[waiting.request.service] += 1;
         }
         counts
     }

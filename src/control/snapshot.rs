@@ -15,6 +15,8 @@ pub struct Snapshot {
     pub waiting: usize,
     /// Whether the gateway drains.
     pub draining: bool,
+    /// Names of servers that an operator has drained, connected or not.
+    pub drained_servers: Vec<String>,
 }
 
 /// One signal connection.
@@ -39,7 +41,7 @@ pub struct LinkStatus {
     pub software: String,
     /// When it said hello.
     pub since: Instant,
-    /// Whether it takes part in no new sessions.
+    /// Whether it takes part in no new sessions: its server drains, or an operator has drained it.
     pub draining: bool,
 }
 

@@ -74,6 +74,7 @@ name = "old-agents"
 addresses = ["{plain}"]
 kind = "plain"
 service = "old"
+agents_from = ["127.0.0.0/8"]
 
 [servers]
 ca = "servers-ca.crt"

@@ -1,4 +1,5 @@
 use std::future::pending;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -18,6 +19,7 @@ pub struct ControlLoop {
     second: Interval,
     workers: JoinSet<Result<(), StartError>>,
     drain_timeout: Duration,
+    drain_asked: Rc<Notify>,
     life: Life,
 }
 
@@ -65,8 +67,14 @@ impl ControlLoop {
             second: interval(Duration::from_secs(1)),
             workers: threads,
             drain_timeout,
+            drain_asked: Rc::default(),
             life: Life::Running,
         })
+    }
+
+    /// Takes the notice of `asked` as a first SIGTERM. Later ones mean nothing.
+    pub fn drain_on(&mut self, asked: Rc<Notify>) {
+        self.drain_asked = asked;
     }
 
     /// How long a drain may take that begins from now on.
@@ -85,6 +93,10 @@ impl ControlLoop {
             _ = self.terminate.recv() => self.signalled(),
             _ = self.interrupt.recv() => self.signalled(),
             _ = self.hangup.recv() => Wakeup::Hangup,
+            () = self.drain_asked.notified() => match self.life {
+                Life::Running => self.signalled(),
+                Life::Draining { .. } | Life::Stopping => Wakeup::Mail,
+            },
             () = self.mail.notified() => Wakeup::Mail,
             () = until(due) => Wakeup::Due,
             () = until(drained) => self.stop(),
@@ -93,11 +105,18 @@ impl ControlLoop {
         }
     }
 
+    /// The time of a drain begins, as by a first signal.
+    pub fn begin_drain(&mut self) {
+        if let Life::Running = self.life {
+            self.life = Life::Draining { until: Instant::now() + self.drain_timeout };
+        }
+    }
+
     /// Whoever sends a second signal will not wait.
     fn signalled(&mut self) -> Wakeup {
         match self.life {
             Life::Running => {
-                self.life = Life::Draining { until: Instant::now() + self.drain_timeout };
+                self.begin_drain();
                 Wakeup::Drain
             }
             Life::Draining { .. } | Life::Stopping => self.stop(),

@@ -1,5 +1,5 @@
 use std::collections::VecDeque;
-use std::net::{SocketAddr, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::Instant;
@@ -49,6 +49,8 @@ pub struct Core<S, R> {
     /// Sessions whose receive buffers may grow, the longest at the front.
     growing: VecDeque<Token>,
     accepting: bool,
+    /// To be listened on from now on.
+    new_listeners: Vec<TcpListener>,
     settings_changed: bool,
 }
 
@@ -87,6 +89,8 @@ enum Life<S> {
 pub(super) enum Timer {
     Connection(u64),
     Session(u64),
+    /// A session that was held back goes on.
+    Resume(u64),
 }
 
 /// A connection of which the kernel has let go.
@@ -125,6 +129,7 @@ impl<S, R> Core<S, R> {
             hot: VecDeque::new(),
             growing: VecDeque::new(),
             accepting: true,
+            new_listeners: Vec::new(),
             settings_changed: false,
         }
     }
@@ -148,6 +153,15 @@ impl<S, R> Core<S, R> {
     /// Every connection of any stage.
     pub fn connection_tokens(&self) -> Vec<Token> {
         self.connections.tokens()
+    }
+
+    /// Listens on these as well. The role knows each by its index, behind those that it has.
+    pub fn listen(&mut self, listeners: Vec<TcpListener>) {
+        self.new_listeners.extend(listeners);
+    }
+
+    pub(super) fn take_new_listeners(&mut self) -> Vec<TcpListener> {
+        std::mem::take(&mut self.new_listeners)
     }
 
     /// Has the listeners closed: whoever dials from now on is refused by the kernel.

@@ -5,6 +5,7 @@ mod control_loop;
 mod core;
 mod epoll;
 mod event_loop;
+mod inherited;
 mod leg;
 mod listener;
 mod mailbox;
@@ -21,12 +22,13 @@ mod worker;
 pub use self::core::{Connection, Core, Urgency};
 pub use control_loop::{ControlLoop, Wakeup};
 pub use event_loop::EventLoop;
+pub use inherited::{InheritedSockets, NotAListener, deal};
 pub use leg::{Leg, connect_result};
 pub use listener::{ListenError, dial, listen, watch_closely};
 pub use mailbox::{Post, Wake, queue};
 pub use received::{HandshakeError, MessageError, Received};
 pub use scratch::Scratch;
-pub use session::{Moved, Session};
+pub use session::{Moved, Session, Terms};
 pub use signal::{
     SignalEvent, SignalParts, SignalSender, Stalled, end_all_signals, end_signal, start_signal,
 };

@@ -5,7 +5,7 @@ use super::leg::Leg;
 use super::received::Received;
 use super::scratch::Scratch;
 use crate::limits::{MAX_ANSWERS_LEN, STEPS_PER_TURN, TURN_LEN};
-use crate::relay::{Ending, Failure, Pace, Relay, Side, Step};
+use crate::relay::{Ending, Failure, Pace, Relay, RelayLimits, Side, Step, Throttle};
 use crate::uring::Token;
 
 /// Two joined connections. `record` is the role's: who they are, for the log.
@@ -19,6 +19,8 @@ pub struct Session<R> {
     /// What the role remembers.
     pub record: R,
     pub(super) relay: Relay,
+    /// Where a limit on its bandwidth holds.
+    pub(super) throttle: Option<Box<Throttle>>,
     pub(super) queued: bool,
     pub(super) timer: Option<Instant>,
     pub(super) heat: Heat,
@@ -26,6 +28,15 @@ pub struct Session<R> {
     pub(super) is_bulk: bool,
     pub(super) pace: Pace,
     pub(super) growth: Growth,
+}
+
+/// What holds for a session as long as it lives.
+#[derive(Debug)]
+pub struct Terms {
+    /// Bounds on a quiet one.
+    pub relay: RelayLimits,
+    /// How fast it may move bytes; `None`: as fast as it can.
+    pub throttle: Option<Throttle>,
 }
 
 /// Whether a session is ready to move bytes at once.

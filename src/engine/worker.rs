@@ -115,22 +115,28 @@ impl<R: Role> Worker<R> {
         waker: Arc<Waker>,
         counters: Arc<WorkerCounters>,
     ) -> Result<Self, RingError> {
-        let mut poller = Poller::new(settings.event_loop, Arc::clone(&waker))?;
-        for (index, socket) in (0u32..).zip(&listeners) {
-            poller.watch(socket.as_fd(), Token { index: LISTENERS + index, generation: 0 });
-        }
-        let listen = |socket| Some(Listening { socket, ready: false, closing: false });
-        let worker = Self {
+        let poller = Poller::new(settings.event_loop, Arc::clone(&waker))?;
+        let mut worker = Self {
             core: Core::new(poller, settings, counters),
             role,
             mails,
             waker,
-            listeners: listeners.into_iter().map(listen).collect(),
+            listeners: Vec::new(),
             accept_after: None,
             events: Vec::new(),
         };
-        worker.tune_listeners();
+        worker.listen(listeners);
         Ok(worker)
+    }
+
+    fn listen(&mut self, listeners: Vec<TcpListener>) {
+        for socket in listeners {
+            let index = u32::try_from(self.listeners.len()).expect("listeners are few");
+            let token = Token { index: LISTENERS + index, generation: 0 };
+            self.core.ring().watch(socket.as_fd(), token);
+            self.listeners.push(Some(Listening { socket, ready: false, closing: false }));
+        }
+        self.tune_listeners();
     }
 
     /// Runs until the role says that it may stop. An error is the kernel's refusal to go on.
@@ -139,6 +145,10 @@ impl<R: Role> Worker<R> {
             self.core.now = Instant::now();
             self.core.counters.turns.add(1);
             let more_mail = self.read_mails();
+            let listeners = self.core.take_new_listeners();
+            if !listeners.is_empty() {
+                self.listen(listeners);
+            }
             if self.core.take_settings_changed() {
                 self.tune_listeners();
             }
@@ -270,6 +280,7 @@ impl<R: Role> Worker<R> {
                         self.role.timed_out(&mut self.core, token);
                     }
                 }
+                Timer::Resume(bits) => self.core.resume_session(Token::from_bits(bits)),
                 Timer::Session(bits) => {
                     let token = Token::from_bits(bits);
                     if let Some(ending) = self.core.session_due(token) {

@@ -20,6 +20,15 @@ pub(super) fn is_balancer(config: &GatewayConfig, listener: usize, from: IpAddr)
     config.listeners[listener].proxy_protocol_from.iter().any(|range| range.contains(&from))
 }
 
+/// Whether an agent may come from there, before it has said a word: those of plain listeners prove nothing
+/// but their address. A balancer's connection is judged once it is known whose it is.
+pub(super) fn takes_agents_from(config: &GatewayConfig, listener: usize, from: IpAddr) -> bool {
+    match &config.listeners[listener].kind {
+        ListenerKind::Plain { agents_from, .. } => agents_from.contains(from),
+        ListenerKind::Tls { .. } => true,
+    }
+}
+
 /// Whether the operator has named this address as one of servers.
 pub(super) fn is_server_address(config: &GatewayConfig, from: IpAddr) -> bool {
     config.servers.addresses.iter().any(|range| range.contains(&from))

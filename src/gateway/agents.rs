@@ -7,7 +7,7 @@ use super::mail::ControlMail;
 use super::stage::{Record, Speech, Stage, Visitor, Waiting};
 use super::worker::{GatewayCore, GatewayWorker};
 use crate::config::ListenerKind;
-use crate::control::{ServiceId, Ticket};
+use crate::control::{Request, ServiceId, Ticket};
 use crate::engine::{Received, Session};
 use crate::relay::{CloseReason, Failure, Party};
 use crate::telemetry::record::{SessionRecord, Stage as Stretch, Stages, Way};
@@ -35,12 +35,15 @@ impl GatewayWorker {
             accepted: connection.opened,
             speaks: Speech::Plain,
             device: None,
+            aliases: None,
+            certificates: Box::default(),
             sni: String::new(),
             alpn: String::new(),
             stages: Stages::default(),
         };
         let waiting =
             Waiting { visitor, service, admitted: core.now, invited: None, offered: None };
+        let request = waiting.request();
         if let Some(connection) = core.connection(token)
             && !self.allows_tls(listener)
         {
@@ -48,7 +51,7 @@ impl GatewayWorker {
         }
         core.enter(token, Stage::Waiting(Box::new(waiting)));
         self.waiting += 1;
-        self.wait(core, token, service);
+        self.wait(core, token, request);
     }
 
     /// Reads which service our own agent asks for.
@@ -103,6 +106,8 @@ impl GatewayWorker {
             // Our own agent, which has named its service after a reload.
             self.judge_device(core, token, listener, service)
         };
+        let address = visitor.address.ip();
+        let allowed = allowed.and_then(|()| self.check_blocks(address, identity));
         let allowed = match allowed {
             // Others may have been let in since its ClientHello.
             Ok(()) if !self.has_room_for_agent(core) => Err(CloseReason::ConnectionsFull),
@@ -110,19 +115,20 @@ impl GatewayWorker {
         };
         let waiting =
             Waiting { visitor, service, admitted: core.now, invited: None, offered: None };
+        let request = waiting.request();
         core.enter(token, Stage::Waiting(Box::new(waiting)));
         self.waiting += 1;
         match allowed {
-            Ok(()) => self.wait(core, token, service),
+            Ok(()) => self.wait(core, token, request),
             Err(reason) => self.turn_down(core, token, reason),
         }
     }
 
-    fn wait(&mut self, core: &mut GatewayCore, token: Token, service: ServiceId) {
+    fn wait(&mut self, core: &mut GatewayCore, token: Token, request: Request) {
         // The dispatcher keeps the deadline of whoever waits.
         core.set_deadline(token, None);
         let agent = self.agent_ref(token);
-        self.control.send(ControlMail::Admit { agent, service });
+        self.control.send(ControlMail::Admit { agent, request });
         self.watch_waiting(core, token);
     }
 

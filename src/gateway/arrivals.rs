@@ -6,7 +6,7 @@ use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::admission::{is_balancer, is_server_address, limits_of, speaks_tls};
+use super::admission::{is_balancer, is_server_address, limits_of, speaks_tls, takes_agents_from};
 use super::mail::Transfer;
 use super::proxy_header::{self, NoHeader, ProxyHeader};
 use super::stage::Stage;
@@ -30,6 +30,10 @@ impl GatewayWorker {
         let config = &self.shared.config;
         let is_proxied = is_balancer(config, listener, peer.ip());
         let speaks_tls = speaks_tls(config, listener);
+        if !is_proxied && !takes_agents_from(config, listener, peer.ip()) {
+            self.turn_away(core, listener, peer, CloseReason::AddressNotAllowed);
+            return false;
+        }
         match self.find_place(core, listener, peer.ip()) {
             Ok(()) if is_proxied => {
                 self.begin(core, socket, peer, core.now, Stage::Prologue { listener });
@@ -70,6 +74,17 @@ impl GatewayWorker {
         }
         self.sources.count_admission(peer.ip());
         let stage = Stage::Hello { listener, reader: Box::<HelloReader>::default() };
+        let token = self.begin(core, socket, peer, accepted, stage);
+        self.take_hello_bytes(core, token, &seen);
+    }
+
+    /// A connection that another process of this gateway has accepted.
+    pub(super) fn receive_passed(&mut self, core: &mut GatewayCore, transfer: Transfer) {
+        let Transfer { socket, peer, listener, seen, accepted } = transfer;
+        if let Err(reason) = self.find_place(core, listener, peer.ip()) {
+            return self.turn_away(core, listener, peer, reason);
+        }
+        let stage = Stage::Hello { listener, reader: Box::default() };
         let token = self.begin(core, socket, peer, accepted, stage);
         self.take_hello_bytes(core, token, &seen);
     }
@@ -123,6 +138,9 @@ impl GatewayWorker {
         }
         if core.connections_len() >= self.max_connections_from(core, from) && !self.shed(core) {
             return Err(CloseReason::ConnectionsFull);
+        }
+        if let Some(reason) = self.blocks.of_address(from) {
+            return Err(reason);
         }
         let limits = self.limits_of(config, listener, from);
         self.sources.connect(from, limits, core.now)?;
@@ -251,6 +269,13 @@ impl GatewayWorker {
         if !received.is_ok_and(|len| len == Some(header.len)) {
             return self.fail(core, token, CloseReason::ProxyHeaderInvalid);
         }
+        // A connection of the balancer itself has its address.
+        let from = header.source.or(core.connection(token).map(|connection| connection.peer));
+        let is_allowed =
+            |from: SocketAddr| takes_agents_from(&self.shared.config, listener, from.ip());
+        if !from.is_some_and(is_allowed) {
+            return self.abort(core, token, CloseReason::AddressNotAllowed);
+        }
         if let Some(source) = header.source
             && let Err(reason) = self.take_real_address(core, token, listener, source)
         {
@@ -278,6 +303,9 @@ impl GatewayWorker {
         let Some(connection) = core.connection(token) else { return Ok(()) };
         let balancer = connection.peer.ip();
         let shared = Arc::clone(&self.shared);
+        if let Some(reason) = self.blocks.of_address(source.ip()) {
+            return Err(reason);
+        }
         let limits = self.limits_of(&shared.config, listener, source.ip());
         self.sources.connect(source.ip(), limits, core.now)?;
         if let Err(reason) = self.sources.begin_admission(source.ip(), limits) {

@@ -2,7 +2,7 @@
 
 use std::cell::RefCell;
 use std::collections::HashMap;
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::mpsc::Receiver;
@@ -12,9 +12,13 @@ use rustls::pki_types::CertificateDer;
 use tokio::sync::{Notify, mpsc};
 use tracing::{info, warn};
 
+use super::lists::BroughtList;
 use super::mail::{ControlMail, Signal, WorkerMail};
-use super::pages::GatewayPages;
+use super::operator::Kept;
+use super::reload::GatewayReader;
+use super::sockets::Front;
 use super::stage::{Kind, Proven};
+use super::upgrade::{UpgradeError, UpgradeNews, Upgrades};
 use super::{Shared, dispatcher_limits};
 use crate::control::{Action, Dispatcher, Event, LinkId, ServiceId};
 use crate::engine::{
@@ -22,14 +26,15 @@ use crate::engine::{
     end_all_signals, end_signal, fill_random, start_signal,
 };
 use crate::limits::{KEPT_MAIL_RETRY, MAILS_PER_TURN, SIGNAL_EVENTS};
+use crate::operator::{Sweeps, Tally};
 use crate::relay::{CloseReason, Party};
-use crate::reload::{History, Outcome, Reloads};
+use crate::reload::{self, History, Reloads};
 use crate::telemetry::counters::WorkerCounters;
 use crate::telemetry::ledger::Ledger;
+use crate::telemetry::notify;
 use crate::telemetry::record::ConnectionRecord;
-use crate::telemetry::{http, notify};
 use crate::uring::Waker;
-use crate::wire::{FromServer, ToServer, to_server};
+use crate::wire::{CrlOutcome, FromServer, ToServer, to_server};
 
 /// What the control thread owns. The pages read it between two turns of its loop.
 pub(super) struct Control {
@@ -37,12 +42,26 @@ pub(super) struct Control {
     pub(super) dispatcher: Dispatcher,
     pub(super) ledger: Ledger,
     pub(super) counters: Vec<Arc<WorkerCounters>>,
-    pub(super) bound: Vec<(usize, SocketAddr)>,
+    pub(super) front: Front,
     pub(super) started: Instant,
     pub(super) links: HashMap<LinkId, Link>,
     pub(super) outcomes: Outcomes,
     pub(super) history: History,
+    /// Lists that servers brought, by what became of them, as in [`CrlOutcome::FINAL`].
+    pub(super) lists_brought: [u64; CrlOutcome::FINAL.len()],
+    /// Whole lists that are to be judged.
+    pub(super) lists: Vec<BroughtList>,
     pub(super) workers: Vec<Post<WorkerMail, Waker>>,
+    /// Who is kept out.
+    pub(super) kept: Kept,
+    pub(super) sweeps: Sweeps,
+    /// What operators asked for.
+    pub(super) tally: Rc<RefCell<Tally>>,
+    /// Notified where an operator asks for a drain.
+    pub(super) drain_asked: Rc<Notify>,
+    /// Wakes the loop of this thread.
+    pub(super) mail_came: Arc<Notify>,
+    pub(super) upgrades: Upgrades,
     next_link: u64,
 }
 
@@ -60,7 +79,8 @@ pub(super) struct Link {
 enum News {
     Wakeup(Wakeup),
     Link(u64, SignalEvent<FromServer>),
-    Reload(Outcome<Arc<Shared>>),
+    Reload(reload::Outcome<GatewayReader>),
+    Upgrade(UpgradeNews),
 }
 
 /// What became of invitations.
@@ -77,7 +97,10 @@ impl Control {
         shared: Arc<Shared>,
         workers: Vec<Post<WorkerMail, Waker>>,
         counters: Vec<Arc<WorkerCounters>>,
-        bound: Vec<(usize, SocketAddr)>,
+        front: Front,
+        kept: Kept,
+        mail_came: Arc<Notify>,
+        upgrades: Upgrades,
     ) -> Self {
         let limits = dispatcher_limits(&shared.config);
         let services = shared.services.iter().map(ToString::to_string).collect();
@@ -85,12 +108,20 @@ impl Control {
             dispatcher: Dispatcher::new(limits, services, shared.instance.clone()),
             ledger: Ledger::new(shared.config.limits.max_connections),
             counters,
-            bound,
+            front,
             started: Instant::now(),
             links: HashMap::new(),
             outcomes: Outcomes::default(),
             history: History::new(),
+            lists_brought: [0; CrlOutcome::FINAL.len()],
+            lists: Vec::new(),
             workers,
+            kept,
+            sweeps: Sweeps::default(),
+            tally: Rc::default(),
+            drain_asked: Rc::default(),
+            mail_came,
+            upgrades,
             next_link: 0,
             shared,
         }
@@ -100,28 +131,27 @@ impl Control {
     pub(super) async fn run(
         self,
         mails: Receiver<ControlMail>,
-        mail_came: Arc<Notify>,
         threads: Vec<WorkerThread>,
-        telemetry: Option<TcpListener>,
-        mut reloads: Reloads<Arc<Shared>>,
-    ) -> Result<(), StartError> {
+        mut reloads: Reloads<GatewayReader>,
+        mut upgrade_news: mpsc::Receiver<UpgradeNews>,
+    ) -> Result<Result<(), UpgradeError>, StartError> {
         let drain_timeout = self.shared.config.limits.drain_timeout;
-        let may_ask = self.shared.config.telemetry.allow.clone();
+        let (mail_came, drain_asked) = (Arc::clone(&self.mail_came), Rc::clone(&self.drain_asked));
         let control = Rc::new(RefCell::new(self));
-        if let Some(listener) = telemetry {
-            let pages = Rc::new(GatewayPages::new(Rc::clone(&control)));
-            http::serve(listener, may_ask, pages).map_err(StartError::Kernel)?;
-        }
         let (to_control, mut link_events) = mpsc::channel(SIGNAL_EVENTS);
         // Signals are taken before anybody is told that there is something to signal.
         let mut wakeups = ControlLoop::new(threads, Arc::clone(&mail_came), drain_timeout)?;
-        control.borrow().announce();
+        wakeups.drain_on(drain_asked);
+        if !control.borrow().upgrades.is_taking() {
+            Self::begin_serving(&control)?;
+        }
         loop {
-            let due = control.borrow().dispatcher.next_timeout();
+            let due = control.borrow().next_timeout();
             let news = tokio::select! {
                 wakeup = wakeups.next(due) => News::Wakeup(wakeup),
                 Some((link, event)) = link_events.recv() => News::Link(link, event),
                 outcome = reloads.next() => News::Reload(outcome),
+                Some(news) = upgrade_news.recv() => News::Upgrade(news),
             };
             // Before anything else: quiet mail is older than what woke us.
             if control.borrow_mut().read_mails(&mails, &to_control) {
@@ -129,9 +159,13 @@ impl Control {
             }
             match news {
                 News::Link(link, event) => control.borrow_mut().link_event(link, event),
+                News::Upgrade(news) => control.borrow_mut().upgrade_news(news),
                 News::Wakeup(Wakeup::Mail) => {}
                 News::Wakeup(Wakeup::Due) => control.borrow_mut().time_passed(),
-                News::Wakeup(Wakeup::Second) => control.borrow_mut().ledger.tick(Instant::now()),
+                News::Wakeup(Wakeup::Second) => {
+                    control.borrow_mut().ledger.tick(Instant::now());
+                    control.borrow_mut().expire_blocks();
+                }
                 News::Wakeup(Wakeup::Hangup) => reloads.request(),
                 News::Reload(outcome) => {
                     control.borrow_mut().reload_ended(outcome);
@@ -149,25 +183,32 @@ impl Control {
                     let senders = links.values().map(|link| &link.sender);
                     end_all_signals(senders, &mut link_events).await;
                     info!("stopped");
-                    return result;
+                    return result.map(Ok);
                 }
             }
-            while !Self::act(&control) {
-                // A worker's mailbox is full: its invitations must not overtake its mail.
-                tokio::time::sleep(KEPT_MAIL_RETRY).await;
+            if let Some(why) = Self::follow_upgrade(&control, &mut reloads, &mut wakeups)? {
+                return Ok(Err(why));
             }
+            Self::act_on_all(&control, &reloads).await;
         }
     }
 
-    fn announce(&self) {
-        for (listener, address) in &self.bound {
-            let name = &self.shared.listeners[*listener];
-            info!(listener = %name, %address, "listening");
+    fn next_timeout(&self) -> Option<Instant> {
+        let upgrade = self.upgrades.next_timeout();
+        self.dispatcher.next_timeout().into_iter().chain(upgrade).min()
+    }
+
+    /// Carries out what was decided, and what follows from it.
+    async fn act_on_all(control: &Rc<RefCell<Self>>, reloads: &Reloads<GatewayReader>) {
+        loop {
+            while !Self::act(control) {
+                // A worker's mailbox is full: its invitations must not overtake its mail.
+                tokio::time::sleep(KEPT_MAIL_RETRY).await;
+            }
+            if control.borrow_mut().have_lists_judged(reloads) {
+                return;
+            }
         }
-        let instance = &self.shared.instance;
-        let (workers, event_loop) = (self.counters.len(), self.shared.event_loop);
-        info!(%instance, workers, %event_loop, "gateway runs; waits for a server");
-        notify::ready("waits for a server");
     }
 
     /// Returns whether there may be more.
@@ -192,16 +233,16 @@ impl Control {
     ) {
         let now = Instant::now();
         match mail {
-            ControlMail::Admit { agent, service } => {
-                self.handle(Event::Admit { agent, service }, now);
+            ControlMail::Admit { agent, request } => {
+                self.handle(Event::Admit { agent, request }, now);
             }
             ControlMail::Leave { agent } => self.handle(Event::Leave { agent }, now),
-            ControlMail::Claimed { agent, invitation } => {
+            ControlMail::Claimed { agent, invitation, request } => {
                 self.outcomes.claimed += 1;
-                self.handle(Event::Claimed { agent, invitation }, now);
+                self.handle(Event::Claimed { agent, invitation, request }, now);
             }
-            ControlMail::Taken { agent, invitation } => {
-                self.handle(Event::Claimed { agent, invitation }, now);
+            ControlMail::Taken { agent, invitation, request } => {
+                self.handle(Event::Claimed { agent, invitation, request }, now);
             }
             ControlMail::SpareFailed { agent, invitation, failure } => {
                 self.handle(Event::SpareFailed { agent, invitation, failure }, now);
@@ -224,6 +265,9 @@ impl Control {
             ControlMail::TurnedAway { record, count } => {
                 self.ledger.turned_away(&record, count, now);
             }
+            ControlMail::Swept { id, swept } => self.sweeps.part_done(id, swept),
+            ControlMail::Pass(transfer) => self.pass(transfer),
+            ControlMail::Settled => self.worker_settled(),
             ControlMail::Signal(signal) => self.open_link(*signal, now, events.clone()),
         }
     }
@@ -320,11 +364,13 @@ impl Control {
 
     fn time_passed(&mut self) {
         self.dispatcher.handle_timeout(Instant::now(), &mut fill_random);
+        self.upgrade_time_passed();
     }
 
     fn drain(&mut self) {
         info!("drains: no new sessions; those that live may finish");
         notify::stopping();
+        self.drain_upgrade();
         self.handle(Event::Drain, Instant::now());
         for worker in &mut self.workers {
             worker.send(WorkerMail::Drain);
@@ -386,6 +432,12 @@ impl Control {
             }
             Action::CloseSpare { worker, invitation } => {
                 self.workers[worker as usize].send(WorkerMail::CloseSpare { invitation });
+            }
+            Action::JudgeCrl { link, transfer, list } => {
+                if let Some(open) = self.links.get(&link) {
+                    let server = Arc::clone(&open.proven.server);
+                    self.lists.push(BroughtList { link, transfer, server, list });
+                }
             }
             Action::Refuse { agent, reason } => {
                 self.outcomes.refused += 1;

@@ -5,11 +5,13 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::mail::ControlMail;
-use super::stage::{Claim, Offered, Record, Speech, Stage, Waiting};
+use super::stage::{Claim, Offered, Record, Speech, Stage, Visitor, Waiting};
 use super::worker::{GatewayCore, GatewayWorker};
 use crate::control::Purpose;
+use crate::engine::Terms;
 use crate::relay::{CloseReason, Party};
 use crate::telemetry::ledger::LiveSession;
+use crate::tls::{CertificateId, TlsConnection};
 use crate::uring::Token;
 use crate::wire::{
     self, FrameDecoder, FromDataConnection, Opened, RefusalReason, Refused, SessionHeader, ToAgent,
@@ -58,12 +60,14 @@ impl GatewayWorker {
         let Some(Stage::Waiting(waiting)) = core.take_stage(agent) else { return };
         let Some(Stage::Claiming { proven, .. }) = core.take_stage(token) else { return };
         let message = self.header(core, agent, &waiting, invitation);
+        let request = waiting.request();
         self.end_admission(core, token);
         let decoder = FrameDecoder::default();
         let offered = Offered { proven, invitation, agent, decoder };
         self.bind(core, token, offered, waiting);
         let reference = self.agent_ref(agent);
-        self.control.send_quietly(ControlMail::Claimed { agent: reference, invitation }, core.now);
+        let mail = ControlMail::Claimed { agent: reference, invitation, request };
+        self.control.send_quietly(mail, core.now);
         let Some((connection, scratch)) = core.with_scratch(token) else { return };
         match connection.leg.send_message(&message, scratch) {
             Ok(()) => self.read_answer(core, token),
@@ -83,7 +87,10 @@ impl GatewayWorker {
         // The agent's own deadline goes on until the session is joined.
         let deadline = waiting.admitted + self.shared.config.limits.invitation_timeout;
         let server = Arc::clone(&proven.server);
-        let claim = Claim { data: token, invitation, server, at: core.now };
+        let tls = core.connection(token).and_then(|connection| connection.leg.tls());
+        let chain = tls.map(TlsConnection::peer_chain).unwrap_or_default();
+        let certificates = CertificateId::of_chain(chain);
+        let claim = Claim { data: token, invitation, server, certificates, at: core.now };
         core.enter(agent, Stage::Claimed { waiting, claim });
         core.enter(token, Stage::Answering { proven, agent, decoder });
         core.set_deadline(token, Some(deadline));
@@ -184,6 +191,9 @@ impl GatewayWorker {
     fn join(&mut self, core: &mut GatewayCore, agent: Token, data: Token) {
         // The header and its answer may have passed within one turn.
         core.now = Instant::now();
+        if self.is_revoked(core, agent) {
+            return self.answer_failed(core, data, CloseReason::CertificateRevoked);
+        }
         let Some(Stage::Claimed { waiting, claim }) = core.take_stage(agent) else { return };
         let session = self.session_name(claim.invitation);
         if waiting.visitor.speaks == Speech::Messages {
@@ -196,18 +206,43 @@ impl GatewayWorker {
                 return self.answer_failed(core, data, CloseReason::AgentLeft);
             }
         }
-        let live = live_session(&self.shared.services[waiting.service], &waiting, core.now);
+        let service = Arc::clone(&self.shared.services[waiting.service]);
+        let live = live_session(service, &waiting, &claim.server, core.now);
         self.waiting -= 1;
+        let terms = self.terms(core, &waiting);
         let record = Record { waiting, claim, joined: core.now };
-        core.join((agent, Party::Agent), (data, Party::Server), record);
+        core.join_on(terms, (agent, Party::Agent), (data, Party::Server), record);
         self.control.send_quietly(ControlMail::Joined { session, live }, core.now);
     }
 }
 
-fn live_session(service: &Arc<str>, waiting: &Waiting, now: Instant) -> LiveSession {
-    let visitor = &waiting.visitor;
-    let who = visitor.device.as_deref().map_or_else(|| visitor.address.to_string(), str::to_owned);
-    LiveSession { who, service: Arc::clone(service), since: now }
+impl GatewayWorker {
+    /// What holds for the session of an agent, as its service, its device and its address stand now.
+    fn terms(&self, core: &GatewayCore, waiting: &Waiting) -> Terms {
+        let config = &self.shared.config;
+        let relay = config.service(waiting.service).map(|service| service.limits.relay);
+        Terms {
+            relay: relay.unwrap_or(core.settings.relay),
+            throttle: self.tolls.throttle(config, &waiting.visitor, waiting.service),
+        }
+    }
+}
+
+fn live_session(
+    service: Arc<str>,
+    waiting: &Waiting,
+    server: &Arc<str>,
+    now: Instant,
+) -> LiveSession {
+    let Visitor { device, aliases, address, .. } = &waiting.visitor;
+    LiveSession {
+        device: device.clone(),
+        aliases: aliases.clone(),
+        agent: *address,
+        service,
+        peer: Arc::clone(server),
+        since: now,
+    }
 }
 
 /// The address in network order, and the port.

@@ -4,9 +4,11 @@ use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::Shared;
 use super::stage::Proven;
-use crate::control::{AgentRef, ServiceId, SpareFailure, Ticket};
+use super::{Shared, Sockets};
+use crate::control::{AgentRef, Request, SpareFailure, Ticket};
+use crate::operator::{Blocks, Selection, Swept};
+use crate::relay::CloseReason;
 use crate::telemetry::ledger::LiveSession;
 use crate::telemetry::record::{ConnectionRecord, SessionRecord};
 use crate::tls::TlsConnection;
@@ -28,10 +30,35 @@ pub(super) enum WorkerMail {
     Refuse { agent: u64, reason: RefusalReason },
     /// A data connection that another worker accepted for an agent of this one.
     Transfer(Transfer),
+    /// Keep these out from now on.
+    Blocks(Arc<Blocks>),
+    /// End what an operator means.
+    EndSessions(Sweep),
+    /// The same, of another process.
+    Passed(Transfer),
+    /// Listen on these, each with the index of its listener.
+    Listen(Sockets),
+    /// Whether signal connections go to another process, which takes over.
+    PassSignals(bool),
+    /// The process before this one has all that was its own, or is gone.
+    PredecessorGone,
+    /// Take no new connections, since another process does; say once nobody waits here.
+    Leave,
     /// Take no new connections; stop once the last session is over.
     Drain,
     /// End what still lives, and stop.
     Stop,
+}
+
+/// What is to be ended, and why.
+#[derive(Debug, Clone)]
+pub(super) struct Sweep {
+    /// By which the control thread knows it.
+    pub(super) id: u64,
+    pub(super) selection: Arc<Selection>,
+    /// Whether agents that wait for a session are meant as well.
+    pub(super) with_waiting: bool,
+    pub(super) reason: CloseReason,
 }
 
 /// A connection of which only the first bytes were read.
@@ -46,13 +73,13 @@ pub(super) struct Transfer {
 /// To the control thread.
 pub(super) enum ControlMail {
     /// An agent waits for a server.
-    Admit { agent: AgentRef, service: ServiceId },
+    Admit { agent: AgentRef, request: Request },
     /// It left before it was claimed.
     Leave { agent: AgentRef },
     /// It was claimed.
-    Claimed { agent: AgentRef, invitation: u64 },
+    Claimed { agent: AgentRef, invitation: u64, request: Request },
     /// A spare took it.
-    Taken { agent: AgentRef, invitation: u64 },
+    Taken { agent: AgentRef, invitation: u64, request: Request },
     /// A spare did not take it.
     SpareFailed { agent: AgentRef, invitation: u64, failure: SpareFailure },
     /// A spare waits for an agent.
@@ -69,6 +96,12 @@ pub(super) enum ControlMail {
     ConnectionEnded(Box<ConnectionRecord>),
     /// Connections that were closed at accept for one reason: the first of them, and how many.
     TurnedAway { record: Box<ConnectionRecord>, count: u64 },
+    /// A worker has ended all that it had of a sweep.
+    Swept { id: u64, swept: Swept },
+    /// A connection for the other process of this gateway.
+    Pass(Transfer),
+    /// After [`WorkerMail::Leave`]: nobody waits here any more.
+    Settled,
     /// A signal connection after its handshake.
     Signal(Box<Signal>),
 }

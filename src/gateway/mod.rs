@@ -5,16 +5,24 @@ mod agents;
 mod arrivals;
 mod control;
 mod data;
+mod lists;
 mod mail;
+mod operator;
 mod pages;
-mod proxy_header;
+pub mod proxy_header;
 mod reload;
 mod return_times;
+mod revoked;
+mod serving;
+mod sockets;
 mod sources;
 mod spares;
 mod stage;
+mod sweep;
+mod tolls;
 mod trust;
 mod turned_away;
+mod upgrade;
 mod welcome;
 mod worker;
 
@@ -27,22 +35,33 @@ use std::time::Instant;
 use thiserror::Error;
 use tokio::sync::Notify;
 
+use self::operator::Kept;
 use crate::config::{GatewayConfig, ListenerKind};
-use crate::control::{DispatcherLimits, Tickets};
-use crate::engine::{self, EventLoop, ListenError, Post, StartError, WorkerSettings};
-use crate::limits::{MAX_SIGNAL_CONNECTIONS, SPARES_DIVISOR};
+use crate::control::{DispatcherLimits, SessionQuota, Tickets};
+use crate::engine::{self, EventLoop, ListenError, Post, StartError, WorkerSettings, WorkerThread};
+use crate::limits::{MAX_SIGNAL_CONNECTIONS, SPARES_DIVISOR, UPGRADE_NEWS};
+use crate::operator::{Blocks, Door, Keeper, KeeperError};
 use crate::relay::RelayLimits;
 use crate::reload::Watch;
 use crate::sandbox;
 use crate::telemetry::counters::WorkerCounters;
-use crate::tls::{CredentialError, Expiry, ListenerRoles, listener_roles, warn_of_key_file};
+use crate::tls::{
+    BroughtLists, CredentialError, Expiry, ListenerRoles, listener_roles, warn_of_key_file,
+};
 use crate::uring::Waker;
 use control::Control;
+use mail::{ControlMail, WorkerMail};
 use reload::GatewayReader;
 use return_times::ReturnTimes;
+use revoked::Review;
+use sockets::{Opened, Sockets};
 use sources::Sources;
+use tolls::Tolls;
 use turned_away::TurnedAway;
-use worker::GatewayWorker;
+use upgrade::Upgrades;
+use worker::{GatewayWorker, Life};
+
+pub use upgrade::{Start, UpgradeError};
 
 /// Why a gateway does not run.
 #[derive(Debug, Error)]
@@ -53,9 +72,15 @@ pub enum RunError {
     /// An address; the operator's to mend.
     #[error(transparent)]
     Listen(#[from] ListenError),
+    /// The file of blocks; the operator's to mend.
+    #[error(transparent)]
+    Blocks(#[from] KeeperError),
     /// The kernel, or a worker that it stopped.
     #[error(transparent)]
     Start(#[from] StartError),
+    /// The process whose place this one was to take.
+    #[error(transparent)]
+    Upgrade(#[from] UpgradeError),
 }
 
 /// What all threads of a gateway know and none changes: a reload makes the next one, which each thread takes
@@ -77,20 +102,44 @@ struct Shared {
     listeners: Vec<Arc<str>>,
     /// When its own certificates and those of the CAs end.
     certificates: Vec<Expiry>,
+    /// Lists of revoked certificates that servers have brought.
+    brought: BroughtLists,
 }
 
 impl Shared {
     fn new(config: GatewayConfig, event_loop: EventLoop) -> Result<Self, CredentialError> {
         config.credentials().for_each(|own| warn_of_key_file(&own.key));
         let possible = engine::raise_descriptor_limit();
-        Self::load(config, event_loop, engine::instance_name(), 0, possible, &[])
+        let instance = engine::instance_name();
+        Self::load(config, event_loop, instance, 0, possible, &[], BroughtLists::default())
     }
 
     /// What follows this one. Every file that the configuration names is read.
     fn next(&self, config: GatewayConfig) -> Result<Self, CredentialError> {
         let (instance, generation) = (self.instance.clone(), self.generation + 1);
         let (event_loop, possible) = (self.event_loop, self.connections_possible);
-        Self::load(config, event_loop, instance, generation, possible, &self.services)
+        let brought = self.brought.clone();
+        Self::load(config, event_loop, instance, generation, possible, &self.services, brought)
+    }
+
+    /// What follows this one with other lists of revoked certificates. No file is read.
+    fn with_lists(&self, brought: BroughtLists) -> Result<Self, CredentialError> {
+        let roles = self.roles.iter().enumerate().map(|(listener, roles)| {
+            let roles = roles.as_ref();
+            roles.map(|roles| roles.with_lists(&self.config, listener, &brought)).transpose()
+        });
+        Ok(Self {
+            roles: roles.collect::<Result<_, _>>()?,
+            config: self.config.clone(),
+            generation: self.generation + 1,
+            event_loop: self.event_loop,
+            connections_possible: self.connections_possible,
+            instance: self.instance.clone(),
+            services: self.services.clone(),
+            listeners: self.listeners.clone(),
+            certificates: self.certificates.clone(),
+            brought,
+        })
     }
 
     fn load(
@@ -100,110 +149,142 @@ impl Shared {
         generation: u64,
         connections_possible: usize,
         known_services: &[Arc<str>],
+        brought: BroughtLists,
     ) -> Result<Self, CredentialError> {
         let limits = &mut config.limits;
         limits.max_connections =
             engine::within_descriptors(limits.max_connections, connections_possible);
         let services = config.renumber(known_services);
         let roles = (0..config.listeners.len()).map(|index| match config.listeners[index].kind {
-            ListenerKind::Tls { .. } => listener_roles(&config, index).map(Some),
+            ListenerKind::Tls { .. } => listener_roles(&config, index, &brought).map(Some),
             ListenerKind::Plain { .. } => Ok(None),
         });
         let certificates = config.certificate_files().into_iter().filter_map(Expiry::of_file);
-        Ok(Self {
+        let roles = roles.collect::<Result<Vec<_>, _>>()?;
+        let mut shared = Self {
             generation,
             event_loop,
             connections_possible,
-            roles: roles.collect::<Result<_, _>>()?,
+            roles,
             instance,
             services,
             listeners: config.listeners.iter().map(|l| l.name.as_str().into()).collect(),
             certificates: certificates.collect(),
             config,
-        })
+            brought: BroughtLists::default(),
+        };
+        let in_use: Vec<_> = shared.revocations().cloned().collect();
+        shared.brought = brought;
+        shared.brought.retain(in_use.iter().map(|revocation| &**revocation));
+        Ok(shared)
     }
 }
 
-/// Runs a gateway until a signal ends it. `file` is where the configuration was read, and is read again by
-/// a reload. The calling thread becomes the control thread.
-pub fn run(config: GatewayConfig, file: &Path) -> Result<(), RunError> {
+/// Runs a gateway until a signal ends it. `file` is where the configuration was read, and is read again by a
+/// reload; `operator` is where operators are heard. The calling thread becomes the control thread.
+pub fn run(
+    config: GatewayConfig,
+    file: &Path,
+    start: Start,
+    operator: Option<Door>,
+) -> Result<(), RunError> {
     let workers = config.workers;
     let watch = Watch::new(file, &config.files());
+    let kept = keep_blocks(config.operator.state.as_deref())?;
     let event_loop = EventLoop::choose(config.event_loop).map_err(StartError::Ring)?;
     let shared = Arc::new(Shared::new(config, event_loop)?);
-    let mut sockets = bind(&shared, workers)?;
-    let telemetry = shared.config.telemetry.address.map(engine::bind_telemetry).transpose()?;
+    let Opened { sockets, front, predecessor, parts } =
+        sockets::open(&shared, workers, start, operator)?;
     sandbox::close_doors().map_err(StartError::Kernel)?;
-    let bound = sockets.first().map(addresses).unwrap_or_default();
 
     let notify = Arc::new(Notify::new());
     let (to_control, control_mails) = engine::queue();
+    let to_control = || Post::new(to_control.clone(), Arc::clone(&notify));
+    let Crew { posts, counters, threads } =
+        start_workers(&shared, &kept.blocks, predecessor.as_ref(), sockets, to_control)?;
+    let reader = GatewayReader { file: file.to_owned(), running: Arc::clone(&shared) };
+    let reloads = crate::reload::start(reader, watch).map_err(StartError::Kernel)?;
+    let mail_came = Arc::clone(&notify);
+    engine::run_control(event_loop, async move {
+        let (news, upgrade_news) = tokio::sync::mpsc::channel(UPGRADE_NEWS);
+        let upgrades = Upgrades::new(parts, news).map_err(StartError::Kernel)?;
+        let control = Control::new(shared, posts, counters, front, kept, mail_came, upgrades);
+        control.run(control_mails, threads, reloads, upgrade_news).await
+    })??;
+    Ok(())
+}
+
+/// The workers, as the control thread has them.
+struct Crew {
+    posts: Vec<Post<WorkerMail, Waker>>,
+    counters: Vec<Arc<WorkerCounters>>,
+    threads: Vec<WorkerThread>,
+}
+
+/// Starts a worker for each of `sockets`.
+fn start_workers(
+    shared: &Arc<Shared>,
+    blocks: &Arc<Blocks>,
+    predecessor: Option<&Arc<str>>,
+    sockets: Vec<Sockets>,
+    to_control: impl Fn() -> Post<ControlMail, Notify>,
+) -> Result<Crew, StartError> {
+    let workers = sockets.len();
     let mut doors = Vec::new();
     for _ in 0..workers {
         let waker = Arc::new(Waker::new().map_err(StartError::Kernel)?);
         doors.push((engine::queue(), waker));
     }
-    let posts =
+    let to_workers =
         || doors.iter().map(|((sender, _), waker)| Post::new(sender.clone(), Arc::clone(waker)));
-    let posts_of_control: Vec<_> = posts().collect();
-    let posts_of_workers: Vec<Vec<_>> = (0..workers).map(|_| posts().collect()).collect();
+    let posts = to_workers().collect();
+    let posts_of_workers: Vec<Vec<_>> = (0..workers).map(|_| to_workers().collect()).collect();
     let counters: Vec<_> = (0..workers).map(|_| Arc::new(WorkerCounters::default())).collect();
-
     let sources = Arc::new(Sources::new(Instant::now()));
+    let tolls = Arc::new(Tolls::new(Instant::now()));
     let mut threads = Vec::new();
-    for (index, ((((_, mails), waker), peers), counters)) in
-        doors.into_iter().zip(posts_of_workers).zip(counters.clone()).enumerate()
-    {
-        let (listening, listeners) = std::mem::take(&mut sockets[index]).into_iter().unzip();
+    let parts = doors.into_iter().zip(posts_of_workers).zip(sockets).zip(counters.clone());
+    for (index, (((((_, mails), waker), peers), sockets), counters)) in parts.enumerate() {
+        let (listening, listeners): (Vec<TcpListener>, _) = sockets.into_iter().unzip();
         let role = GatewayWorker {
             index,
-            shared: Arc::clone(&shared),
-            control: Post::new(to_control.clone(), Arc::clone(&notify)),
+            shared: Arc::clone(shared),
+            control: to_control(),
             peers,
             sockets: listeners,
             tickets: Tickets::default(),
             spares: HashMap::new(),
             sources: Arc::clone(&sources),
+            tolls: Arc::clone(&tolls),
             handshakes: 0,
             max_handshakes: share(shared.config.limits.max_handshakes, workers),
             strangers: VecDeque::new(),
             waiting: 0,
             turned_away: TurnedAway::default(),
             return_times: ReturnTimes::default(),
-            draining: false,
+            blocks: Arc::clone(blocks),
+            sweeps: VecDeque::new(),
+            review: Review::default(),
+            predecessor: predecessor.cloned(),
+            passes_signals: false,
+            life: Life::Serving,
         };
-        let listening: Vec<TcpListener> = listening;
-        let settings = settings(&shared);
+        let settings = settings(shared);
         let started =
             engine::start_worker(index, role, settings, listening, mails, waker, counters);
         threads.push(started?);
     }
-    let reader = GatewayReader { file: file.to_owned(), running: Arc::clone(&shared) };
-    let reloads = crate::reload::start(reader, watch).map_err(StartError::Kernel)?;
-    let control = Control::new(shared, posts_of_control, counters, bound);
-    engine::run_control(event_loop, control.run(control_mails, notify, threads, telemetry, reloads))?;
-    Ok(())
+    Ok(Crew { posts, counters, threads })
 }
 
-/// Each worker's sockets, each with the index of its listener.
-type Sockets = Vec<(TcpListener, usize)>;
-
-fn bind(shared: &Shared, workers: usize) -> Result<Vec<Sockets>, ListenError> {
-    let mut sockets: Vec<Sockets> = (0..workers).map(|_| Vec::new()).collect();
-    for (index, listener) in shared.config.listeners.iter().enumerate() {
-        for &address in &listener.addresses {
-            let bound = engine::listen(&listener.name, address, workers)?;
-            for (own, socket) in sockets.iter_mut().zip(bound) {
-                own.push((socket, index));
-            }
-        }
+/// Reads who is kept out, and starts the thread that writes it.
+fn keep_blocks(state: Option<&Path>) -> Result<Kept, KeeperError> {
+    let Some(file) = state else { return Ok(Kept { blocks: Arc::default(), keeper: None }) };
+    let (keeper, blocks) = Keeper::start(file)?;
+    if !blocks.all().is_empty() {
+        tracing::info!(count = blocks.all().len(), "devices and addresses are blocked");
     }
-    Ok(sockets)
-}
-
-fn addresses(sockets: &Sockets) -> Vec<(usize, std::net::SocketAddr)> {
-    let bound = sockets.iter().map(|(socket, listener)| (*listener, socket.local_addr()));
-    bound.filter_map(|(listener, address)| Some((listener, address.ok()?))).collect()
+    Ok(Kept { blocks: Arc::new(blocks), keeper: Some(keeper) })
 }
 
 fn settings(shared: &Shared) -> WorkerSettings {
@@ -231,7 +312,20 @@ fn dispatcher_limits(config: &GatewayConfig) -> DispatcherLimits {
         // As configured, and no more than the part of a worker's connections that may be spares.
         max_spares: limits.max_spares.min(connections / SPARES_DIVISOR),
         spare_life: limits.spare_life,
+        devices: config.devices.sessions,
+        services: service_quotas(config),
+        takes_crls: config.servers.bring_crls,
     }
+}
+
+/// By number; services that are gone have no agents.
+fn service_quotas(config: &GatewayConfig) -> Vec<SessionQuota> {
+    let len = config.services.iter().map(|service| service.id + 1).max().unwrap_or(0);
+    let mut quotas = vec![SessionQuota::default(); len];
+    for service in &config.services {
+        quotas[service.id] = service.limits.sessions;
+    }
+    quotas
 }
 
 /// A worker's share of a bound on all of them, rounded up.

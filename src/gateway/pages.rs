@@ -5,13 +5,15 @@ use std::rc::Rc;
 use std::time::Instant;
 
 use super::control::Control;
+use super::lists::seconds_since_1970;
 use crate::config::{AllowedServer, ListenerKind};
 use crate::sandbox;
 use crate::telemetry::http::Pages;
 use crate::telemetry::metrics;
 use crate::telemetry::status::{
-    Listener, Role, SignalConnection, State, Status, Totals, Waiting, Worker,
+    Listener, Operator, Role, SignalConnection, State, Status, Totals, Waiting, Worker,
 };
+use crate::wire::CrlOutcome;
 
 pub(super) struct GatewayPages {
     control: Rc<RefCell<Control>>,
@@ -44,8 +46,11 @@ impl Pages for GatewayPages {
             ],
             signal_connections: control.shared.config.servers.allow.iter().map(signal).collect(),
             certificates: metrics::expiries(&control.shared.certificates),
+            lists: control.list_figures(),
+            lists_brought: CrlOutcome::with_words(&control.lists_brought),
             reloads: control.history.results().to_vec(),
             configuration_read: control.history.loaded_at(),
+            operator_requests: control.tally.borrow().counts(),
         })
     }
 
@@ -54,7 +59,11 @@ impl Pages for GatewayPages {
         if snapshot.draining {
             Err("drains: no new sessions".to_owned())
         } else if snapshot.links.iter().all(|link| link.draining) {
-            Err("no server holds a signal connection".to_owned())
+            Err("no server holds a signal connection, or those that do are drained".to_owned())
+        } else if let Some(missing) =
+            self.control.borrow().shared.missing_list(seconds_since_1970())
+        {
+            Err(missing)
         } else {
             Ok(())
         }
@@ -89,9 +98,14 @@ impl Pages for GatewayPages {
             configuration: control.history.status(now),
             listeners: control.listeners(),
             signal_connections: snapshot.links.iter().map(signal).collect(),
+            revocation: control.revocation(),
             waiting: Waiting {
                 agents: snapshot.waiting as u64,
                 bound: control.shared.config.limits.max_waiting as u64,
+            },
+            operator: Operator {
+                blocks: control.kept.blocks.all().len() as u64,
+                drained_servers: snapshot.drained_servers.clone(),
             },
             sessions: control.ledger.sessions(now),
             totals: Totals::of(&control.counters, control.ledger.ended()),
@@ -109,6 +123,7 @@ impl Control {
             .map(|(index, listener)| Listener {
                 name: listener.name.clone(),
                 addresses: self
+                    .front
                     .bound
                     .iter()
                     .filter(|(i, _)| *i == index)

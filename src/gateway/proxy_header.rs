@@ -9,19 +9,19 @@ use crate::limits::MAX_PROXY_HEADER_LEN;
 
 /// A header at the beginning of a connection.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct ProxyHeader {
+pub struct ProxyHeader {
     /// Whose connection it is; `None` for one of the balancer itself, such as a check of health.
-    pub(super) source: Option<SocketAddr>,
+    pub source: Option<SocketAddr>,
     /// Bytes of the header.
-    pub(super) len: usize,
+    pub len: usize,
 }
 
 /// There is no header, and further bytes can't make one.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct NoHeader;
+pub struct NoHeader;
 
 /// Reads the header in the first bytes of a connection. `Ok(None)` asks for more of them.
-pub(super) fn parse(bytes: &[u8]) -> Result<Option<ProxyHeader>, NoHeader> {
+pub fn parse(bytes: &[u8]) -> Result<Option<ProxyHeader>, NoHeader> {
     let header = match bytes.first() {
         None => return Ok(None),
         Some(b'P') => parse_text(bytes)?,
@@ -82,6 +82,7 @@ fn starts_alike(one: &[u8], other: &[u8]) -> bool {
 #[cfg(test)]
 mod tests {
     use ppp::v2::{Builder, Command, Protocol, Version};
+    use proptest::prelude::*;
 
     use super::*;
 
@@ -151,5 +152,47 @@ mod tests {
         long[14] = 0xff;
         long.resize(MAX_PROXY_HEADER_LEN, 0);
         assert_eq!(parse(&long), Err(NoHeader));
+    }
+
+    /// What is seen early holds: further bytes make no header of what was none, and no other one.
+    fn assert_steady(bytes: &[u8]) {
+        let whole = parse(bytes);
+        for len in 0..bytes.len() {
+            match (parse(&bytes[..len]), &whole) {
+                (Ok(None), Ok(Some(header))) => assert!(len < header.len, "after {len}: {bytes:?}"),
+                (Ok(None), _) => {}
+                (early, _) => assert_eq!(early, whole, "after {len}: {bytes:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn the_kept_inputs_are_read_alike_in_any_pieces() {
+        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fuzz/corpus/proxy_header");
+        let files = std::fs::read_dir(folder).expect("a folder of ours");
+        let inputs: Vec<_> = files
+            .map(|file| std::fs::read(file.expect("an entry").path()).expect("a file"))
+            .collect();
+        assert!(inputs.len() > 20);
+        for bytes in &inputs {
+            assert_steady(bytes);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_damaged_header_is_read_alike_in_any_pieces(
+            is_text in any::<bool>(),
+            at in 0..60usize,
+            byte in any::<u8>(),
+            more in prop::collection::vec(any::<u8>(), 0..20),
+        ) {
+            let whole = binary(Command::Proxy, Protocol::Stream, "[2001:db8::7]:40000");
+            let mut bytes = if is_text { TEXT.to_vec() } else { whole };
+            bytes.extend(more);
+            let at = at % bytes.len();
+            bytes[at] = byte;
+            assert_steady(&bytes);
+        }
     }
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::control::{Control, Link};
+use super::lists::{BroughtList, JudgedList, judge};
 use super::mail::WorkerMail;
 use super::{Shared, dispatcher_limits};
 use crate::check::files_of_gateway;
@@ -23,6 +24,8 @@ pub(super) struct GatewayReader {
 
 impl Reader for GatewayReader {
     type Loaded = Arc<Shared>;
+    type Errand = BroughtList;
+    type Done = JudgedList;
 
     fn read(&mut self, watch: &mut Watch) -> Result<Arc<Shared>, Refusal> {
         let read = read_gateway(&self.file);
@@ -51,6 +54,14 @@ impl Reader for GatewayReader {
     fn certificates(&self) -> &[Expiry] {
         &self.running.certificates
     }
+
+    fn run(&mut self, errand: BroughtList) -> JudgedList {
+        judge(&mut self.running, errand)
+    }
+
+    fn list_warnings(&self, now: i64) -> Vec<String> {
+        self.running.list_warnings(now)
+    }
 }
 
 /// What can't change while the gateway runs: its threads, and the sockets that they listen on.
@@ -63,8 +74,14 @@ fn needing_restart(before: &GatewayConfig, after: &GatewayConfig) -> Vec<String>
     if before.event_loop != after.event_loop {
         needs("another `event_loop`".to_owned());
     }
+    if before.upgrade_socket != after.upgrade_socket {
+        needs("another `socket` of `[upgrade]`".to_owned());
+    }
     if before.telemetry != after.telemetry {
         needs("another `address` of `[telemetry]`".to_owned());
+    }
+    if before.operator != after.operator {
+        needs("another `socket` or `state` of `[operator]`".to_owned());
     }
     let names = |config: &GatewayConfig| -> Vec<String> {
         config.listeners.iter().map(|listener| listener.name.clone()).collect()
@@ -88,15 +105,19 @@ fn needing_restart(before: &GatewayConfig, after: &GatewayConfig) -> Vec<String>
 
 impl Control {
     /// Everything was read again.
-    pub(super) fn reload_ended(&mut self, outcome: Outcome<Arc<Shared>>) {
+    pub(super) fn reload_ended(&mut self, outcome: Outcome<GatewayReader>) {
         match outcome {
-            Outcome::Loaded(shared) => self.reload(shared),
+            Outcome::Loaded(shared) => {
+                self.apply(shared);
+                self.history.note_applied();
+            }
             Outcome::Refused(refusal) => self.history.note_refused(&refusal),
+            Outcome::Done(judged) => self.list_judged(judged),
         }
     }
 
     /// Applies what was read. The workers hear of it before anything that follows from it.
-    fn reload(&mut self, shared: Arc<Shared>) {
+    pub(super) fn apply(&mut self, shared: Arc<Shared>) {
         self.shared = shared;
         for worker in &mut self.workers {
             worker.send(WorkerMail::Reload(Arc::clone(&self.shared)));
@@ -112,7 +133,6 @@ impl Control {
             links: self.links.iter().map(|(id, link)| (*id, verdict(link))).collect(),
         };
         self.handle(Event::Reconfigured(changed), Instant::now());
-        self.history.note_applied();
     }
 }
 
@@ -162,6 +182,7 @@ mod tests {
             ("workers = 1", "workers = 2", "`workers`"),
             ("workers = 1", "workers = 1\nevent_loop = \"epoll\"", "`event_loop`"),
             ("127.0.0.1:9113", "127.0.0.1:9115", "`[telemetry]`"),
+            ("[telemetry]", "[operator]\nsocket = \"gw.sock\"\n[telemetry]", "`[operator]`"),
             ("127.0.0.1:13000", "127.0.0.1:13001", "listener \"internet\": another `addresses`"),
             ("name = \"internet\"", "name = \"wan\"", "`[[listeners]]`"),
             ("[servers]\n", second, "`[[listeners]]`"),

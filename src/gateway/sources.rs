@@ -235,6 +235,7 @@ mod tests {
         max_handshakes_of_prefix: 3,
         connections_per_s: 10,
         connections_burst: 20,
+        bandwidth: None,
         exempt: Vec::new(),
     };
 

@@ -69,7 +69,7 @@ impl GatewayWorker {
         }
     }
 
-    fn end_spare(&mut self, core: &mut GatewayCore, token: Token, reason: CloseReason) {
+    pub(super) fn end_spare(&mut self, core: &mut GatewayCore, token: Token, reason: CloseReason) {
         let Some(Stage::Spare { invitation, .. }) = core.stage(token) else { return };
         self.spares.remove(invitation);
         match reason {
@@ -157,11 +157,12 @@ impl GatewayWorker {
         let (agent, invitation) = (offered.agent, offered.invitation);
         let Some(Stage::Waiting(mut waiting)) = core.take_stage(agent) else { return };
         waiting.offered = None;
+        let request = waiting.request();
         self.bind(core, token, offered, waiting);
         core.watch_gently(token);
         core.counters.spares_used.inc();
         let agent = self.agent_ref(agent);
-        self.control.send(ControlMail::Taken { agent, invitation });
+        self.control.send(ControlMail::Taken { agent, invitation, request });
         self.read_answer(core, token);
     }
 

@@ -2,11 +2,11 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::control::ServiceId;
+use crate::control::{Request, ServiceId};
 use crate::engine::Urgency;
 use crate::telemetry::counters::HandshakeRole;
 use crate::telemetry::record::Stages;
-use crate::tls::{ClientHello, HelloReader, ListenerRoles, RoleConfig};
+use crate::tls::{CertificateId, ClientHello, HelloReader, Identity, ListenerRoles, RoleConfig};
 use crate::uring::Token;
 use crate::wire::FrameDecoder;
 use crate::wire::alpn::Hint;
@@ -41,8 +41,8 @@ pub(super) enum Stage {
     Offered(Offered),
     /// A data connection whose server is connecting the backend.
     Answering { proven: Proven, agent: Token, decoder: FrameDecoder },
-    /// On its way to the worker that holds its agent.
-    Transferring { worker: usize, listener: usize, seen: Vec<u8> },
+    /// On its way to the worker that holds its agent, or to another process of this gateway.
+    Transferring { to: Elsewhere, listener: usize, seen: Vec<u8> },
     /// On its way to the control thread.
     Signalling(Proven),
 }
@@ -178,6 +178,10 @@ pub(super) struct Visitor {
     pub(super) speaks: Speech,
     /// Verified identity.
     pub(super) device: Option<Arc<str>>,
+    /// All its names, where it has several.
+    pub(super) aliases: Option<Box<Identity>>,
+    /// Those of its chain.
+    pub(super) certificates: Box<[CertificateId]>,
     pub(super) sni: String,
     pub(super) alpn: String,
     pub(super) stages: Stages,
@@ -205,6 +209,13 @@ pub(super) struct Waiting {
     pub(super) offered: Option<Token>,
 }
 
+impl Waiting {
+    /// What it asks for, as the dispatcher knows it.
+    pub(super) fn request(&self) -> Request {
+        Request { service: self.service, device: self.visitor.device.clone() }
+    }
+}
+
 /// A spare on which the session header was sent.
 pub(super) struct Offered {
     pub(super) proven: Proven,
@@ -220,6 +231,8 @@ pub(super) struct Claim {
     pub(super) invitation: u64,
     /// Its name on the allow-list.
     pub(super) server: Arc<str>,
+    /// Those that it has proved that by.
+    pub(super) certificates: Box<[CertificateId]>,
     pub(super) at: Instant,
 }
 
@@ -230,14 +243,28 @@ pub(super) struct Record {
     pub(super) joined: Instant,
 }
 
+/// Where a connection belongs that does not belong here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Elsewhere {
+    /// With another worker.
+    Worker(usize),
+    /// With the other process, of which one takes the place of the other.
+    Process,
+}
+
 /// Where a data connection belongs, if not here.
 pub(super) fn elsewhere(
     hint: Option<&Hint>,
     instance: &str,
+    predecessor: Option<&str>,
     own: usize,
     workers: usize,
-) -> Option<usize> {
-    let hint = hint.filter(|hint| hint.instance == instance)?;
+) -> Option<Elsewhere> {
+    let hint = hint?;
+    if Some(&*hint.instance) == predecessor {
+        return Some(Elsewhere::Process);
+    }
     let worker = usize::try_from(hint.worker).ok()?;
-    (worker != own && worker < workers).then_some(worker)
+    (hint.instance == instance && worker != own && worker < workers)
+        .then_some(Elsewhere::Worker(worker))
 }

@@ -1,12 +1,12 @@
 //! Trust after a reload: who was let in by an earlier configuration is judged again by the one in use, at
-//! the next step that gives it something. Sessions that were joined stay.
+//! the next step that gives it something. Sessions that were joined stay, unless a
+//! certificate of theirs is revoked (`revoked`).
 
 use std::sync::Arc;
 
 use rustls::pki_types::{CertificateDer, UnixTime};
 
 use super::admission;
-use super::mail::ControlMail;
 use super::stage::{Kind, Proven, Stage};
 use super::worker::{GatewayCore, GatewayWorker};
 use super::{Shared, settings, share};
@@ -52,6 +52,7 @@ impl GatewayWorker {
         core.set_settings(settings(&shared));
         self.max_handshakes = share(shared.config.limits.max_handshakes, workers);
         self.shared = shared;
+        self.begin_review(core);
     }
 
     /// Whether a data connection still proves its server.
@@ -95,11 +96,7 @@ impl GatewayWorker {
                 true
             }
             Err(reason) => {
-                self.recall_offer(core, token);
-                self.tickets.forget(token.to_bits());
-                let agent = self.agent_ref(token);
-                self.control.send(ControlMail::Leave { agent });
-                self.turn_down(core, token, reason);
+                self.send_away(core, token, reason);
                 false
             }
         }

@@ -9,7 +9,7 @@ use super::worker::{GatewayCore, GatewayWorker};
 use crate::engine::Urgency;
 use crate::relay::CloseReason;
 use crate::telemetry::record::{Stage as Stretch, Stages};
-use crate::tls::{Alert, Identity, TlsConnection};
+use crate::tls::{Alert, CertificateId, Identity, TlsConnection};
 use crate::uring::Token;
 use crate::wire::FrameDecoder;
 
@@ -97,7 +97,9 @@ impl GatewayWorker {
         let mut stages = Stages::default();
         stages.set(Stretch::AcceptToHello, hello_at - connection.opened);
         stages.set(Stretch::Handshake, now - hello_at);
-        let alpn = connection.leg.tls().and_then(TlsConnection::alpn).unwrap_or_default();
+        let tls = connection.leg.tls();
+        let alpn = tls.and_then(TlsConnection::alpn).unwrap_or_default();
+        let chain = tls.map(TlsConnection::peer_chain).unwrap_or_default();
         let visitor = Visitor {
             listener,
             generation: self.shared.generation,
@@ -105,6 +107,8 @@ impl GatewayWorker {
             accepted: connection.opened,
             speaks: if kind == Kind::Agent { Speech::Messages } else { Speech::Tls },
             device: identity.map(|identity| identity.name().into()),
+            aliases: identity.filter(|identity| identity.has_aliases()).cloned().map(Box::new),
+            certificates: CertificateId::of_chain(chain),
             sni,
             alpn: String::from_utf8_lossy(alpn).into_owned(),
             stages,

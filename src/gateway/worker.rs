@@ -9,12 +9,16 @@ use super::Shared;
 use super::admission::{self, Role};
 use super::mail::{ControlMail, Signal, Transfer, WorkerMail};
 use super::return_times::ReturnTimes;
+use super::revoked::Review;
 use super::sources::Sources;
-use super::stage::{Kind, Record, Stage, elsewhere};
+use super::stage::{Elsewhere, Kind, Record, Stage, elsewhere};
+use super::sweep::Sweeping;
+use super::tolls::Tolls;
 use super::turned_away::TurnedAway;
 use crate::control::{AgentRef, Tickets};
 use crate::engine::{self, Connection, Core, HandshakeError, Post, Session};
 use crate::limits::MAX_RECORD_LEN;
+use crate::operator::Blocks;
 use crate::relay::{CloseReason, Party};
 use crate::telemetry::record::ConnectionRecord;
 use crate::tls::{Alert, ClientHello, HelloError, TlsConnection};
@@ -38,6 +42,8 @@ pub(super) struct GatewayWorker {
     pub(super) spares: HashMap<u64, Token>,
     /// Counts by address, of all workers.
     pub(super) sources: Arc<Sources>,
+    /// How fast each may move bytes, of all workers.
+    pub(super) tolls: Arc<Tolls>,
     /// Connections that are not admitted yet.
     pub(super) handshakes: usize,
     pub(super) max_handshakes: usize,
@@ -47,7 +53,30 @@ pub(super) struct GatewayWorker {
     pub(super) waiting: usize,
     pub(super) turned_away: TurnedAway,
     pub(super) return_times: ReturnTimes,
-    pub(super) draining: bool,
+    /// Who is kept out.
+    pub(super) blocks: Arc<Blocks>,
+    /// What an operator has us end, the first at the front.
+    pub(super) sweeps: VecDeque<Sweeping>,
+    /// Whom it looks at since what is trusted has changed.
+    pub(super) review: Review,
+    /// The process that this one succeeds, while data connections may still come for it.
+    pub(super) predecessor: Option<Arc<str>>,
+    /// Whether signal connections go to the process that succeeds this one.
+    pub(super) passes_signals: bool,
+    pub(super) life: Life,
+}
+
+/// How far a worker is from its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Life {
+    /// Takes in who comes.
+    Serving,
+    /// Another process takes in who comes; some here may wait for a server.
+    Leaving,
+    /// The same, and nobody waits here.
+    Settled,
+    /// Stops once its last connection is closed.
+    Draining,
 }
 
 impl engine::Role for GatewayWorker {
@@ -101,9 +130,17 @@ impl engine::Role for GatewayWorker {
         let Connection { leg, opened, peer, .. } = connection;
         let (socket, tls, pending) = leg.into_parts();
         match (stage, tls) {
-            (Stage::Transferring { worker, listener, seen }, _) => {
+            (Stage::Transferring { to, listener, seen }, _) => {
                 let transfer = Transfer { socket, peer, listener, seen, accepted: opened };
-                self.peers[worker].send(WorkerMail::Transfer(transfer));
+                match to {
+                    Elsewhere::Worker(worker) => {
+                        self.peers[worker].send(WorkerMail::Transfer(transfer));
+                    }
+                    Elsewhere::Process => {
+                        self.sources.disconnect(peer.ip());
+                        self.control.send(ControlMail::Pass(transfer));
+                    }
+                }
             }
             (Stage::Signalling(proven), Some(tls)) => {
                 self.sources.disconnect(peer.ip());
@@ -141,29 +178,56 @@ impl engine::Role for GatewayWorker {
                 self.refuse_waiting(core, Token::from_bits(agent), reason);
             }
             WorkerMail::Transfer(transfer) => self.receive_transfer(core, transfer),
+            WorkerMail::Blocks(blocks) => self.set_blocks(blocks),
+            WorkerMail::EndSessions(sweep) => self.begin_sweep(core, sweep),
+            WorkerMail::Passed(transfer) => self.receive_passed(core, transfer),
+            WorkerMail::Listen(sockets) => {
+                let (listening, listeners): (_, Vec<usize>) = sockets.into_iter().unzip();
+                self.sockets.extend(listeners);
+                core.listen(listening);
+            }
+            WorkerMail::PassSignals(passes) => self.passes_signals = passes,
+            WorkerMail::PredecessorGone => self.predecessor = None,
+            WorkerMail::Leave => {
+                core.stop_accepting();
+                if self.life == Life::Serving {
+                    self.life = Life::Leaving;
+                }
+            }
             WorkerMail::Drain => self.drain(core),
             WorkerMail::Stop => self.stop(core),
         }
     }
 
     fn turn_ended(&mut self, core: &mut GatewayCore) -> bool {
+        self.sweep_on(core);
+        self.review(core);
         core.counters.handshakes_open.set(self.handshakes as u64);
         core.counters.spares_open.set(self.spares.len() as u64);
-        for (record, count) in self.turned_away.take(core.now, self.draining) {
+        for (record, count) in self.turned_away.take(core.now, self.life == Life::Draining) {
             let record = Box::new(record);
             self.control.send_quietly(ControlMail::TurnedAway { record, count }, core.now);
+        }
+        if self.life == Life::Leaving && self.handshakes == 0 && self.waiting == 0 {
+            self.life = Life::Settled;
+            self.control.send(ControlMail::Settled);
         }
         self.control.look_after(core.now);
         for peer in &mut self.peers {
             peer.flush();
         }
         let has_kept = self.control.has_kept() || self.peers.iter().any(Post::has_kept);
-        !(self.draining && core.connections_len() == 0 && !has_kept)
+        let has_work = has_kept || !self.sweeps.is_empty();
+        !(self.life == Life::Draining && core.connections_len() == 0 && !has_work)
     }
 
     fn mail_due(&self, now: Instant) -> Option<Instant> {
+        if !self.review.is_over() {
+            return Some(now);
+        }
         let peers = self.peers.iter().filter_map(|peer| peer.due(now));
-        peers.chain(self.control.due(now)).chain(self.turned_away.due()).min()
+        let sweep = (!self.sweeps.is_empty()).then_some(now);
+        peers.chain(self.control.due(now)).chain(self.turned_away.due()).chain(sweep).min()
     }
 }
 
@@ -224,14 +288,16 @@ impl GatewayWorker {
                 let alert = Alert::from(reason).unprotected_record();
                 return self.fail_with(core, token, &alert, CloseReason::Refused(reason));
             }
+            Ok(Role::Signal) if self.passes_signals => {
+                return self.transfer(core, token, Elsewhere::Process, listener, seen);
+            }
             Ok(Role::Signal) => Kind::Signal,
             Ok(Role::Data(hint)) => {
-                let workers = self.peers.len();
-                if let Some(worker) =
-                    elsewhere(hint.as_ref(), &shared.instance, self.index, workers)
+                let (workers, before) = (self.peers.len(), self.predecessor.as_deref());
+                if let Some(to) =
+                    elsewhere(hint.as_ref(), &shared.instance, before, self.index, workers)
                 {
-                    self.end_admission(core, token);
-                    return core.hand_over(token, Stage::Transferring { worker, listener, seen });
+                    return self.transfer(core, token, to, listener, seen);
                 }
                 Kind::Data
             }
@@ -253,6 +319,19 @@ impl GatewayWorker {
         let (sni, hello_at, generation) = (hello.sni.clone(), core.now, shared.generation);
         core.enter(token, Stage::Handshake { listener, kind, sni, hello_at, generation, seen });
         core.requeue(token);
+    }
+
+    /// Gives a connection to whom it belongs.
+    fn transfer(
+        &mut self,
+        core: &mut GatewayCore,
+        token: Token,
+        to: Elsewhere,
+        listener: usize,
+        seen: Vec<u8>,
+    ) {
+        self.end_admission(core, token);
+        core.hand_over(token, Stage::Transferring { to, listener, seen });
     }
 
     /// What can be refused before any cryptography.
@@ -364,7 +443,7 @@ impl GatewayWorker {
     }
 
     fn drain(&mut self, core: &mut GatewayCore) {
-        self.draining = true;
+        self.life = Life::Draining;
         core.stop_accepting();
     }
 

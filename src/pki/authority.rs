@@ -134,7 +134,7 @@ impl Pki {
         Ok(params.signed_by(key, &issuer)?.pem())
     }
 
-    fn load_authority(
+    pub(super) fn load_authority(
         &self,
         role: Role,
     ) -> Result<(Issuer<'static, KeyPair>, OffsetDateTime), PkiError> {

@@ -10,6 +10,7 @@ use super::files::{NewFile, make_folder, write_new};
 use super::name::SubjectName;
 use super::renew::{Key, Renewable};
 use super::request::SigningRequest;
+use super::revoke::{LIST_DAYS, WrittenList};
 use super::show::describe;
 
 /// Longest answer that is read to a question.
@@ -102,10 +103,37 @@ pub enum PkiCommand {
         #[command(flatten)]
         options: LeafOptions,
     },
-    /// Show what is in a file of certificates
-    #[command(after_help = "Example:\n  vestibule pki show pki/gw.example.com.crt")]
+    /// Revoke certificates: their CA's list (CRL) says so from then on
+    #[command(after_help = "Example:\n  vestibule pki revoke pki/pc-17.example.com.crt\n\n\
+        The list is pki/devices-ca.crl. Servers bring it to their gateways (crls in server.toml), which end \
+        the sessions of what it revokes.")]
+    Revoke {
+        /// Certificates, in PEM; their keys are not needed
+        #[arg(required = true, value_name = "FILE")]
+        files: Vec<PathBuf>,
+        /// Where, and for how long.
+        #[command(flatten)]
+        options: ListOptions,
+    },
+    /// Make the lists of revoked certificates (CRL) anew, before they are stale
+    #[command(
+        after_help = "Examples:\n  vestibule pki crl                      those of devices and of servers\n  \
+        vestibule pki crl --role device --days 7\n\n\
+        A timer does it best: each day, for lists that live for a week."
+    )]
+    Crl {
+        /// Whose; may be repeated. Without it, those of devices and of servers
+        #[arg(long)]
+        role: Vec<Role>,
+        /// Where, and for how long.
+        #[command(flatten)]
+        options: ListOptions,
+    },
+    /// Show what is in a file of certificates, or of lists of revoked ones
+    #[command(after_help = "Examples:\n  vestibule pki show pki/gw.example.com.crt\n  \
+        vestibule pki show pki/devices-ca.crl")]
     Show {
-        /// Certificates, in PEM
+        /// Certificates in PEM, or lists in PEM or DER
         file: PathBuf,
     },
 }
@@ -121,6 +149,17 @@ pub struct LeafOptions {
     pub out: Option<PathBuf>,
     /// Days until it expires
     #[arg(long, default_value_t = LEAF_DAYS, value_parser = value_parser!(u32).range(1..=3650))]
+    pub days: u32,
+}
+
+/// What the commands for lists of revoked certificates share.
+#[derive(Debug, Clone, clap::Args)]
+pub struct ListOptions {
+    /// Folder of the CAs
+    #[arg(long, value_name = "FOLDER", default_value = "pki")]
+    pub dir: PathBuf,
+    /// Days until the next list is due: from then on this one is stale
+    #[arg(long, default_value_t = LIST_DAYS, value_parser = value_parser!(u32).range(1..=3650))]
     pub days: u32,
 }
 
@@ -162,6 +201,8 @@ fn execute(
             let key = if keep_key { Key::Kept } else { Key::New };
             renew(&files, within, key, &options)
         }
+        PkiCommand::Revoke { files, options } => revoke(&files, &options),
+        PkiCommand::Crl { role, options } => renew_lists(&role, &options),
         PkiCommand::Show { file } => describe(&file),
     }
 }
@@ -241,6 +282,42 @@ fn renew(
         );
     }
     Ok(report)
+}
+
+fn revoke(files: &[PathBuf], options: &ListOptions) -> Result<String, PkiError> {
+    let pki = Pki::open(&options.dir);
+    let (mut report, mut lists) = (String::new(), Vec::new());
+    for file in files {
+        let written = pki.revoke(file, options.days)?;
+        let word = if written.is_new { "revoked" } else { "was revoked before:" };
+        push_line(&mut report, &format!("{word} {}", file.display()));
+        lists.retain(|list: &WrittenList| list.path != written.path);
+        lists.push(written);
+    }
+    push_lists(&mut report, &lists, options.days);
+    Ok(report)
+}
+
+fn renew_lists(roles: &[Role], options: &ListOptions) -> Result<String, PkiError> {
+    let pki = Pki::open(&options.dir);
+    let roles = if roles.is_empty() { &[Role::Device, Role::Server] } else { roles };
+    let lists = roles.iter().map(|role| pki.renew_list(*role, options.days));
+    let lists = lists.collect::<Result<Vec<_>, _>>()?;
+    let mut report = String::new();
+    push_lists(&mut report, &lists, options.days);
+    Ok(report)
+}
+
+fn push_lists(report: &mut String, lists: &[WrittenList], days: u32) {
+    for WrittenList { path, entries, .. } in lists {
+        let path = path.display();
+        push_line(report, &format!("wrote {path}: {entries} revoked, the next due in {days} days"));
+    }
+    push_line(
+        report,
+        "Next: copy it to each server, which brings it to its gateways (crls in server.toml), or to the \
+         gateways (device_crls of a listener, crls of [servers]). They read it by themselves.",
+    );
 }
 
 fn summary(leaf: &Leaf) -> String {

@@ -69,10 +69,10 @@ pub enum PkiError {
         /// What is wrong.
         detail: String,
     },
-    /// A certificate to renew that is of no CA of ours.
+    /// A certificate to renew or to revoke that is of no CA of ours.
     #[error(
         "{}: issued by none of the CAs in that folder, or a CA itself; name the folder with --dir, or \
-         renew it where it was made", .path.display()
+         do this where it was made", .path.display()
     )]
     NotOurs {
         /// The file.

@@ -8,6 +8,7 @@ mod files;
 mod name;
 mod renew;
 mod request;
+mod revoke;
 mod show;
 
 pub use authority::{Issued, LEAF_DAYS, Leaf, Pki, Role};
@@ -16,4 +17,5 @@ pub use error::PkiError;
 pub use name::{NameError, SubjectName};
 pub use renew::{Key, Renewable};
 pub use request::SigningRequest;
+pub use revoke::{LIST_DAYS, WrittenList};
 pub use show::describe;

@@ -40,11 +40,7 @@ impl Renewable {
         let der = tls::load_certificates(path)?.swap_remove(0);
         let (_, parsed) = X509Certificate::from_der(&der).expect("load_certificates parsed it");
         let not_ours = || PkiError::NotOurs { path: path.to_owned() };
-        let issued_by = |role: &Role| is_issued_by(&parsed, &pki.ca_certificate(*role));
-        if parsed.is_ca() {
-            return Err(not_ours());
-        }
-        let role = Role::ALL.into_iter().find(issued_by).ok_or_else(not_ours)?;
+        let role = role_of(&parsed, pki).ok_or_else(not_ours)?;
         let names = parsed.subject_alternative_name().ok().flatten().map(|san| san.value);
         let names =
             names.iter().flat_map(|names| &names.general_names).map(SubjectName::of_request);
@@ -107,6 +103,12 @@ impl Renewable {
         replace(&files)?;
         Ok(leaf)
     }
+}
+
+/// Which of the CAs has issued a certificate; `None` also for that of a CA.
+pub(super) fn role_of(certificate: &X509Certificate<'_>, pki: &Pki) -> Option<Role> {
+    let issued_by = |role: &Role| is_issued_by(certificate, &pki.ca_certificate(*role));
+    if certificate.is_ca() { None } else { Role::ALL.into_iter().find(issued_by) }
 }
 
 fn is_issued_by(certificate: &X509Certificate<'_>, ca: &Path) -> bool {

@@ -5,12 +5,22 @@ use aws_lc_rs::digest::{SHA256, digest};
 use rustls_pki_types::CertificateDer;
 use x509_parser::prelude::{ASN1Time, FromDer, GeneralName, X509Certificate};
 use x509_parser::public_key::PublicKey;
+use x509_parser::revocation_list::CertificateRevocationList;
 
 use super::error::PkiError;
-use crate::tls;
+use crate::tls::{self, CredentialError, CrlError};
 
-/// Describes every certificate of a PEM file, for people.
+/// Revoked certificates that are listed; further ones are counted.
+const SHOWN_ENTRIES: usize = 100;
+
+/// Describes every certificate of a PEM file, or every list of revoked ones, for people.
 pub fn describe(path: &Path) -> Result<String, PkiError> {
+    if let Ok(lists) = tls::read_lists(path) {
+        let described = lists.iter().map(|der| describe_list(der).ok_or(CrlError::Malformed));
+        let described: Result<Vec<_>, _> = described.collect();
+        let unusable = |error| CredentialError::CrlUnusable { path: path.to_owned(), error };
+        return Ok(described.map_err(unusable)?.join("\n"));
+    }
     let descriptions =
         tls::load_certificates(path)?.iter().map(describe_certificate).collect::<Vec<_>>();
     Ok(descriptions.join("\n"))
@@ -26,11 +36,40 @@ fn describe_certificate(der: &CertificateDer<'_>) -> String {
     line("names", &names(&certificate));
     line("role", role(&certificate));
     line("issuer", &certificate.issuer().to_string());
+    line("number", &certificate.raw_serial_as_string());
     line("valid from", &tls::date(certificate.validity().not_before));
     line("valid until", &valid_until(&certificate));
     line("key", &key(&certificate));
     line("SHA-256", &fingerprint(der));
     text
+}
+
+/// `None` where it is malformed.
+fn describe_list(der: &[u8]) -> Option<String> {
+    let (_, list) = CertificateRevocationList::from_der(der).ok()?;
+    let mut text = String::new();
+    let mut line = |key: &str, value: &str| {
+        writeln!(text, "{key:<12} {}", value.escape_debug()).expect("a String grows as needed");
+    };
+    line("list of", &list.issuer().to_string());
+    let number = list.crl_number().map(|number| format!("{number:X}"));
+    line("number", &number.unwrap_or_else(|| "(none)".to_owned()));
+    line("made", &tls::date(list.last_update()));
+    let due = list.next_update().map(|due| {
+        let stale = if due < ASN1Time::now() { " (STALE)" } else { "" };
+        format!("{}{stale}", tls::date(due))
+    });
+    line("next due", &due.unwrap_or_else(|| "(never)".to_owned()));
+    let count = list.iter_revoked_certificates().count();
+    line("revoked", &count.to_string());
+    for entry in list.iter_revoked_certificates().take(SHOWN_ENTRIES) {
+        let date = tls::date(entry.revocation_date);
+        line("", &format!("{} since {date}", entry.raw_serial_as_string()));
+    }
+    if count > SHOWN_ENTRIES {
+        line("", &format!("and {} more", count - SHOWN_ENTRIES));
+    }
+    Some(text)
 }
 
 fn names(certificate: &X509Certificate<'_>) -> String {

@@ -59,6 +59,10 @@ pub enum CloseReason {
     CertificateExpired,
     /// The peer's certificate is of a CA that its role does not trust, or is damaged.
     CertificateUntrusted,
+    /// The peer's certificate is on its CA's list of those that are revoked.
+    CertificateRevoked,
+    /// There is no current list of the CA of the peer's certificate, and the policy demands one.
+    RevocationUnknown,
     /// The peer's certificate is valid, and its name is not on the list.
     CertificateNotAllowed,
     /// `max_connections` is reached.
@@ -71,10 +75,16 @@ pub enum CloseReason {
     PrefixFull,
     /// The address opens connections faster than one may.
     AddressTooFast,
+    /// The address is not one of those that a plain listener takes agents from.
+    AddressNotAllowed,
     /// It made the gateway wait while places had run out, and another took its own.
     TooSlow,
     /// A balancer's connection did not begin with a PROXY header.
     ProxyHeaderInvalid,
+    /// An operator has blocked the address.
+    AddressBlocked,
+    /// An operator has ended it.
+    EndedByOperator,
     /// It offered the ALPN of a server, and no server may come from its address.
     ServerAddressNotAllowed,
     /// A frame that can't be read, or is too large.
@@ -135,14 +145,19 @@ impl CloseReason {
             Self::CertificateMissing => "certificate_missing",
             Self::CertificateExpired => "certificate_expired",
             Self::CertificateUntrusted => "certificate_untrusted",
+            Self::CertificateRevoked => "certificate_revoked",
+            Self::RevocationUnknown => "revocation_unknown",
             Self::CertificateNotAllowed => "certificate_not_allowed",
             Self::ConnectionsFull => "connections_full",
             Self::HandshakesFull => "handshakes_full",
             Self::AddressFull => "address_full",
             Self::PrefixFull => "prefix_full",
             Self::AddressTooFast => "address_too_fast",
+            Self::AddressNotAllowed => "address_not_allowed",
             Self::TooSlow => "too_slow",
             Self::ProxyHeaderInvalid => "proxy_header_invalid",
+            Self::AddressBlocked => "address_blocked",
+            Self::EndedByOperator => "ended_by_operator",
             Self::ServerAddressNotAllowed => "server_address_not_allowed",
             Self::FrameInvalid => "frame_invalid",
             Self::MessageUnknown => "message_unknown",
@@ -165,7 +180,9 @@ impl CloseReason {
             Self::CertificateMissing
             | Self::CertificateExpired
             | Self::CertificateUntrusted
+            | Self::CertificateRevoked
             | Self::CertificateNotAllowed => RefusalReason::DeviceNotAllowed,
+            Self::AddressBlocked => RefusalReason::DeviceBlocked,
             Self::ConnectionsFull => RefusalReason::QueueFull,
             Self::TicketInvalid => RefusalReason::TicketInvalid,
             Self::DrainTimeout => RefusalReason::Draining,
@@ -187,7 +204,7 @@ impl fmt::Display for CloseReason {
 }
 
 /// The reasons that hold nothing more.
-const ALONE: [CloseReason; 29] = [
+const ALONE: [CloseReason; 34] = [
     CloseReason::Finished,
     CloseReason::IdleTimeout,
     CloseReason::HalfClosedTimeout,
@@ -201,14 +218,19 @@ const ALONE: [CloseReason; 29] = [
     CloseReason::CertificateMissing,
     CloseReason::CertificateExpired,
     CloseReason::CertificateUntrusted,
+    CloseReason::CertificateRevoked,
+    CloseReason::RevocationUnknown,
     CloseReason::CertificateNotAllowed,
     CloseReason::ConnectionsFull,
     CloseReason::HandshakesFull,
     CloseReason::AddressFull,
     CloseReason::PrefixFull,
     CloseReason::AddressTooFast,
+    CloseReason::AddressNotAllowed,
     CloseReason::TooSlow,
     CloseReason::ProxyHeaderInvalid,
+    CloseReason::AddressBlocked,
+    CloseReason::EndedByOperator,
     CloseReason::ServerAddressNotAllowed,
     CloseReason::FrameInvalid,
     CloseReason::MessageUnknown,

@@ -3,7 +3,9 @@
 mod close_reason;
 mod pace;
 mod session;
+mod throttle;
 
 pub use close_reason::{CloseReason, Party};
 pub use pace::Pace;
 pub use session::{Ending, Failure, Relay, RelayLimits, Side, Step};
+pub use throttle::{Bandwidth, Buckets, Throttle, Toll};

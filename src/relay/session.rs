@@ -111,6 +111,8 @@ pub struct Relay {
     parties: [Party; 2],
     limits: RelayLimits,
     last_progress: Instant,
+    /// Bytes that may be received, from both sides together.
+    allowance: u64,
 }
 
 /// How much to receive at once: as much as the other side has shown that it takes. What a slow reader
@@ -149,6 +151,7 @@ impl Relay {
             parties: [outer, inner],
             limits,
             last_progress: now,
+            allowance: u64::MAX,
         }
     }
 
@@ -163,7 +166,13 @@ impl Relay {
             return None;
         }
         match self.flows[from.index()] {
-            Flow::Open => Some(Step::Receive(self.appetites[from.index()].next)),
+            Flow::Open if self.allowance == 0 => None,
+            Flow::Open => {
+                // Less than a record would not be worth a call, and could not be opened.
+                let allowed = usize::try_from(self.allowance).unwrap_or(usize::MAX);
+                let at_most = self.appetites[from.index()].next;
+                Some(Step::Receive(at_most.min(allowed.max(MIN_RECEIVE_LEN))))
+            }
             Flow::Ending => Some(Step::PassOnEnd(from.other())),
             Flow::Ended => None,
         }
@@ -172,7 +181,18 @@ impl Relay {
     /// So many bytes came from `from` in one receive.
     pub fn received(&mut self, from: Side, len: usize, now: Instant) {
         self.appetites[from.index()].received(len);
+        self.allowance = self.allowance.saturating_sub(len as u64);
         self.last_progress = now;
+    }
+
+    /// How many bytes may be received from now on: with 0 nothing is, and all else goes on.
+    pub fn set_allowance(&mut self, allowance: u64) {
+        self.allowance = allowance;
+    }
+
+    /// Whether nothing may be received before [`Relay::set_allowance`] is called again.
+    pub fn is_held_back(&self) -> bool {
+        self.allowance == 0
     }
 
     /// Bytes that waited to be sent have gone.
@@ -292,6 +312,21 @@ mod tests {
         let mut relay = relay(Instant::now());
         relay.set_blocked(Side::Inner, true);
         assert_eq!(relay.next_step(Side::Outer), None);
+        assert_eq!(relay.next_step(Side::Inner), Some(Step::Receive(MIN_RECEIVE_LEN)));
+    }
+
+    #[test]
+    fn without_an_allowance_nothing_is_received_and_ends_are_passed_on() {
+        let now = Instant::now();
+        let mut relay = relay(now);
+        relay.set_allowance(1);
+        assert_eq!(relay.next_step(Side::Outer), Some(Step::Receive(MIN_RECEIVE_LEN)));
+        relay.received(Side::Outer, MIN_RECEIVE_LEN, now);
+        assert!(relay.is_held_back());
+        assert_eq!((relay.next_step(Side::Outer), relay.next_step(Side::Inner)), (None, None));
+        relay.source_ended(Side::Outer, now);
+        assert_eq!(relay.next_step(Side::Outer), Some(Step::PassOnEnd(Side::Inner)));
+        relay.set_allowance(u64::MAX);
         assert_eq!(relay.next_step(Side::Inner), Some(Step::Receive(MIN_RECEIVE_LEN)));
     }
 

@@ -27,11 +27,19 @@ use crate::tls::{CredentialError, Expiry};
 pub trait Reader: Send + 'static {
     /// What the role goes by from then on.
     type Loaded: Send;
+    /// What else it may be asked for.
+    type Errand: Send;
+    /// What came of that.
+    type Done: Send;
     /// Reads and checks everything. `watch` is told of the files as soon as they are known, so that it
     /// looks at those of a configuration that is refused as well.
     fn read(&mut self, watch: &mut Watch) -> Result<Self::Loaded, Refusal>;
+    /// Does what it was asked for.
+    fn run(&mut self, errand: Self::Errand) -> Self::Done;
     /// When the certificates in use end.
     fn certificates(&self) -> &[Expiry];
+    /// What is to be said of lists of revoked certificates at that time, in seconds since 1970.
+    fn list_warnings(&self, now: i64) -> Vec<String>;
 }
 
 /// Why a reload changed nothing: what is wrong, each with its file. The operator's to mend.

@@ -95,6 +95,10 @@ fn restrict(
             let Ok(place) = PathFd::new(&path) else { continue };
             ruleset = ruleset.add_rule(PathBeneath::new(place, read_file))?;
         }
+        if let Some(place) = needs.writes_in.as_ref().and_then(|folder| PathFd::new(folder).ok()) {
+            let access = read_file | writing();
+            ruleset = ruleset.add_rule(PathBeneath::new(place, access))?;
+        }
         if let Some(own_process) = own_process {
             let access = read_file | AccessFs::ReadDir;
             ruleset = ruleset.add_rule(PathBeneath::new(own_process, access))?;
@@ -106,6 +110,12 @@ fn restrict(
         }
     }
     Ok(ruleset.restrict_self()?.landlock)
+}
+
+/// Files of the folder that they are in, which is itself read to be flushed.
+fn writing() -> BitFlags<AccessFs> {
+    use AccessFs::{MakeReg, ReadDir, RemoveFile, Truncate, WriteFile};
+    WriteFile | MakeReg | RemoveFile | Truncate | ReadDir
 }
 
 /// Whether the kernel knows a part; an error says why not, and what to change.
@@ -169,9 +179,11 @@ mod tests {
         Needs {
             role: Role::Gateway,
             files: files.iter().cloned().collect(),
+            writes_in: None,
             names,
             connect: BTreeSet::new(),
             binds_privileged_port: false,
+            passes_descriptors: false,
         }
     }
 

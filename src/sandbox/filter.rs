@@ -85,6 +85,7 @@ impl Condition {
 pub(super) struct Filters {
     log: BpfProgram,
     worker: BpfProgram,
+    keeper: BpfProgram,
     control: BpfProgram,
 }
 
@@ -94,6 +95,7 @@ impl Filters {
         apply_filter(match thread {
             Thread::Log => &self.log,
             Thread::Worker => &self.worker,
+            Thread::Keeper => &self.keeper,
             Thread::Control => &self.control,
         })
     }
@@ -101,12 +103,19 @@ impl Filters {
 
 /// Makes some calls fatal for the calling thread and those that it starts, and prepares the filters of a
 /// role, which each thread applies itself.
-pub(super) fn install(role: Role) -> Result<Filters, String> {
+pub(super) fn install(role: Role, passes_descriptors: bool) -> Result<Filters, String> {
     let build = || {
-        let of = |thread| allow_list(system_calls::of(role, thread));
+        let of = |thread| {
+            let mut calls = system_calls::of(role, thread);
+            if passes_descriptors && thread == Thread::Control {
+                calls.extend(system_calls::passing_descriptors());
+            }
+            allow_list(calls)
+        };
         let filters = Filters {
             log: of(Thread::Log)?,
             worker: of(Thread::Worker)?,
+            keeper: of(Thread::Keeper)?,
             control: of(Thread::Control)?,
         };
         Ok::<_, BackendError>((fatal_list()?, filters))
@@ -178,7 +187,7 @@ mod tests {
 
     #[test]
     fn a_gateways_threads_make_no_socket() {
-        for thread in [Thread::Log, Thread::Worker, Thread::Control] {
+        for thread in [Thread::Log, Thread::Worker, Thread::Keeper, Thread::Control] {
             let made = on(Role::Gateway, thread, || UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)));
             assert!(is_missing(made), "{thread:?}");
         }
@@ -216,6 +225,17 @@ mod tests {
         });
         assert!(read.is_ok() && is_missing(written));
         assert!(is_missing(on(Role::Gateway, Thread::Worker, || std::fs::read(&path))));
+    }
+
+    #[test]
+    fn the_keeper_writes_files_and_reads_nobody() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let (draft, path) = (folder.path().join("draft"), folder.path().join("file"));
+        let (written, connected) = on(Role::Gateway, Thread::Keeper, || {
+            let written = std::fs::write(&draft, "x").and_then(|()| std::fs::rename(&draft, &path));
+            (written, UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)))
+        });
+        assert!(written.is_ok() && is_missing(connected));
     }
 
     #[test]

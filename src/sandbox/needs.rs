@@ -21,17 +21,22 @@ pub struct Needs {
     pub(super) role: Role,
     /// The configuration and the files that it names. They may be replaced while the process runs.
     pub(super) files: BTreeSet<PathBuf>,
+    /// Where a file is written, if any is.
+    pub(super) writes_in: Option<PathBuf>,
     /// Whether names of hosts are looked up.
     pub(super) names: bool,
     /// TCP ports of other hosts.
     pub(super) connect: BTreeSet<u16>,
     pub(super) binds_privileged_port: bool,
+    /// Whether descriptors go to and come from another process of the same gateway.
+    pub(super) passes_descriptors: bool,
 }
 
 impl Needs {
     /// Of a gateway with this configuration, which was read from `file`. It connects to nobody.
     pub fn of_gateway(config: &GatewayConfig, file: &Path) -> Self {
         let mut files = BTreeSet::from([file.to_owned(), config.servers.ca.clone()]);
+        files.extend(config.crl_files().map(Path::to_owned));
         let mut ports: Vec<u16> = config.telemetry.address.iter().map(SocketAddr::port).collect();
         for listener in &config.listeners {
             ports.extend(listener.addresses.iter().map(SocketAddr::port));
@@ -49,9 +54,11 @@ impl Needs {
         Self {
             role: Role::Gateway,
             files,
+            writes_in: config.operator.state.as_deref().map(folder_of),
             names: false,
             connect: BTreeSet::new(),
             binds_privileged_port: ports.into_iter().any(is_privileged),
+            passes_descriptors: config.upgrade_socket.is_some(),
         }
     }
 
@@ -59,6 +66,7 @@ impl Needs {
     /// backends, and looks their names up.
     pub fn of_server(config: &ServerConfig, file: &Path) -> Self {
         let mut files = BTreeSet::from([file.to_owned(), config.gateway_ca.clone()]);
+        files.extend(config.crls.iter().cloned());
         add(&mut files, &config.credentials);
         let mut hosts: Vec<&HostPort> = config.gateways.iter().map(|g| &g.address).collect();
         for Backend { address, tls, .. } in config.services.iter().flat_map(|service| {
@@ -80,9 +88,11 @@ impl Needs {
         Self {
             role: Role::Server,
             files,
+            writes_in: None,
             names,
             connect,
             binds_privileged_port: telemetry.is_some_and(is_privileged),
+            passes_descriptors: false,
         }
     }
 
@@ -109,6 +119,13 @@ impl Needs {
 
 fn add(files: &mut BTreeSet<PathBuf>, credentials: &Credentials) {
     files.extend([credentials.certificate.clone(), credentials.key.clone()]);
+}
+
+fn folder_of(file: &Path) -> PathBuf {
+    match file.parent() {
+        Some(folder) if folder != Path::new("") => folder.to_owned(),
+        _ => PathBuf::from("."),
+    }
 }
 
 /// Port 0 is one that the kernel chooses.
@@ -148,6 +165,7 @@ mod tests {
         let mut files = written(text, "pki/");
         files.insert("/etc/vestibule/gateway.toml".into());
         assert_eq!(needs.files, files);
+        assert_eq!(needs.writes_in.as_deref(), Some(Path::new("/var/lib/vestibule")));
         assert!(needs.connect.is_empty() && !needs.names && !needs.binds_privileged_port);
         assert!(gateway(&text.replace(":13000", ":443")).binds_privileged_port);
     }

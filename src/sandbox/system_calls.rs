@@ -20,6 +20,8 @@ pub enum Thread {
     Log,
     /// Accepts or dials, and relays.
     Worker,
+    /// Writes the file of blocks, where there is one.
+    Keeper,
     /// Has the signal connections and the pages; reads files, and starts threads that look names up or
     /// read files.
     Control,
@@ -134,6 +136,20 @@ const CONTROL_OF_OLD: &[c_long] =
 #[cfg(not(target_arch = "x86_64"))]
 const CONTROL_OF_OLD: &[c_long] = &[];
 
+/// A file is written beside another, and takes its place.
+const KEEPER: &[c_long] = &[
+    libc::SYS_openat,
+    libc::SYS_fsync,
+    libc::SYS_fdatasync,
+    libc::SYS_renameat,
+    libc::SYS_renameat2,
+    libc::SYS_unlinkat,
+];
+#[cfg(target_arch = "x86_64")]
+const KEEPER_OF_OLD: &[c_long] = &[libc::SYS_open, libc::SYS_rename, libc::SYS_unlink];
+#[cfg(not(target_arch = "x86_64"))]
+const KEEPER_OF_OLD: &[c_long] = &[];
+
 /// What libc does to look a name up.
 const NAMES: &[c_long] = &[
     libc::SYS_connect,
@@ -168,6 +184,10 @@ pub(super) fn of(role: Role, thread: Thread) -> Vec<Call> {
             // Whether it writes to a terminal.
             calls.push(control_of(&[libc::TCGETS, libc::TCGETS2]));
         }
+        (Thread::Keeper, _) => {
+            calls.extend(always(KEEPER));
+            calls.extend(always(KEEPER_OF_OLD));
+        }
         (Thread::Worker, Role::Gateway) => {
             calls.extend(always(SOCKETS));
             calls.extend(always(&[libc::SYS_accept4]));
@@ -189,6 +209,12 @@ pub(super) fn of(role: Role, thread: Thread) -> Vec<Call> {
         }
     }
     calls
+}
+
+/// What the control thread of a gateway needs for another process of it (`unix(7)`, `SCM_RIGHTS`).
+pub(super) fn passing_descriptors() -> Vec<Call> {
+    let no_connection = vec![vec![Condition::lacks(Argument::int(2), bits(libc::MSG_FASTOPEN))]];
+    vec![Call::always(libc::SYS_recvmsg), Call::when(libc::SYS_sendmsg, no_connection)]
 }
 
 fn always(list: &[c_long]) -> Vec<Call> {
@@ -292,7 +318,7 @@ mod tests {
     #[test]
     fn nothing_is_both_allowed_and_fatal_and_nothing_is_named_twice() {
         for role in [Role::Gateway, Role::Server] {
-            for thread in [Thread::Log, Thread::Worker, Thread::Control] {
+            for thread in [Thread::Log, Thread::Worker, Thread::Keeper, Thread::Control] {
                 let mut calls = numbers(role, thread);
                 assert!(!calls.iter().any(|call| FATAL.contains(call)), "{role:?} {thread:?}");
                 let count = calls.len();
@@ -304,10 +330,20 @@ mod tests {
     }
 
     #[test]
+    fn only_a_gateway_that_may_be_taken_over_passes_descriptors() {
+        let passing: Vec<_> = passing_descriptors().iter().map(|call| call.number).collect();
+        assert_eq!(passing, [libc::SYS_recvmsg, libc::SYS_sendmsg]);
+        for thread in [Thread::Log, Thread::Worker, Thread::Control] {
+            let calls = numbers(Role::Gateway, thread);
+            assert!(!passing.iter().any(|call| calls.contains(call)), "{thread:?}");
+        }
+    }
+
+    #[test]
     fn no_thread_of_a_gateway_makes_or_connects_a_socket_and_none_makes_a_ring() {
         let connecting =
             [libc::SYS_socket, libc::SYS_connect, libc::SYS_sendmsg, libc::SYS_sendmmsg];
-        for thread in [Thread::Log, Thread::Worker, Thread::Control] {
+        for thread in [Thread::Log, Thread::Worker, Thread::Keeper, Thread::Control] {
             let calls = numbers(Role::Gateway, thread);
             assert!(!connecting.iter().any(|call| calls.contains(call)), "{thread:?}");
             for role in [Role::Gateway, Role::Server] {

@@ -15,8 +15,9 @@ use super::Shared;
 use super::backends::{self, Addresses};
 use super::link::{GatewayId, Link, Open};
 use super::mail::{ControlMail, Order, Purpose, WorkerMail};
-use super::pages::ServerPages;
-use super::reload::Loaded;
+use super::operator::hear;
+use super::pages;
+use super::reload::ServerReader;
 use super::signal::{self, Dialled};
 use crate::control::{GatewayAction, GatewayEvent};
 use crate::engine::{
@@ -26,13 +27,14 @@ use crate::engine::{
 use crate::limits::{
     DIAL_TIMEOUT, MAILS_PER_TURN, MAX_SPARE_LIFE, RESOLVE_INTERVAL, SIGNAL_EVENTS,
 };
+use crate::operator::{Door, Sweeps, Tally};
 use crate::relay::CloseReason;
 use crate::reload::{History, Outcome, Reloads};
 use crate::telemetry::counters::WorkerCounters;
 use crate::telemetry::ledger::Ledger;
-use crate::telemetry::{http, notify};
+use crate::telemetry::notify;
 use crate::uring::Waker;
-use crate::wire::{FromServer, Invitation, RefusalReason, ToServer};
+use crate::wire::{CrlOutcome, FromServer, Invitation, RefusalReason, ToServer};
 
 /// What the control thread owns. The pages read it between two turns of its loop.
 pub(super) struct Control {
@@ -47,9 +49,16 @@ pub(super) struct Control {
     pub(super) draining: bool,
     pub(super) outcomes: Outcomes,
     pub(super) history: History,
+    /// Lists that were brought, by what became of them, as in [`CrlOutcome::FINAL`].
+    pub(super) lists_brought: [u64; CrlOutcome::FINAL.len()],
     pub(super) workers: Vec<Post<WorkerMail, Waker>>,
     pub(super) backends: Arc<Addresses>,
     pub(super) next_gateway: GatewayId,
+    pub(super) sweeps: Sweeps,
+    /// What operators asked for.
+    pub(super) tally: Rc<RefCell<Tally>>,
+    /// Notified where an operator asks for a drain.
+    pub(super) drain_asked: Rc<Notify>,
     next_worker: usize,
     next_attempt: u64,
 }
@@ -68,7 +77,7 @@ enum News {
     Wakeup(Wakeup),
     Dialled(u64, Option<Dialled>),
     Signal(u64, SignalEvent<ToServer>),
-    Reload(Outcome<Loaded>),
+    Reload(Outcome<ServerReader>),
 }
 
 /// The ends of channels that tasks of this thread send news by.
@@ -92,9 +101,13 @@ impl Control {
             draining: false,
             outcomes: Outcomes::default(),
             history: History::new(),
+            lists_brought: [0; CrlOutcome::FINAL.len()],
             workers,
             backends: Arc::default(),
             next_gateway: 0,
+            sweeps: Sweeps::default(),
+            tally: Rc::default(),
+            drain_asked: Rc::default(),
             next_worker: 0,
             next_attempt: 0,
             shared,
@@ -110,19 +123,18 @@ impl Control {
         mail_came: Arc<Notify>,
         threads: Vec<WorkerThread>,
         telemetry: Option<TcpListener>,
-        mut reloads: Reloads<Loaded>,
+        door: Option<Door>,
+        mut reloads: Reloads<ServerReader>,
     ) -> Result<(), StartError> {
         let drain_timeout = self.shared.config.drain_timeout;
         // Signals are taken before anybody is told that there is something to signal.
         let mut wakeups = ControlLoop::new(threads, Arc::clone(&mail_came), drain_timeout)?;
+        wakeups.drain_on(Rc::clone(&self.drain_asked));
         let backends = backends::look_up(&self.shared.config, &Addresses::new()).await;
         self.set_backends(backends);
-        let may_ask = self.shared.config.telemetry.allow.clone();
         let control = Rc::new(RefCell::new(self));
-        if let Some(listener) = telemetry {
-            let pages = Rc::new(ServerPages::new(Rc::clone(&control)));
-            http::serve(listener, may_ask, pages).map_err(StartError::Kernel)?;
-        }
+        pages::serve(telemetry, &control)?;
+        hear(door, &control)?;
         tokio::task::spawn_local(keep_backends_fresh(Rc::clone(&control)));
         let (dialled, mut dials) = mpsc::channel(SIGNAL_EVENTS);
         let (signals, mut signal_events) = mpsc::channel(SIGNAL_EVENTS);
@@ -203,6 +215,7 @@ impl Control {
                 self.outcomes.joined += 1;
                 self.ledger.session_joined(session, live);
             }
+            ControlMail::Swept { id, swept } => self.sweeps.part_done(id, swept),
             ControlMail::SessionEnded { gateway, record } => {
                 self.session_over(gateway);
                 self.ledger.session_ended(&record);
@@ -336,8 +349,12 @@ impl Control {
                     GatewayAction::Invited { invitation, instance } => {
                         self.follow(gateway, invitation, &instance);
                     }
+                    GatewayAction::CrlAnswered { list, outcome } => {
+                        self.list_answered(gateway, list, outcome);
+                    }
                     // A claim that is on its way is refused by the gateway, or was in time.
                     GatewayAction::Withdrawn { .. } => {}
+                    GatewayAction::OpenSuccessor => self.open_successor(gateway),
                     GatewayAction::CloseSpare { id: invitation } => {
                         if let Some(&worker) = self.links[&gateway].spares.get(&invitation) {
                             let mail = WorkerMail::CloseSpare { gateway, invitation };
@@ -347,6 +364,7 @@ impl Control {
                 }
             }
         }
+        self.settle_successions();
         self.links.retain(|_, link| !link.removed);
     }
 

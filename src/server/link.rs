@@ -45,6 +45,8 @@ pub(super) struct Link {
     pub(super) sessions: usize,
     /// The worker of each spare.
     pub(super) spares: HashMap<u64, usize>,
+    /// The link to the process that this one's is to succeed.
+    pub(super) predecessor: Option<GatewayId>,
     /// A reload took the gateway out: this link goes as soon as its last actions are carried out.
     pub(super) removed: bool,
     /// TLS of data connections by worker of the gateway, for one instance of it.
@@ -76,6 +78,7 @@ impl Link {
             open: None,
             sessions: 0,
             spares: HashMap::new(),
+            predecessor: None,
             removed: false,
             hints: HashMap::new(),
         }
@@ -84,6 +87,11 @@ impl Link {
     /// Whether invitations can come.
     pub(super) fn is_up(&self) -> bool {
         self.machine.is_up()
+    }
+
+    /// Whether another link has its place, for good.
+    pub(super) fn was_succeeded(&self) -> bool {
+        self.machine.is_stopped() && self.machine.is_succeeded()
     }
 
     /// Where to dial it.

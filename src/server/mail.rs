@@ -6,6 +6,8 @@ use std::time::{Duration, Instant};
 
 use rustls::ClientConfig;
 
+use crate::operator::{Selection, Swept};
+use crate::relay::CloseReason;
 use crate::telemetry::ledger::LiveSession;
 use crate::telemetry::record::{ConnectionRecord, SessionRecord};
 use crate::wire::RefusalReason;
@@ -24,10 +26,21 @@ pub(super) enum WorkerMail {
     Backends(Arc<Addresses>),
     /// This spare is not wanted any more.
     CloseSpare { gateway: GatewayId, invitation: u64 },
+    /// End what an operator means.
+    EndSessions(Sweep),
     /// Stop once the last session is over.
     Drain,
     /// End what still lives, and stop.
     Stop,
+}
+
+/// What is to be ended, and why.
+#[derive(Debug, Clone)]
+pub(super) struct Sweep {
+    /// By which the control thread knows it.
+    pub(super) id: u64,
+    pub(super) selection: Arc<Selection>,
+    pub(super) reason: CloseReason,
 }
 
 /// An invitation that this server follows.
@@ -60,6 +73,8 @@ pub(super) enum Purpose {
 pub(super) enum ControlMail {
     /// A session began.
     Joined { session: String, live: LiveSession },
+    /// A worker has ended all that it had of a sweep.
+    Swept { id: u64, swept: Swept },
     /// A session ended.
     SessionEnded { gateway: GatewayId, record: Box<SessionRecord> },
     /// An order led to no session. The gateway hears of it only where the data connection could not

@@ -5,7 +5,9 @@ mod backends;
 mod control;
 mod data;
 mod link;
+mod lists;
 mod mail;
+mod operator;
 mod pages;
 mod proxy_protocol;
 mod reload;
@@ -13,10 +15,12 @@ mod seats;
 mod signal;
 mod spares;
 mod stage;
+mod succession;
+mod sweep;
 mod visitor;
 mod worker;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
@@ -28,8 +32,9 @@ use thiserror::Error;
 use tokio::sync::Notify;
 
 use crate::config::{BackendTls, ServedService, ServerConfig};
-use crate::control::GatewayLink;
-use crate::engine::{self, EventLoop, Post, StartError, WorkerSettings};
+use crate::control::{GatewayEvent, GatewayLink};
+use crate::engine::{self, EventLoop, Post, StartError, WorkerSettings, fill_random};
+use crate::operator::Door;
 use crate::relay::RelayLimits;
 use crate::reload::Watch;
 use crate::sandbox;
@@ -41,6 +46,7 @@ use crate::tls::{
 use crate::uring::Waker;
 use crate::wire::alpn;
 use control::Control;
+use lists::OwnList;
 use reload::ServerReader;
 use seats::Seats;
 pub use visitor::Visitor;
@@ -72,6 +78,8 @@ struct Shared {
     own_names: Option<Identity>,
     /// When its own certificates and those of the CAs end.
     certificates: Vec<Expiry>,
+    /// Lists of revoked certificates, to be brought to gateways.
+    lists: Vec<OwnList>,
     /// The same ones after a reload.
     seats: Arc<Seats>,
 }
@@ -114,6 +122,7 @@ impl Shared {
             verifier,
             own_names,
             certificates: certificates.collect(),
+            lists: lists::load(&config.crls)?,
             seats,
             event_loop,
             config,
@@ -134,7 +143,9 @@ impl Shared {
     /// The signal connection to a gateway, to be dialled.
     fn new_link(&self) -> GatewayLink {
         let (services, capacity, spares) = self.hello();
-        GatewayLink::new(services, capacity, spares, Instant::now())
+        let mut link = GatewayLink::new(services, capacity, spares, Instant::now());
+        link.handle(GatewayEvent::Crls(self.own_lists()), Instant::now(), &mut fill_random);
+        link
     }
 }
 
@@ -168,8 +179,8 @@ fn prepare(
 }
 
 /// Runs a server until a signal ends it. `file` is where the configuration was read, and is read again by a
-/// reload. The calling thread becomes the control thread.
-pub fn run(config: ServerConfig, file: &Path) -> Result<(), RunError> {
+/// reload; `door` is where operators are heard. The calling thread becomes the control thread.
+pub fn run(config: ServerConfig, file: &Path, door: Option<Door>) -> Result<(), RunError> {
     engine::within_descriptors(max_connections(&config), engine::raise_descriptor_limit());
     let watch = Watch::new(file, &config.files());
     let event_loop = EventLoop::choose(config.event_loop).map_err(StartError::Ring)?;
@@ -191,6 +202,7 @@ pub fn run(config: ServerConfig, file: &Path) -> Result<(), RunError> {
             control: Post::new(to_control.clone(), Arc::clone(&notify)),
             backends: Arc::default(),
             spares: HashMap::new(),
+            sweeps: VecDeque::new(),
             draining: false,
         };
         let settings = settings(&shared);
@@ -200,7 +212,8 @@ pub fn run(config: ServerConfig, file: &Path) -> Result<(), RunError> {
     let reader = ServerReader { file: file.to_owned(), running: Arc::clone(&shared) };
     let reloads = crate::reload::start(reader, watch).map_err(StartError::Kernel)?;
     let control = Control::new(shared, posts, counters);
-    engine::run_control(event_loop, control.run(control_mails, notify, threads, telemetry, reloads))?;
+    let control = control.run(control_mails, notify, threads, telemetry, door, reloads);
+    engine::run_control(event_loop, control)?;
     Ok(())
 }
 

@@ -1,24 +1,35 @@
 //! What the telemetry listener shows of a server.
 
 use std::cell::RefCell;
+use std::net::TcpListener;
 use std::rc::Rc;
 use std::time::Instant;
 
 use super::control::Control;
 use super::link::Link;
+use crate::engine::StartError;
 use crate::sandbox;
-use crate::telemetry::http::Pages;
+use crate::telemetry::http::{self, Pages};
 use crate::telemetry::metrics;
-use crate::telemetry::status::{Role, SignalConnection, State, Status, Totals, Waiting, Worker};
+use crate::telemetry::status::{
+    Operator, Role, SignalConnection, State, Status, Totals, Waiting, Worker,
+};
+use crate::wire::CrlOutcome;
 
-pub(super) struct ServerPages {
-    control: Rc<RefCell<Control>>,
+/// Serves the pages, where they have a listener.
+pub(super) fn serve(
+    listener: Option<TcpListener>,
+    control: &Rc<RefCell<Control>>,
+) -> Result<(), StartError> {
+    let Some(listener) = listener else { return Ok(()) };
+    let may_ask = control.borrow().shared.config.telemetry.allow.clone();
+    let pages = Rc::new(ServerPages { control: Rc::clone(control) });
+    http::serve(listener, may_ask, pages).map_err(StartError::Kernel)?;
+    Ok(())
 }
 
-impl ServerPages {
-    pub(super) fn new(control: Rc<RefCell<Control>>) -> Self {
-        Self { control }
-    }
+struct ServerPages {
+    control: Rc<RefCell<Control>>,
 }
 
 impl Pages for ServerPages {
@@ -37,14 +48,13 @@ impl Pages for ServerPages {
                 ("declined", outcomes.declined),
                 ("failed", outcomes.failed),
             ],
-            signal_connections: control
-                .links
-                .values()
-                .map(|link| (link.gateway.address.to_string(), u64::from(link.is_up())))
-                .collect(),
+            signal_connections: control.signal_connections(),
             certificates: metrics::expiries(&control.shared.certificates),
+            lists: Vec::new(),
+            lists_brought: CrlOutcome::with_words(&control.lists_brought),
             reloads: control.history.results().to_vec(),
             configuration_read: control.history.loaded_at(),
+            operator_requests: control.tally.borrow().counts(),
         })
     }
 
@@ -88,12 +98,29 @@ impl Pages for ServerPages {
             configuration: control.history.status(now),
             listeners: Vec::new(),
             signal_connections: signal_connections.collect(),
+            revocation: Vec::new(),
             waiting: Waiting::default(),
+            operator: Operator::default(),
             sessions: control.ledger.sessions(now),
             totals: Totals::of(&control.counters, control.ledger.ended()),
             latencies: control.ledger.latencies(),
             workers: control.counters.iter().map(|counters| Worker::from(&**counters)).collect(),
             sandbox: sandbox::status(),
         }
+    }
+}
+
+impl Control {
+    /// How many stand, by gateway: two, while one process of it takes the place of another.
+    fn signal_connections(&self) -> Vec<(String, u64)> {
+        let mut counts = Vec::<(String, u64)>::new();
+        for link in self.links.values() {
+            let (address, up) = (&*link.gateway.address, u64::from(link.is_up()));
+            match counts.iter_mut().find(|(counted, _)| counted == address) {
+                Some((_, count)) => *count += up,
+                None => counts.push((address.to_owned(), up)),
+            }
+        }
+        counts
     }
 }

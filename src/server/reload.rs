@@ -1,5 +1,6 @@
 //! A reload of the server: what is read, what can't change, and what the control thread does with it.
 
+use std::convert::Infallible;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -29,6 +30,12 @@ pub(super) type Loaded = (Arc<Shared>, Addresses);
 
 impl Reader for ServerReader {
     type Loaded = Loaded;
+    type Errand = Infallible;
+    type Done = Infallible;
+
+    fn run(&mut self, errand: Infallible) -> Infallible {
+        errand
+    }
 
     fn read(&mut self, watch: &mut Watch) -> Result<Loaded, Refusal> {
         let read = read_server(&self.file);
@@ -50,6 +57,10 @@ impl Reader for ServerReader {
     fn certificates(&self) -> &[Expiry] {
         &self.running.certificates
     }
+
+    fn list_warnings(&self, now: i64) -> Vec<String> {
+        self.running.lists.iter().filter_map(|list| list.warning(now)).collect()
+    }
 }
 
 /// What can't change while the server runs: its threads, and the socket of its telemetry.
@@ -63,6 +74,9 @@ fn needing_restart(before: &ServerConfig, after: &ServerConfig) -> Vec<String> {
     }
     if before.telemetry != after.telemetry {
         changes.push("another `address` of `[telemetry]` needs a restart".to_owned());
+    }
+    if before.operator != after.operator {
+        changes.push("another `socket` of `[operator]` needs a restart".to_owned());
     }
     changes
 }
@@ -85,10 +99,11 @@ impl Shared {
 
 impl Control {
     /// Everything was read again.
-    pub(super) fn reload_ended(&mut self, outcome: Outcome<Loaded>) {
+    pub(super) fn reload_ended(&mut self, outcome: Outcome<ServerReader>) {
         match outcome {
             Outcome::Loaded((shared, found)) => self.reload(shared, found),
             Outcome::Refused(refusal) => self.history.note_refused(&refusal),
+            Outcome::Done(nothing) => match nothing {},
         }
     }
 
@@ -135,6 +150,7 @@ impl Control {
         }
         let (services, capacity, spares) = hello;
         self.handle(id, GatewayEvent::Reconfigured { services, capacity, spares });
+        self.handle(id, GatewayEvent::Crls(shared.own_lists()));
     }
 
     /// Links to the gateways of the configuration that have none.

@@ -1,6 +1,6 @@
 //! The server's worker: from an order to the backend behind its data connection, and the relay.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::time::Instant;
@@ -14,6 +14,7 @@ use super::link::GatewayId;
 use super::mail::{ControlMail, Order, WorkerMail};
 use super::proxy_protocol;
 use super::stage::{Delivery, Record, Stage};
+use super::sweep::Sweeping;
 use super::visitor::Visitor;
 use super::{Service, Shared, settings};
 use crate::config::Backend;
@@ -37,6 +38,8 @@ pub(super) struct ServerWorker {
     pub(super) backends: Arc<Addresses>,
     /// Spares, those under way included, by gateway and invitation.
     pub(super) spares: HashMap<(GatewayId, u64), Token>,
+    /// What an operator has us end, the first at the front.
+    pub(super) sweeps: VecDeque<Sweeping>,
     pub(super) draining: bool,
 }
 
@@ -102,19 +105,23 @@ impl engine::Role for ServerWorker {
             WorkerMail::CloseSpare { gateway, invitation } => {
                 self.close_spare(core, gateway, invitation);
             }
+            WorkerMail::EndSessions(sweep) => self.begin_sweep(core, sweep),
             WorkerMail::Drain => self.drain(core),
             WorkerMail::Stop => self.stop(core),
         }
     }
 
     fn turn_ended(&mut self, core: &mut ServerCore) -> bool {
+        self.sweep_on(core);
         core.counters.spares_open.set(self.spares.len() as u64);
         self.control.look_after(core.now);
-        !(self.draining && core.connections_len() == 0 && !self.control.has_kept())
+        let has_work = self.control.has_kept() || !self.sweeps.is_empty();
+        !(self.draining && core.connections_len() == 0 && !has_work)
     }
 
     fn mail_due(&self, now: Instant) -> Option<Instant> {
-        self.control.due(now)
+        let sweep = (!self.sweeps.is_empty()).then_some(now);
+        self.control.due(now).into_iter().chain(sweep).min()
     }
 }
 
@@ -273,7 +280,10 @@ impl ServerWorker {
         let name: Arc<str> = address.to_string().into();
         let Delivery { order, service, visitor, data, claimed, .. } = *delivery;
         let live = LiveSession {
-            who: visitor.device.as_deref().map_or_else(|| visitor.agent.to_string(), str::to_owned),
+            device: visitor.device.clone(),
+            aliases: None,
+            agent: visitor.agent,
+            peer: Arc::clone(&order.gateway.address),
             service: Arc::clone(&service.name),
             since: core.now,
         };
@@ -284,7 +294,12 @@ impl ServerWorker {
         self.control.send_quietly(ControlMail::Joined { session, live }, core.now);
     }
 
-    fn record_session(&mut self, core: &ServerCore, session: Session<Record>, reason: CloseReason) {
+    pub(super) fn record_session(
+        &mut self,
+        core: &ServerCore,
+        session: Session<Record>,
+        reason: CloseReason,
+    ) {
         let Record { order, service, visitor, claimed, joined, backend } = session.record;
         let mut stages = Stages::default();
         stages.set(Stretch::InvitationToClaim, claimed - order.received);

@@ -32,6 +32,8 @@ pub struct WorkerCounters {
     pub bytes_agent_to_server: Counter,
     /// Payload relayed from servers to agents, in bytes.
     pub bytes_server_to_agent: Counter,
+    /// Times that a session was held back by a limit on its bandwidth.
+    pub throttle_pauses: Counter,
     /// Turns of the worker's loop.
     pub turns: Counter,
     /// Mails read.

@@ -18,6 +18,7 @@ use hyper_util::rt::TokioIo;
 use ipnet::IpNet;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::task::AbortHandle;
 use tracing::{debug, warn};
 
 use super::metrics;
@@ -42,17 +43,17 @@ pub trait Pages {
     fn status(&self) -> Status;
 }
 
-/// Serves the pages to this host and to those whom `allow` names, as long as the runtime lives. Called
+/// Serves the pages to this host and to those whom `allow` names, until it is aborted or the runtime ends. Called
 /// inside a `LocalSet`, as `tokio_uring::start` has one.
 pub fn serve(
     listener: std::net::TcpListener,
     allow: Vec<IpNet>,
     pages: Rc<dyn Pages>,
-) -> io::Result<()> {
+) -> io::Result<AbortHandle> {
     let listener = TcpListener::from_std(listener)?;
     let (connections, timeout) = (MAX_TELEMETRY_CONNECTIONS, TELEMETRY_TIMEOUT);
-    tokio::task::spawn_local(serve_within(listener, allow, pages, connections, timeout));
-    Ok(())
+    let serving = serve_within(listener, allow, pages, connections, timeout);
+    Ok(tokio::task::spawn_local(serving).abort_handle())
 }
 
 /// What comes above `max_connections` waits in the kernel's backlog. `timeout` covers a connection

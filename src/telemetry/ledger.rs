@@ -1,6 +1,7 @@
 //! The ledger: what has ended and why, how long each stage took, and which sessions live.
 
 use std::collections::{BTreeMap, HashMap};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -12,6 +13,7 @@ use super::stage_times::StageTimes;
 use super::status::{self, Count, Latency, Session, Sessions};
 use crate::limits::{LISTED_SESSIONS, STRANGER_LINES_PER_SECOND};
 use crate::relay::{CloseReason, Party};
+use crate::tls::Identity;
 
 pub use super::stage_times::StageFigures;
 
@@ -31,8 +33,14 @@ pub struct Ledger {
 /// A session that was joined and has not ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LiveSession {
-    /// Verified identity of the device, or the address of the agent where it has none.
-    pub who: String,
+    /// Verified identity of the device, where it has one.
+    pub device: Option<Arc<str>>,
+    /// All names of the device, where it has several.
+    pub aliases: Option<Box<Identity>>,
+    /// Address of the agent.
+    pub agent: SocketAddr,
+    /// Name of the server, or at a server of the gateway.
+    pub peer: Arc<str>,
     /// Name of the service.
     pub service: Arc<str>,
     /// When it was joined.
@@ -122,6 +130,11 @@ impl Ledger {
         }
     }
 
+    /// Every live session, by its name.
+    pub fn live(&self) -> impl Iterator<Item = (&str, &LiveSession)> {
+        self.live.iter().map(|(session, live)| (session.as_str(), live))
+    }
+
     /// The live sessions, the oldest first and at most fifty of them, for the status page.
     pub fn sessions(&self, now: Instant) -> Sessions {
         let mut oldest: Vec<&LiveSession> = self.live.values().collect();
@@ -170,7 +183,7 @@ pub struct Figures {
 
 fn listed(live: &LiveSession, now: Instant) -> Session {
     Session {
-        who: live.who.clone(),
+        who: live.device.as_deref().map_or_else(|| live.agent.to_string(), str::to_owned),
         service: live.service.to_string(),
         age_s: now.saturating_duration_since(live.since).as_secs(),
     }
@@ -251,7 +264,6 @@ fn milliseconds(duration: Duration) -> f64 {
 #[cfg(test)]
 mod tests {
     use std::io;
-    use std::net::SocketAddr;
     use std::sync::Mutex;
 
     use super::super::record::sample;
@@ -294,7 +306,14 @@ mod tests {
     }
 
     fn live(who: &str, since: Instant) -> LiveSession {
-        LiveSession { who: who.to_owned(), service: "web".into(), since }
+        LiveSession {
+            device: Some(who.into()),
+            aliases: None,
+            agent: SocketAddr::from(([192, 0, 2, 9], 40_000)),
+            service: "web".into(),
+            peer: "server-1.lan".into(),
+            since,
+        }
     }
 
     #[test]

@@ -38,10 +38,29 @@ pub struct Snapshot {
     pub signal_connections: Vec<(String, u64)>,
     /// Certificate files in use, and when each expires, in seconds since 1970.
     pub certificates: Vec<(String, i64)>,
+    /// The CAs whose lists of revoked certificates are looked at.
+    pub lists: Vec<ListFigures>,
+    /// Lists that were brought over signal connections, by what became of them.
+    pub lists_brought: Vec<(&'static str, u64)>,
     /// Reloads, by what became of them.
     pub reloads: Vec<(&'static str, u64)>,
     /// When the configuration in use was read, in seconds since 1970.
     pub configuration_read: u64,
+    /// Requests of operators, by verb and result.
+    pub operator_requests: Vec<(&'static str, &'static str, u64)>,
+}
+
+/// What is known of the list of one CA.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ListFigures {
+    /// Whose certificates the CA signs: `device` or `server`.
+    pub role: &'static str,
+    /// Name of the CA.
+    pub ca: String,
+    /// Whether there is a list, and the next one is not due.
+    pub is_current: bool,
+    /// When the next one is due, in seconds since 1970, and how many are revoked; `None` where there is no list.
+    pub list: Option<(i64, u64)>,
 }
 
 /// As a [`Snapshot`] has them.
@@ -65,6 +84,7 @@ impl Collector for Snapshot {
         self.sessions(&mut page)?;
         self.workers(&mut page)?;
         self.control(&mut page)?;
+        self.lists(&mut page)?;
         self.process(&mut page)
     }
 }
@@ -133,6 +153,9 @@ impl Snapshot {
                 counter(&mut family.encode_family(&labels)?, bytes.get())?;
             }
         }
+        let help = "Times that a limit on bandwidth held a session back";
+        let pauses = self.sum(|worker| worker.throttle_pauses.get());
+        page.counter("vestibule_throttle_pauses", help, pauses)?;
         let help = "Turns of a worker's loop";
         let mut family = page.family("vestibule_worker_turns", help, None, MetricType::Counter)?;
         for (index, worker) in self.named_workers() {
@@ -182,7 +205,44 @@ impl Snapshot {
         let name = "vestibule_configuration_read_timestamp";
         let help = "When the configuration in use was read";
         page.family(name, help, Some(&Unit::Seconds), MetricType::Gauge)?
-            .encode_gauge(&self.configuration_read)
+            .encode_gauge(&self.configuration_read)?;
+        let help = "What operators asked for, by verb and result";
+        let mut family =
+            page.family("vestibule_operator_requests", help, None, MetricType::Counter)?;
+        for &(verb, result, count) in &self.operator_requests {
+            let labels = [("verb", verb), ("result", result)];
+            counter(&mut family.encode_family(&labels)?, count)?;
+        }
+        Ok(())
+    }
+
+    fn lists(&self, page: &mut Page) -> fmt::Result {
+        let help = "Whether the list of revoked certificates of a CA is there and not stale";
+        let mut family = page.family("vestibule_crl_current", help, None, MetricType::Gauge)?;
+        for figures in &self.lists {
+            let labels = [("role", figures.role), ("ca", figures.ca.as_str())];
+            family.encode_family(&labels)?.encode_gauge(&u64::from(figures.is_current))?;
+        }
+        let with_list =
+            || self.lists.iter().filter_map(|figures| figures.list.map(|list| (figures, list)));
+        let (name, help) = ("vestibule_crl_next_update_timestamp", "When its next one is due");
+        let mut family = page.family(name, help, Some(&Unit::Seconds), MetricType::Gauge)?;
+        for (figures, (next_update, _)) in with_list() {
+            let labels = [("role", figures.role), ("ca", figures.ca.as_str())];
+            family.encode_family(&labels)?.encode_gauge(&next_update)?;
+        }
+        let help = "Certificates that it revokes";
+        let mut family = page.family("vestibule_crl_entries", help, None, MetricType::Gauge)?;
+        for (figures, (_, entries)) in with_list() {
+            let labels = [("role", figures.role), ("ca", figures.ca.as_str())];
+            family.encode_family(&labels)?.encode_gauge(&entries)?;
+        }
+        let help = "Lists of revoked certificates that servers brought, by outcome";
+        let mut family = page.family("vestibule_crls_brought", help, None, MetricType::Counter)?;
+        for &(outcome, count) in &self.lists_brought {
+            counter(&mut family.encode_family(&[("outcome", outcome)])?, count)?;
+        }
+        Ok(())
     }
 
     fn process(&self, page: &mut Page) -> fmt::Result {
@@ -267,8 +327,24 @@ mod tests {
             invitations: vec![("claimed", 1)],
             signal_connections: vec![("server-1.lan".to_owned(), 1)],
             certificates: vec![("/etc/vestibule/gateway.pem".to_owned(), 1_800_000_000)],
+            lists: vec![
+                ListFigures {
+                    role: "device",
+                    ca: "CN=Devices".to_owned(),
+                    is_current: true,
+                    list: Some((1_800_000_000, 7)),
+                },
+                ListFigures {
+                    role: "server",
+                    ca: "CN=Servers".to_owned(),
+                    is_current: false,
+                    list: None,
+                },
+            ],
+            lists_brought: vec![("taken", 2)],
             reloads: vec![("applied", 3), ("refused", 1)],
             configuration_read: 1_790_000_000,
+            operator_requests: vec![("end", "done", 2), ("end", "not_found", 1)],
         }
     }
 
@@ -287,6 +363,7 @@ mod tests {
             "vestibule_sessions_ended counter",
             "vestibule_stage_seconds histogram",
             "vestibule_relayed_bytes counter",
+            "vestibule_throttle_pauses counter",
             "vestibule_worker_turns counter",
             "vestibule_worker_mails counter",
             "vestibule_waiting_agents gauge",
@@ -295,8 +372,13 @@ mod tests {
             "vestibule_spares_ended counter",
             "vestibule_signal_connections gauge",
             "vestibule_certificate_expiry_timestamp_seconds gauge",
+            "vestibule_crl_current gauge",
+            "vestibule_crl_next_update_timestamp_seconds gauge",
+            "vestibule_crl_entries gauge",
+            "vestibule_crls_brought counter",
             "vestibule_reloads counter",
             "vestibule_configuration_read_timestamp_seconds gauge",
+            "vestibule_operator_requests counter",
             "vestibule_log_lines_dropped counter",
             "vestibule_build info",
             "process_cpu_seconds counter",
@@ -327,8 +409,14 @@ mod tests {
             "vestibule_stage_seconds_bucket{le=\"+Inf\",stage=\"handshake\"} 1",
             "vestibule_invitations_total{outcome=\"claimed\"} 1",
             "vestibule_signal_connections{server=\"server-1.lan\"} 1",
+            "vestibule_crl_current{role=\"device\",ca=\"CN=Devices\"} 1",
+            "vestibule_crl_current{role=\"server\",ca=\"CN=Servers\"} 0",
+            "vestibule_crl_next_update_timestamp_seconds{role=\"device\",ca=\"CN=Devices\"} 1800000000",
+            "vestibule_crl_entries{role=\"device\",ca=\"CN=Devices\"} 7",
+            "vestibule_crls_brought_total{outcome=\"taken\"} 2",
             "vestibule_reloads_total{result=\"refused\"} 1",
             "vestibule_configuration_read_timestamp_seconds 1790000000",
+            "vestibule_operator_requests_total{verb=\"end\",result=\"not_found\"} 1",
             "vestibule_build_info{version=\"0.1.0\",role=\"gateway\",event_loop=\"io_uring\"} 1",
         ] {
             assert!(page.lines().any(|each| each == line), "{line}\nin\n{page}");

@@ -14,13 +14,15 @@ pub enum Alert {
     BadRecordMac = 20,
     /// A record or message that is too large.
     RecordOverflow = 22,
+    /// A certificate is revoked.
+    CertificateRevoked = 44,
     /// A certificate is expired or not valid yet.
     CertificateExpired = 45,
     /// A value outside those allowed.
     IllegalParameter = 47,
     /// A certificate is of a CA that is not trusted here.
     UnknownCa = 48,
-    /// The device may not reach that service.
+    /// The device may not reach that service, or any.
     AccessDenied = 49,
     /// A message that can't be read.
     DecodeError = 50,
@@ -35,7 +37,7 @@ pub enum Alert {
 impl From<RefusalReason> for Alert {
     fn from(reason: RefusalReason) -> Self {
         match reason {
-            RefusalReason::DeviceNotAllowed => Self::AccessDenied,
+            RefusalReason::DeviceNotAllowed | RefusalReason::DeviceBlocked => Self::AccessDenied,
             RefusalReason::ServiceUnknown => Self::UnrecognizedName,
             _ => Self::InternalError,
         }
@@ -47,7 +49,9 @@ impl From<CloseReason> for Alert {
         match reason {
             CloseReason::CertificateMissing => Self::CertificateRequired,
             CloseReason::CertificateExpired => Self::CertificateExpired,
-            CloseReason::CertificateUntrusted => Self::UnknownCa,
+            CloseReason::CertificateRevoked => Self::CertificateRevoked,
+            // As rustls says it in a handshake.
+            CloseReason::CertificateUntrusted | CloseReason::RevocationUnknown => Self::UnknownCa,
             other => other.refusal().into(),
         }
     }

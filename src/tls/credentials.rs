@@ -11,9 +11,10 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use thiserror::Error;
 use x509_parser::prelude::{ASN1Time, FromDer, X509Certificate};
 
+use super::revocation::CrlError;
 use super::roles::provider;
 use crate::config::Credentials;
-use crate::limits::MAX_PEM_FILE_LEN;
+use crate::limits::{MAX_CRL_FILE_LEN, MAX_CRLS, MAX_PEM_FILE_LEN};
 
 /// Why certificates or keys can't be used. The operator's to repair: each names its file.
 #[derive(Debug, Error)]
@@ -108,6 +109,35 @@ pub enum CredentialError {
         path: PathBuf,
         /// The first moment of its validity.
         date: String,
+    },
+    /// No file of lists is this large.
+    #[error("{}: larger than {MAX_CRL_FILE_LEN} bytes; name a file that holds only the lists of these CAs", .path.display())]
+    CrlFileTooLarge {
+        /// The file.
+        path: PathBuf,
+    },
+    /// PEM, or something else, without a list.
+    #[error(
+        "{}: holds no list of revoked certificates; a file in DER, or in PEM with BEGIN X509 CRL, is needed",
+        .path.display()
+    )]
+    NoCrl {
+        /// The file.
+        path: PathBuf,
+    },
+    /// More lists than CAs can have.
+    #[error("{}: holds more than {MAX_CRLS} lists; name those of these CAs only", .path.display())]
+    TooManyCrls {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A list that can't be used.
+    #[error("{}: {error}", .path.display())]
+    CrlUnusable {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        error: CrlError,
     },
     /// A setting of ours that rustls does not accept.
     #[error("rustls refuses the configuration ({0}); this is our fault, please report it")]

@@ -23,6 +23,10 @@ pub fn handshake_failure(error: &Error) -> CloseReason {
             | CertificateError::NotValidYet
             | CertificateError::NotValidYetContext { .. },
         ) => CloseReason::CertificateExpired,
+        Error::InvalidCertificate(CertificateError::Revoked) => CloseReason::CertificateRevoked,
+        Error::InvalidCertificate(
+            CertificateError::UnknownRevocationStatus | CertificateError::ExpiredRevocationList,
+        ) => CloseReason::RevocationUnknown,
         Error::InvalidCertificate(_) => CloseReason::CertificateUntrusted,
         _ => CloseReason::HandshakeFailed,
     }

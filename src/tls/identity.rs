@@ -69,12 +69,12 @@ impl Identity {
     /// has a kind as names have, and matches only that: `*.example.com` means DNS names, and never
     /// `cn:pc.example.com`. DNS names are compared without regard to case.
     pub fn matches(&self, pattern: &str) -> bool {
-        if let Some((kind, rest)) = pattern.split_once(':') {
-            let mut kinds = self.names.iter().filter_map(|name| name.split_once(':'));
-            return kinds.any(|(its_kind, its_rest)| its_kind == kind && glob(rest, its_rest));
-        }
-        let pattern = pattern.to_ascii_lowercase();
-        self.dns_names().any(|name| glob(&pattern, name))
+        self.names.iter().any(|name| name_matches(name, pattern))
+    }
+
+    /// Whether there are others beside [`name`](Self::name).
+    pub fn has_aliases(&self) -> bool {
+        self.names.len() > 1
     }
 
     /// Whether `name` is one of the DNS names, without regard to case.
@@ -84,6 +84,17 @@ impl Identity {
 
     fn dns_names(&self) -> impl Iterator<Item = &str> {
         self.names.iter().map(String::as_str).filter(|name| !name.contains(':'))
+    }
+}
+
+/// Whether one name of an identity matches `pattern`, as [`Identity::matches`] has it.
+pub fn name_matches(name: &str, pattern: &str) -> bool {
+    match (pattern.split_once(':'), name.split_once(':')) {
+        (Some((kind, rest)), Some((its_kind, its_rest))) => {
+            kind == its_kind && glob(rest, its_rest)
+        }
+        (None, None) => glob(&pattern.to_ascii_lowercase(), name),
+        _ => false,
     }
 }
 

@@ -8,16 +8,19 @@ use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::{DigitallySignedStruct, DistinguishedName, Error, SignatureScheme};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
+use super::revocation::Revocation;
 use crate::limits::MAX_KNOWN_CHAINS;
 
 /// A verifier that remembers the chains it found good: devices and servers come back with the same
 /// ones, and each signature in a chain costs as much as the rest of a resumed handshake.
 ///
 /// Under the same roots, time alone turns a good chain into a bad one: what is remembered of each is
-/// when it holds. So new roots, or a list of what was revoked, need a new verifier.
+/// when it holds, by its dates and by those of the lists that must be current. So new roots, or a list of what was revoked, need a new verifier.
 #[derive(Debug)]
 pub(super) struct KnownChains {
     verifier: Arc<dyn ClientCertVerifier>,
+    /// `None` where no list is looked at.
+    revocation: Option<Arc<Revocation>>,
     good: RwLock<HashMap<ChainDigest, Validity>>,
 }
 
@@ -31,8 +34,11 @@ struct Validity {
 }
 
 impl KnownChains {
-    pub(super) fn new(verifier: Arc<dyn ClientCertVerifier>) -> Self {
-        Self { verifier, good: RwLock::default() }
+    pub(super) fn new(
+        verifier: Arc<dyn ClientCertVerifier>,
+        revocation: Option<Arc<Revocation>>,
+    ) -> Self {
+        Self { verifier, revocation, good: RwLock::default() }
     }
 
     fn is_good(&self, digest: &ChainDigest, now: UnixTime) -> bool {
@@ -64,8 +70,13 @@ impl Validity {
     }
 
     fn holds(self, now: UnixTime) -> bool {
-        i64::try_from(now.as_secs()).is_ok_and(|now| self.first <= now && now <= self.last)
+        let now = seconds(now);
+        self.first <= now && now <= self.last
     }
+}
+
+fn seconds(now: UnixTime) -> i64 {
+    i64::try_from(now.as_secs()).unwrap_or(i64::MAX)
 }
 
 /// Each certificate with its length before it, so that no two chains have the same bytes.
@@ -93,8 +104,13 @@ impl ClientCertVerifier for KnownChains {
             return Ok(ClientCertVerified::assertion());
         }
         let verified = self.verifier.verify_client_cert(end_entity, intermediates, now)?;
+        let until = match &self.revocation {
+            Some(revocation) => revocation.check(&chain, seconds(now))?,
+            None => i64::MAX,
+        };
         if let Some(validity) = Validity::of(&chain) {
-            self.remember(digest, validity);
+            let last = validity.last.min(until);
+            self.remember(digest, Validity { last, ..validity });
         }
         Ok(verified)
     }
@@ -208,7 +224,7 @@ mod tests {
             let verifier = verifier.build().expect("a verifier");
             let counting = Arc::new(Counting(verifier, AtomicUsize::new(0)));
             Self {
-                known: KnownChains::new(Arc::clone(&counting) as _),
+                known: KnownChains::new(Arc::clone(&counting) as _, None),
                 counting,
                 device: first(&world.device.certificate),
                 server: first(&world.server.certificate),

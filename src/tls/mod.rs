@@ -13,6 +13,7 @@ mod identity;
 mod known_chains;
 mod record;
 mod resumption;
+mod revocation;
 mod roles;
 mod rustls_end;
 #[cfg(test)]
@@ -29,9 +30,13 @@ pub use credentials::{
 pub(crate) use credentials::{date, read_pem_file};
 pub use expiry::Expiry;
 pub use failure::handshake_failure;
-pub use identity::{Identity, IdentityError};
+pub use identity::{Identity, IdentityError, name_matches};
 pub use record::{Pieces, RecordError};
 pub use resumption::{RoleConfig, check_dates, gateway_resumption};
+pub use revocation::{
+    Anchor, BroughtLists, CertificateId, Crl, CrlDates, CrlError, CrlSource, CrlVerdict, HeldList,
+    Revocation, load_lists, read_lists,
+};
 pub use roles::{
     ListenerRoles, backend_config, client_config, gateway_verifier, listener_roles, provider,
 };

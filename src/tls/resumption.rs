@@ -29,10 +29,14 @@ pub struct RoleConfig {
 }
 
 impl RoleConfig {
-    /// With keys for this role alone: rustls would take any ticket that it can open.
-    pub(super) fn with_tickets(mut self) -> Result<Self, CredentialError> {
+    /// With keys for this role alone: rustls would take any ticket that it can open. They are those that the role
+    /// had `before`, if it is the same.
+    pub(super) fn with_tickets(mut self, before: Option<&Self>) -> Result<Self, CredentialError> {
         let config = Arc::make_mut(&mut self.config);
-        config.ticketer = Arc::new(RoleTickets(Ticketer::new()?));
+        config.ticketer = match before {
+            Some(before) => Arc::clone(&before.config.ticketer),
+            None => Arc::new(RoleTickets(Ticketer::new()?)),
+        };
         config.send_tls13_tickets = TICKETS_PER_HANDSHAKE;
         Ok(self)
     }

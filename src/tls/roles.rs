@@ -11,11 +11,14 @@ use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::version::{TLS12, TLS13};
 use rustls::{ClientConfig, RootCertStore, ServerConfig, SupportedProtocolVersion};
 
-use super::credentials::{CredentialError, load_credentials, load_roots};
+use super::credentials::{CredentialError, load_certificates, load_credentials, load_roots};
 use super::hkdf;
 use super::known_chains::KnownChains;
 use super::resumption::RoleConfig;
-use crate::config::{BackendTls, DeviceCertificates, GatewayConfig, ListenerKind};
+use super::revocation::{Anchor, BroughtLists, HeldList, Revocation, load_lists};
+use crate::config::{
+    BackendTls, DeviceCertificates, GatewayConfig, ListenerKind, RevocationPolicy, RevocationRules,
+};
 use crate::control::ServiceId;
 use crate::limits::MAX_BACKEND_SESSIONS;
 use crate::wire::alpn;
@@ -31,6 +34,32 @@ pub struct ListenerRoles {
     pub agent: RoleConfig,
     /// Foreign agents, by the services that this listener offers.
     pub foreign: HashMap<ServiceId, RoleConfig>,
+    /// Which certificates of devices count no more; `None` where no list is looked at.
+    pub device_revocation: Option<Arc<Revocation>>,
+    /// Which certificates of servers count no more.
+    pub server_revocation: Option<Arc<Revocation>>,
+    files: Arc<ListenerFiles>,
+}
+
+/// What the files of a TLS listener hold.
+#[derive(Debug)]
+struct ListenerFiles {
+    own: Arc<CertifiedKey>,
+    /// `None` where no certificate is asked for.
+    devices: Option<Trust>,
+    /// `None` where the listener takes no servers.
+    servers: Option<Trust>,
+}
+
+/// The CAs of a role, and what files say of the certificates that count no more.
+#[derive(Debug)]
+struct Trust {
+    roots: Arc<RootCertStore>,
+    anchors: Arc<[Anchor]>,
+    policy: RevocationPolicy,
+    lists: Vec<HeldList>,
+    /// Whether who shows no certificate may come as well.
+    optional: bool,
 }
 
 /// Loads the files of the TLS listener at that index and builds its roles.
@@ -40,32 +69,107 @@ pub struct ListenerRoles {
 pub fn listener_roles(
     config: &GatewayConfig,
     listener: usize,
+    brought: &BroughtLists,
 ) -> Result<ListenerRoles, CredentialError> {
-    let ListenerKind::Tls { credentials, device_certificates, servers } =
+    let ListenerKind::Tls { credentials, device_certificates, device_revocation, servers } =
         &config.listeners[listener].kind
     else {
         panic!("listener {} is plain and has no TLS roles", config.listeners[listener].name);
     };
-    let credentials = load_credentials(credentials)?;
-    let devices = device_verifier(device_certificates)?;
-    let role = |verifier: &Arc<dyn ClientCertVerifier>, protocols: Vec<Vec<u8>>| {
-        role_config(Arc::clone(&credentials), Arc::clone(verifier), protocols)
+    let devices = match device_certificates {
+        DeviceCertificates::Required(ca) => Some(Trust::load(ca, device_revocation, false)?),
+        DeviceCertificates::Optional(ca) => Some(Trust::load(ca, device_revocation, true)?),
+        DeviceCertificates::None => None,
     };
-    let (signal, data) = if *servers {
-        let verifier = required(&config.servers.ca)?;
-        let signal = role(&verifier, vec![alpn::SIGNAL.to_vec()])?;
-        (Some(signal), Some(role(&verifier, vec![alpn::DATA.to_vec()])?.with_tickets()?))
-    } else {
-        (None, None)
-    };
-    let agent = role(&devices, vec![alpn::AGENT.to_vec()])?.with_tickets()?;
-    let offered = config.services.iter().filter(|service| service.listeners.contains(&listener));
-    let foreign = offered.map(|service| {
-        let protocols = service.alpn.iter().map(|name| name.clone().into_bytes()).collect();
-        Ok((service.id, role(&devices, protocols)?.with_tickets()?))
-    });
-    let foreign = foreign.collect::<Result<_, CredentialError>>()?;
-    Ok(ListenerRoles { signal, data, agent, foreign })
+    let policy = &config.servers;
+    let servers =
+        servers.then(|| Trust::load(&policy.ca, &policy.revocation, false)).transpose()?;
+    let files = ListenerFiles { own: load_credentials(credentials)?, devices, servers };
+    ListenerRoles::build(config, listener, Arc::new(files), brought, None)
+}
+
+impl ListenerRoles {
+    /// The same roles, once servers have brought other lists. No file is read, and tickets stay good: whoever comes
+    /// with one is verified again.
+    pub fn with_lists(
+        &self,
+        config: &GatewayConfig,
+        listener: usize,
+        brought: &BroughtLists,
+    ) -> Result<Self, CredentialError> {
+        Self::build(config, listener, Arc::clone(&self.files), brought, Some(self))
+    }
+
+    fn build(
+        config: &GatewayConfig,
+        listener: usize,
+        files: Arc<ListenerFiles>,
+        brought: &BroughtLists,
+        before: Option<&Self>,
+    ) -> Result<Self, CredentialError> {
+        let revocation =
+            |trust: &Option<Trust>| trust.as_ref().and_then(|trust| trust.revocation(brought));
+        let (device_revocation, server_revocation) =
+            (revocation(&files.devices), revocation(&files.servers));
+        let devices = match &files.devices {
+            Some(trust) => trust.verifier(device_revocation.clone())?,
+            None => WebPkiClientVerifier::no_client_auth(),
+        };
+        let role = |verifier: &Arc<dyn ClientCertVerifier>, protocols: Vec<Vec<u8>>| {
+            role_config(Arc::clone(&files.own), Arc::clone(verifier), protocols)
+        };
+        let (signal, data) = match &files.servers {
+            Some(trust) => {
+                let verifier = trust.verifier(server_revocation.clone())?;
+                let signal = role(&verifier, vec![alpn::SIGNAL.to_vec()])?;
+                let data = role(&verifier, vec![alpn::DATA.to_vec()])?;
+                let before = before.and_then(|before| before.data.as_ref());
+                (Some(signal), Some(data.with_tickets(before)?))
+            }
+            None => (None, None),
+        };
+        let agent = role(&devices, vec![alpn::AGENT.to_vec()])?;
+        let agent = agent.with_tickets(before.map(|before| &before.agent))?;
+        let offered =
+            config.services.iter().filter(|service| service.listeners.contains(&listener));
+        let foreign = offered.map(|service| {
+            let protocols = service.alpn.iter().map(|name| name.clone().into_bytes()).collect();
+            let before = before.and_then(|before| before.foreign.get(&service.id));
+            Ok((service.id, role(&devices, protocols)?.with_tickets(before)?))
+        });
+        let foreign = foreign.collect::<Result<_, CredentialError>>()?;
+        Ok(Self { signal, data, agent, foreign, device_revocation, server_revocation, files })
+    }
+
+    /// Those of devices, and those of servers, where lists are looked at.
+    pub fn revocations(&self) -> impl Iterator<Item = &Arc<Revocation>> {
+        self.device_revocation.iter().chain(&self.server_revocation)
+    }
+}
+
+impl Trust {
+    fn load(ca: &Path, rules: &RevocationRules, optional: bool) -> Result<Self, CredentialError> {
+        let anchors: Arc<[Anchor]> = load_certificates(ca)?.iter().filter_map(Anchor::of).collect();
+        let mut lists = Vec::new();
+        for file in &rules.crls {
+            lists.extend(load_lists(file, &anchors)?);
+        }
+        Ok(Self { roots: load_roots(ca)?, anchors, policy: rules.policy, lists, optional })
+    }
+
+    fn revocation(&self, brought: &BroughtLists) -> Option<Arc<Revocation>> {
+        Revocation::new(self.policy, &self.anchors, &self.lists, brought)
+    }
+
+    fn verifier(
+        &self,
+        revocation: Option<Arc<Revocation>>,
+    ) -> Result<Arc<dyn ClientCertVerifier>, CredentialError> {
+        let builder =
+            WebPkiClientVerifier::builder_with_provider(Arc::clone(&self.roots), provider());
+        let builder = if self.optional { builder.allow_unauthenticated() } else { builder };
+        Ok(Arc::new(KnownChains::new(builder.build()?, revocation)))
+    }
 }
 
 /// For connections to a gateway: TLS 1.3 only, these roots only. They do not resume, unless they are
@@ -143,25 +247,6 @@ fn client_config_of(
     config.resumption = Resumption::disabled();
     config.enable_secret_extraction = true;
     Ok(config)
-}
-
-fn device_verifier(
-    asked: &DeviceCertificates,
-) -> Result<Arc<dyn ClientCertVerifier>, CredentialError> {
-    match asked {
-        DeviceCertificates::Required(ca) => required(ca),
-        DeviceCertificates::Optional(ca) => {
-            let roots = load_roots(ca)?;
-            let builder = WebPkiClientVerifier::builder_with_provider(roots, provider());
-            Ok(Arc::new(KnownChains::new(builder.allow_unauthenticated().build()?)))
-        }
-        DeviceCertificates::None => Ok(WebPkiClientVerifier::no_client_auth()),
-    }
-}
-
-fn required(ca: &Path) -> Result<Arc<dyn ClientCertVerifier>, CredentialError> {
-    let builder = WebPkiClientVerifier::builder_with_provider(load_roots(ca)?, provider());
-    Ok(Arc::new(KnownChains::new(builder.build()?)))
 }
 
 #[cfg(test)]

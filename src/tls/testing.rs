@@ -12,11 +12,16 @@ use rcgen::{
 use rustls::{ClientConfig, ClientConnection, Error, ServerConfig, ServerConnection};
 use tempfile::TempDir;
 
-use super::{ListenerRoles, client_config, listener_roles, load_credentials, load_roots};
-use crate::config::{
-    AddressLimits, Credentials, DeviceCertificates, DevicePolicy, GatewayConfig, GatewayLimits,
-    Listener, ListenerKind, ServersPolicy, Service, SessionLimits, Telemetry,
+use super::{
+    BroughtLists, ListenerRoles, client_config, listener_roles, load_credentials, load_roots,
 };
+use crate::config::{
+    AddressLimits, Credentials, DeviceCertificates, DeviceLimits, DevicePolicy, GatewayConfig,
+    GatewayLimits, Listener, ListenerKind, Operator, RevocationRules, ServersPolicy, Service,
+    ServiceLimits, SessionLimits, Telemetry,
+};
+use crate::control::SessionQuota;
+use crate::relay::RelayLimits;
 
 /// Name of the gateway.
 pub(crate) const NAME: &str = "gw.example.com";
@@ -63,6 +68,22 @@ impl<'a> Authority<'a> {
         self.issue_with(name, &params(name))
     }
 
+    /// An empty list of revoked certificates in DER, whose next one is due at that second since 1970.
+    pub(crate) fn list(&self, next_update: i64) -> Vec<u8> {
+        let at = |second| {
+            x509_parser::time::ASN1Time::from_timestamp(second).expect("a time").to_datetime()
+        };
+        let params = rcgen::CertificateRevocationListParams {
+            this_update: at(next_update - 86_400 * 10_000),
+            next_update: at(next_update),
+            crl_number: rcgen::SerialNumber::from(1),
+            issuing_distribution_point: None,
+            revoked_certs: vec![],
+            key_identifier_method: rcgen::KeyIdMethod::Sha256,
+        };
+        params.signed_by(&self.issuer).expect("a list").der().to_vec()
+    }
+
     pub(crate) fn issue_with(&self, name: &str, params: &CertificateParams) -> Credentials {
         let key = KeyPair::generate().expect("a key");
         let certificate = params.signed_by(&key, &self.issuer).expect("a certificate");
@@ -103,7 +124,7 @@ impl World {
 
     pub(crate) fn roles(&self, asked: DeviceCertificates) -> ListenerRoles {
         let config = gateway_config(self.gateway.clone(), asked, &self.servers);
-        listener_roles(&config, 0).expect("good files")
+        listener_roles(&config, 0, &BroughtLists::default()).expect("good files")
     }
 
     /// Roles of a listener where devices must show a certificate.
@@ -173,8 +194,14 @@ pub(crate) fn gateway_config(
     device_certificates: DeviceCertificates,
     servers_ca: &Path,
 ) -> GatewayConfig {
-    let kind = ListenerKind::Tls { credentials, device_certificates, servers: true };
+    let kind = ListenerKind::Tls {
+        credentials,
+        device_certificates,
+        device_revocation: RevocationRules::default(),
+        servers: true,
+    };
     GatewayConfig {
+        upgrade_socket: None,
         workers: 1,
         listeners: vec![Listener {
             name: "main".to_owned(),
@@ -182,7 +209,13 @@ pub(crate) fn gateway_config(
             proxy_protocol_from: vec![],
             kind,
         }],
-        servers: ServersPolicy { ca: servers_ca.to_owned(), addresses: vec![], allow: vec![] },
+        servers: ServersPolicy {
+            ca: servers_ca.to_owned(),
+            revocation: RevocationRules::default(),
+            bring_crls: false,
+            addresses: vec![],
+            allow: vec![],
+        },
         services: vec![
             service(0, "web", &[0], &["h2", "http/1.1"]),
             service(1, "elsewhere", &[], &[]),
@@ -196,9 +229,12 @@ pub(crate) fn gateway_config(
             max_handshakes_of_prefix: 1,
             connections_per_s: 1,
             connections_burst: 1,
+            bandwidth: None,
             exempt: vec![],
         },
+        devices: DeviceLimits { sessions: SessionQuota::default(), bandwidth: None },
         telemetry: Telemetry { address: None, allow: vec![] },
+        operator: Operator::default(),
     }
 }
 
@@ -211,6 +247,11 @@ fn service(id: usize, name: &str, listeners: &[usize], alpn: &[&str]) -> Service
         alpn: alpn.iter().map(ToString::to_string).collect(),
         default: false,
         devices: DevicePolicy::Verified,
+        limits: ServiceLimits {
+            sessions: SessionQuota::default(),
+            bandwidth: None,
+            relay: RelayLimits { idle_timeout: None, half_closed_timeout: Duration::from_secs(1) },
+        },
     }
 }
 

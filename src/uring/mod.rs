@@ -1,5 +1,5 @@
-//! The ring of a worker: readiness of sockets, and waking; what rings may do at all; and a socket option
-//! that no crate has. The only module with unsafe code.
+//! The ring of a worker: readiness of sockets, and waking; what rings may do at all; a socket option that
+//! no crate has; and descriptors that others have opened. The only module with unsafe code.
 //!
 //! The worker asks the kernel when a socket is ready, and then calls recv and send itself: bytes are
 //! touched while they are hot, and no buffer is ever lent to the kernel.
@@ -8,6 +8,8 @@
 //! beside the worker's own (`bench/README.md`, "Shapes").
 #![allow(unsafe_code)]
 
+mod awaited;
+mod inherited;
 mod receive_buffer;
 #[cfg(feature = "shapes")]
 mod receives;
@@ -16,6 +18,8 @@ mod ring;
 mod token;
 mod waker;
 
+pub use awaited::awaited;
+pub use inherited::take_inherited;
 pub use receive_buffer::unfix_buffers;
 #[cfg(feature = "shapes")]
 pub use receives::{Arrival, Operation, ReceiveRing};

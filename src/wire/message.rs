@@ -1,6 +1,6 @@
 //! The messages of `vestibule.proto` in Rust. A test reads the proto file and compares field by field.
 
-use super::RefusalReason;
+use super::{CrlOutcome, RefusalReason};
 
 /// A message that is the whole of a frame.
 pub trait Message: prost::Message + Default {
@@ -12,7 +12,7 @@ pub trait Message: prost::Message + Default {
 #[derive(Clone, PartialEq, Eq, prost::Message)]
 pub struct FromServer {
     /// `None` where the sender used a message that this release does not know.
-    #[prost(oneof = "from_server::Message", tags = "1, 2, 3, 4, 5")]
+    #[prost(oneof = "from_server::Message", tags = "1, 2, 3, 4, 5, 6")]
     pub message: Option<from_server::Message>,
 }
 
@@ -40,6 +40,9 @@ pub mod from_server {
         /// See [`Goodbye`](super::Goodbye).
         #[prost(message, tag = "5")]
         Goodbye(super::Goodbye),
+        /// See [`Crl`](super::Crl). Only to a gateway whose hello says that it takes them.
+        #[prost(message, tag = "6")]
+        Crl(super::Crl),
     }
 }
 
@@ -47,7 +50,7 @@ pub mod from_server {
 #[derive(Clone, PartialEq, Eq, prost::Message)]
 pub struct ToServer {
     /// `None` where the sender used a message that this release does not know.
-    #[prost(oneof = "to_server::Message", tags = "1, 2, 3, 4, 5, 6")]
+    #[prost(oneof = "to_server::Message", tags = "1, 2, 3, 4, 5, 6, 7, 8")]
     pub message: Option<to_server::Message>,
 }
 
@@ -78,6 +81,12 @@ pub mod to_server {
         /// See [`Goodbye`](super::Goodbye).
         #[prost(message, tag = "6")]
         Goodbye(super::Goodbye),
+        /// See [`CrlAnswer`](super::CrlAnswer). Only in answer to a `Crl`.
+        #[prost(message, tag = "7")]
+        CrlAnswer(super::CrlAnswer),
+        /// See [`Successor`](super::Successor).
+        #[prost(message, tag = "8")]
+        Successor(super::Successor),
     }
 }
 
@@ -96,6 +105,9 @@ pub struct ServerHello {
     /// Spares that it will hold at once for this gateway; 0: it knows of none.
     #[prost(uint32, tag = "4")]
     pub spares: u32,
+    /// Whether it knows of [`Successor`].
+    #[prost(bool, tag = "5")]
+    pub successors: bool,
 }
 
 /// First message of a gateway, in answer to the first ServerHello.
@@ -110,6 +122,9 @@ pub struct GatewayHello {
     /// Version of the software, for the log and the status page only.
     #[prost(string, tag = "3")]
     pub software: String,
+    /// Whether it takes lists of revoked certificates.
+    #[prost(bool, tag = "4")]
+    pub takes_crls: bool,
 }
 
 /// An agent waits, or may soon: open a data connection and claim the ticket.
@@ -173,6 +188,37 @@ pub struct Pong {
 /// The sender drains: it takes part in no new sessions; those that live go on.
 #[derive(Clone, Copy, PartialEq, Eq, prost::Message)]
 pub struct Goodbye {}
+
+/// A piece of a list of revoked certificates (RFC 5280, in DER).
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub struct Crl {
+    /// Names the list on this signal connection.
+    #[prost(uint32, tag = "1")]
+    pub transfer: u32,
+    /// Bytes that came before.
+    #[prost(uint32, tag = "2")]
+    pub offset: u32,
+    /// Bytes of the whole list.
+    #[prost(uint32, tag = "3")]
+    pub total: u32,
+    /// Some bytes of it.
+    #[prost(bytes = "vec", tag = "4")]
+    pub piece: Vec<u8>,
+}
+
+/// What the gateway makes of a piece, or of the whole list after its last one.
+#[derive(Clone, Copy, PartialEq, Eq, prost::Message)]
+pub struct CrlAnswer {
+    /// Names the list on this signal connection.
+    #[prost(uint32, tag = "1")]
+    pub transfer: u32,
+    /// What it makes of it.
+    #[prost(enumeration = "CrlOutcome", tag = "2")]
+    pub outcome: i32,
+}
+/// Another process of this gateway is to take its place: open a second signal connection to it.
+#[derive(Clone, Copy, PartialEq, Eq, prost::Message)]
+pub struct Successor {}
 
 /// What a server says on a data connection, before the bytes of the session.
 #[derive(Clone, PartialEq, Eq, prost::Message)]

@@ -2,17 +2,19 @@
 //!
 #![doc = include_str!("PROTOCOL.md")]
 
+mod crl_outcome;
 mod frame;
 mod message;
 mod refusal;
 
 pub mod alpn;
 
+pub use crl_outcome::CrlOutcome;
 pub use frame::{FrameDecoder, FrameError, encode};
 pub use message::{
-    Accepted, Claim, Decline, FromAgent, FromDataConnection, FromServer, GatewayHello, Goodbye,
-    Invitation, Message, Open, Opened, Ping, Pong, Refused, ServerHello, SessionHeader, Taken,
-    ToAgent, ToDataConnection, ToServer, Withdraw, from_agent, from_data_connection, from_server,
-    to_agent, to_data_connection, to_server,
+    Accepted, Claim, Crl, CrlAnswer, Decline, FromAgent, FromDataConnection, FromServer,
+    GatewayHello, Goodbye, Invitation, Message, Open, Opened, Ping, Pong, Refused, ServerHello,
+    SessionHeader, Successor, Taken, ToAgent, ToDataConnection, ToServer, Withdraw, from_agent,
+    from_data_connection, from_server, to_agent, to_data_connection, to_server,
 };
 pub use refusal::RefusalReason;

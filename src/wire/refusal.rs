@@ -38,11 +38,21 @@ pub enum RefusalReason {
     AgentLeft = 14,
     /// Something failed inside; the log of the sender says what.
     InternalError = 15,
+    /// The device has as many sessions as one may have.
+    DeviceFull = 16,
+    /// The device begins sessions faster than one may.
+    DeviceTooFast = 17,
+    /// The service has as many sessions as it may have.
+    ServiceFull = 18,
+    /// Sessions of the service begin faster than they may.
+    ServiceTooFast = 19,
+    /// An operator of the gateway has blocked this device, or its address.
+    DeviceBlocked = 20,
 }
 
 impl RefusalReason {
     /// Every reason, in the order of its number.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 21] = [
         Self::Unspecified,
         Self::ServiceUnknown,
         Self::DeviceNotAllowed,
@@ -59,6 +69,11 @@ impl RefusalReason {
         Self::ProtocolError,
         Self::AgentLeft,
         Self::InternalError,
+        Self::DeviceFull,
+        Self::DeviceTooFast,
+        Self::ServiceFull,
+        Self::ServiceTooFast,
+        Self::DeviceBlocked,
     ];
 
     /// The one word for this reason, in log, metric and status.
@@ -80,6 +95,11 @@ impl RefusalReason {
             Self::ProtocolError => "protocol_error",
             Self::AgentLeft => "agent_left",
             Self::InternalError => "internal_error",
+            Self::DeviceFull => "device_full",
+            Self::DeviceTooFast => "device_too_fast",
+            Self::ServiceFull => "service_full",
+            Self::ServiceTooFast => "service_too_fast",
+            Self::DeviceBlocked => "device_blocked",
         }
     }
 
@@ -95,6 +115,10 @@ impl RefusalReason {
                 | Self::BackendTimeout
                 | Self::BackendUnreachable
                 | Self::Draining
+                | Self::DeviceFull
+                | Self::DeviceTooFast
+                | Self::ServiceFull
+                | Self::ServiceTooFast
         )
     }
 }

@@ -1,7 +1,7 @@
 //! End to end: real processes on loopback, no root. Each test has a network of its own (a /24 of
 //! 127.0.0.0/8), so that all of them run at once on the ports of the documentation.
 
-mod harness;
+pub(super) mod harness;
 
 mod bad_input;
 mod certificates;
@@ -13,15 +13,20 @@ mod hostile_agents;
 mod hostile_gateway;
 mod hostile_server;
 mod lifecycle;
+mod limits;
 mod openssl;
+mod operator;
 mod reload;
 mod resumption;
+mod revocation;
 mod sandbox;
 mod scanners;
+mod several;
 mod signal;
 mod spares;
 mod strangers;
 mod tickets;
 mod tls_backend;
+mod upgrade;
 mod waiting;
 mod way;

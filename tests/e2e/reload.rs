@@ -36,11 +36,11 @@ fn refusal(process: &Process, telemetry: Telemetry) -> String {
 }
 
 impl Gateway {
-    fn reload(&self) {
+    pub(super) fn reload(&self) {
         reload(&self.process, self.telemetry);
     }
 
-    fn refusal(&self) -> String {
+    pub(super) fn refusal(&self) -> String {
         refusal(&self.process, self.telemetry)
     }
 }

@@ -121,7 +121,12 @@ fn nobody_is_asked_for_a_servers_certificate_from_an_address_that_no_server_has(
 
 #[test]
 fn behind_a_balancer_the_address_is_that_of_its_header() {
-    let file = GatewayFile { internet: FROM_BALANCER, old: FROM_BALANCER, ..GatewayFile::DEFAULT };
+    let file = GatewayFile {
+        internet: FROM_BALANCER,
+        agents_from: "\"any\"",
+        old: FROM_BALANCER,
+        ..GatewayFile::DEFAULT
+    };
     let mut trial = Trial::new(&file);
     let mut agent = Peer::dial_from(BALANCER, trial.gateway.tls);
     agent.send(b"PROXY TCP4 203.0.113.7 192.0.2.1 40000 13000\r\n");
@@ -149,7 +154,8 @@ fn behind_a_balancer_the_address_is_that_of_its_header() {
 #[test]
 fn limits_hold_for_the_address_behind_a_balancer_and_not_for_the_balancer() {
     let more = format!("[addresses]\n{HOME}\nmax_connections = 2");
-    let file = GatewayFile { old: FROM_BALANCER, more: &more, ..GatewayFile::DEFAULT };
+    let agents_from = "\"any\"";
+    let file = GatewayFile { agents_from, old: FROM_BALANCER, more: &more, ..GatewayFile::DEFAULT };
     let mut trial = Trial::new(&file);
     let mut held = Vec::new();
     for host in [7, 7, 8, 8, 9] {

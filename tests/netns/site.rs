@@ -45,6 +45,7 @@ name = "old-agents"
 addresses = ["0.0.0.0:14000"]
 kind = "plain"
 service = "old"
+agents_from = "any"
 
 [servers]
 ca = "servers-ca.crt"
@@ -78,6 +79,9 @@ spare_life_ms = 2000
 
 [addresses]
 exempt = ["198.18.0.0/24"]
+
+[devices]
+max_sessions = 0
 "#;
 
 const SERVER: &str = r#"

@@ -30,6 +30,9 @@ pub(super) enum Check {
     /// Agents that wait, and signal connections, stay within their bounds, and nobody is refused
     /// before that.
     QueueIsBounded,
+    /// Sessions of a device and of a service, with who waits for one, stay within their bounds, and nobody is
+    /// refused before that.
+    QuotasAreBounded,
     /// Spares stay within the bounds of gateway and server.
     SparesAreBounded,
     /// A spare is given out once, when it is there, at its worker.
@@ -106,6 +109,8 @@ pub(super) enum Sight {
     GatewayRefused,
     /// A process that was stopped and went on.
     Resumed,
+    /// An operator drained a server at a gateway.
+    ServerDrained,
     /// Both directions of a session, whole, with bytes in each.
     WholeSession,
 }

@@ -5,12 +5,12 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use vestibule::control::{
-    Action, AgentRef, Dispatcher, DispatcherLimits, Event, LinkId, Reconfiguration,
+    Action, AgentRef, Dispatcher, DispatcherLimits, Event, LinkId, Reconfiguration, SessionQuota,
 };
 use vestibule::relay::{CloseReason, RelayLimits};
 use vestibule::wire::{FrameDecoder, FromServer, Pong, ToServer, from_server, to_server};
 
-use super::checks::Check;
+use super::checks::{Check, Sight};
 use super::ledger::{Ledger, Verdict};
 use super::nature::{Clock, Nature, Occurrence, Way};
 use super::network::{ConnectionId, End, Hello};
@@ -91,13 +91,23 @@ impl Settings {
 
 /// As large as they may be, or far too small.
 fn dispatcher_limits(max_links: usize, random: &mut Random) -> DispatcherLimits {
+    // Whoever is refused early meets nothing else.
+    let has_quotas = random.percent(20);
     DispatcherLimits {
         max_waiting: random.between(1, 24),
         invitation_timeout: Duration::from_millis(random.between(500, 8_000) as u64),
         max_links,
         max_spares: *random.pick(&[0, 2, 6, 6]),
         spare_life: Duration::from_millis(random.between(1_000, 20_000) as u64),
+        devices: quota(if has_quotas { random.between(1, 2) } else { 0 }),
+        services: (0..if has_quotas { 6 } else { 0 }).map(|_| quota(random.below(9))).collect(),
+        takes_crls: false,
     }
+}
+
+/// 0: no bound.
+fn quota(max_sessions: usize) -> SessionQuota {
+    SessionQuota { max_sessions: (max_sessions > 0).then_some(max_sessions), rate: None }
 }
 
 /// What a dispatcher is told of them.
@@ -281,6 +291,25 @@ impl Gateway {
         self.handle(Event::Drain, nature);
     }
 
+    /// An operator drains a server, or undrains it.
+    pub(super) fn toggle_server(&mut self, server: &str, nature: &mut Nature) {
+        let server = server.to_owned();
+        let is_drained = self.dispatcher.snapshot().drained_servers.contains(&server);
+        let event = if is_drained {
+            Event::UndrainServer { server }
+        } else {
+            nature.checks.see(Sight::ServerDrained);
+            Event::DrainServer { server }
+        };
+        self.handle(event, nature);
+    }
+
+    pub(super) fn undrain_servers(&mut self, nature: &mut Nature) {
+        for server in self.dispatcher.snapshot().drained_servers {
+            self.handle(Event::UndrainServer { server }, nature);
+        }
+    }
+
     /// The workers hear of it before anything that follows from it.
     pub(super) fn reload(&mut self, settings: &Rc<Settings>, nature: &mut Nature) {
         self.settings = Rc::clone(settings);
@@ -369,6 +398,8 @@ impl Gateway {
             Action::CloseSpare { worker, invitation } => {
                 self.post(worker, Mail::CloseSpare { invitation }, nature);
             }
+            // No gateway of this simulation takes lists.
+            Action::JudgeCrl { .. } => {}
             Action::Refuse { agent: AgentRef { worker, connection }, reason } => {
                 let agent = usize::try_from(connection).expect("one of ours");
                 self.post(worker, Mail::Refuse { agent, reason }, nature);

@@ -61,6 +61,7 @@ impl HostileServer {
                 capacity: u32::try_from(nature.random.below(4)).expect("small"),
                 software: "\u{1b}[2J".to_owned(),
                 spares: u32::try_from(nature.random.below(9)).expect("small"),
+                successors: nature.random.percent(50),
             };
             let message = from_server::Message::ServerHello(hello);
             nature.say(id, End::Dialer, &FromServer { message: Some(message) });

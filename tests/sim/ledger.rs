@@ -14,6 +14,7 @@ use super::checks::{Check, Checks, FailedSpare, Sight};
 use super::gateway::Settings;
 
 mod after_step;
+mod quotas;
 
 pub(super) struct Ledger {
     limits: DispatcherLimits,
@@ -23,8 +24,11 @@ pub(super) struct Ledger {
     /// Agents and spares that a reload found, where its bounds are lower.
     left_over: LeftOver,
     draining: bool,
+    /// Servers that an operator has drained.
+    drained: BTreeSet<String>,
     links: BTreeMap<LinkId, Link>,
     waiting: BTreeMap<AgentRef, Waiting>,
+    held: quotas::Held,
     /// Where each invitation went.
     invitations: BTreeMap<u64, LinkId>,
     tickets: BTreeSet<Vec<u8>>,
@@ -94,8 +98,10 @@ impl Ledger {
             gone: BTreeSet::new(),
             left_over: LeftOver::default(),
             draining: false,
+            drained: BTreeSet::new(),
             links: BTreeMap::new(),
             waiting: BTreeMap::new(),
+            held: quotas::Held::default(),
             invitations: BTreeMap::new(),
             tickets: BTreeSet::new(),
             expected: None,
@@ -143,23 +149,29 @@ impl Ledger {
                 }
             }
             Event::LinkClosed { link } => drop(self.links.remove(link)),
-            // `note_reload` knows it already, and from the settings.
-            Event::Reconfigured(_) => {}
-            Event::Admit { agent, service } => {
-                let entry = Waiting {
-                    service: *service,
-                    deadline: now + self.limits.invitation_timeout,
-                    invitations: 0,
-                    last: None,
-                    declined: false,
-                    on_spare: false,
-                    declined_by: BTreeSet::new(),
-                };
-                self.waiting.insert(*agent, entry);
+            Event::DrainServer { server } => self.enter_drained(server),
+            Event::UndrainServer { server } => drop(self.drained.remove(server)),
+            // `note_reload` knows it already, and from the settings. No server here brings lists, and no
+            // gateway has a second process.
+            Event::Reconfigured(_)
+            | Event::CrlJudged { .. }
+            | Event::Moving(_)
+            | Event::TookOver
+            | Event::Moved => {}
+            Event::Admit { agent, request } => {
+                self.held.admit(*agent, request);
+                self.waiting.insert(*agent, self.waiting_for(request.service, now));
             }
-            Event::Leave { agent } => drop(self.waiting.remove(agent)),
-            Event::Claimed { agent, invitation } => self.enter_claim(*agent, *invitation, checks),
+            Event::Leave { agent } => {
+                self.held.leave(*agent);
+                self.waiting.remove(agent);
+            }
+            Event::Claimed { agent, invitation, request } => {
+                self.held.claim(*agent, *invitation, request);
+                self.enter_claim(*agent, *invitation, checks);
+            }
             Event::Released { invitation } => {
+                self.held.release(*invitation);
                 match self.links.get_mut(&self.invitations[invitation]) {
                     Some(link) => link.sessions = link.sessions.saturating_sub(1),
                     None => checks.see(Sight::SessionOutlivedLink),
@@ -178,10 +190,23 @@ impl Ledger {
         }
     }
 
+    fn waiting_for(&self, service: usize, now: Instant) -> Waiting {
+        Waiting {
+            service,
+            deadline: now + self.limits.invitation_timeout,
+            invitations: 0,
+            last: None,
+            declined: false,
+            on_spare: false,
+            declined_by: BTreeSet::new(),
+        }
+    }
+
     /// What a reload makes true: limits, services that are gone, and who may serve what.
     pub(super) fn note_reload(&mut self, settings: &Settings, verdicts: &[Verdict], now: Instant) {
         self.limits = settings.limits.clone();
         self.gone.clone_from(&settings.gone);
+        self.held.note_left_over();
         self.left_over.waiting = self.waiting.len();
         self.left_over.spares = self.spares_by_worker();
         let latest = now + self.limits.invitation_timeout;
@@ -194,6 +219,24 @@ impl Ledger {
                 _ => drop(self.links.remove(link)),
             }
         }
+    }
+
+    /// Its invitations are void, as if they were declined.
+    fn enter_drained(&mut self, server: &str) {
+        if !self.drained.insert(server.to_owned()) {
+            return;
+        }
+        let (links, invitations) = (&self.links, &self.invitations);
+        let is_there =
+            |last: &u64| links.get(&invitations[last]).is_some_and(|link| link.server == server);
+        for waiting in self.waiting.values_mut() {
+            waiting.declined |= waiting.last.as_ref().is_some_and(is_there);
+        }
+    }
+
+    /// Whether a server gets nothing new.
+    fn is_closed(&self, link: &Link) -> bool {
+        self.draining || link.draining || self.drained.contains(&link.server)
     }
 
     fn enter_claim(&mut self, agent: AgentRef, invitation: u64, checks: &mut Checks) {
@@ -298,6 +341,7 @@ impl Ledger {
                 self.expected = Some((*invitation, ticket.as_bytes().to_vec(), server.clone()));
             }
             Action::UseSpare { agent, invitation } => self.check_use(*agent, *invitation, checks),
+            Action::JudgeCrl { .. } => {}
             Action::CloseSpare { invitation, .. } => drop(self.spares.remove(invitation)),
             Action::Refuse { agent, reason } => {
                 let most = self.limits.max_waiting;
@@ -305,6 +349,7 @@ impl Ledger {
                 checks.hold(Check::QueueIsBounded, is_full, || {
                     format!("{agent:?} is refused though there is room")
                 });
+                self.held.refuse(*agent, *reason, &self.limits, checks);
                 checks.see(Sight::Refused(*reason));
                 let waited = self.waiting.remove(agent).is_some();
                 checks.hold(Check::SessionEndsOnce, waited, || {
@@ -371,7 +416,7 @@ impl Ledger {
         checks.hold(Check::TicketIsDrawnOnce, is_new && is_first && is_announced, || {
             format!("{id:x} to {}: new ticket {is_new}, announced {is_announced}", entry.server)
         });
-        let drains = self.draining || entry.draining;
+        let drains = self.is_closed(entry);
         let offered = entry.offered.as_ref();
         let is_spare = *spare_for_ms > 0;
         let allowed = |index: &ServiceId| self.services[*index] == *service;
@@ -403,7 +448,7 @@ impl Ledger {
         let service = &self.services[waiting.service];
         let is_offered = link.offered.as_ref().is_some_and(|offered| offered.contains(service));
         let is_allowed = link.allowed.contains(&waiting.service);
-        let drains = self.draining || link.draining;
+        let drains = self.is_closed(link);
         checks.hold(Check::InvitedForWhatItMayServe, is_offered && is_allowed && !drains, || {
             format!("{} gets {agent:?} for {service} over a spare", link.server)
         });

@@ -51,21 +51,22 @@ impl Planted {
         Self::ReloadKeepsOldTrust,
     ];
 
-    /// The check that is to find it.
-    pub(super) const fn is_caught_by(self) -> Check {
+    /// The checks, one of which is to find it.
+    pub(super) const fn is_caught_by(self) -> &'static [Check] {
         match self {
-            Self::SignalIsWrittenOnly => Check::DeadLinkIsNoticed,
-            Self::VisitorWaitsForEver => Check::NobodyWaitsTooLong,
-            Self::QueueWithoutBound => Check::QueueIsBounded,
-            Self::SpareIsNotLookedAt => Check::SpareIsLookedAt,
-            Self::SpareLivesForEver => Check::SpareIsYoung,
-            Self::TicketIsKept => Check::TicketIsHonouredOnce,
-            Self::ClaimStaysWhereItCame => Check::ValidClaimIsHonoured,
-            Self::LostInvitationIsNotRenewed => Check::NobodyIsForgotten,
-            Self::HalfCloseEndsBoth | Self::TruncationLooksClean => Check::CleanEndIsWhole,
-            Self::HalfClosedForAnHour => Check::QuietSessionEnds,
-            Self::StagesWithoutBound => Check::BackpressureHolds,
-            Self::ReloadKeepsOldTrust => Check::BooksAgree,
+            Self::SignalIsWrittenOnly => &[Check::DeadLinkIsNoticed],
+            Self::VisitorWaitsForEver => &[Check::NobodyWaitsTooLong],
+            Self::QueueWithoutBound => &[Check::QueueIsBounded],
+            Self::SpareIsNotLookedAt => &[Check::SpareIsLookedAt],
+            Self::SpareLivesForEver => &[Check::SpareIsYoung],
+            Self::TicketIsKept => &[Check::TicketIsHonouredOnce],
+            Self::ClaimStaysWhereItCame => &[Check::ValidClaimIsHonoured],
+            Self::LostInvitationIsNotRenewed => &[Check::NobodyIsForgotten],
+            Self::HalfCloseEndsBoth | Self::TruncationLooksClean => &[Check::CleanEndIsWhole],
+            Self::HalfClosedForAnHour => &[Check::QuietSessionEnds],
+            Self::StagesWithoutBound => &[Check::BackpressureHolds],
+            // An agent that it gives to such a server could have another.
+            Self::ReloadKeepsOldTrust => &[Check::BooksAgree, Check::NobodyIsForgotten],
         }
     }
 }

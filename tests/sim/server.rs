@@ -316,7 +316,9 @@ impl Server {
             GatewayAction::Invited { invitation, instance } => {
                 self.invited(gateway, invitation, instance, nature);
             }
-            GatewayAction::Withdrawn { .. } => {}
+            GatewayAction::Withdrawn { .. }
+            | GatewayAction::CrlAnswered { .. }
+            | GatewayAction::OpenSuccessor => {}
             GatewayAction::CloseSpare { id } => match link.spares.get(&id).copied() {
                 Some(Some(connection)) => {
                     self.data_failed(connection, CloseReason::SpareUnused, nature);

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use vestibule::control::{AgentRef, Event, SpareFailure, Ticket, Tickets};
+use vestibule::control::{AgentRef, Event, Request, SpareFailure, Ticket, Tickets};
 use vestibule::relay::{CloseReason, Ending};
 use vestibule::wire::alpn::Hint;
 use vestibule::wire::{
@@ -66,6 +66,14 @@ struct Waiting {
     admitted: Instant,
     /// The spare that it was given to.
     offered: Option<ConnectionId>,
+}
+
+impl Waiting {
+    fn request(&self) -> Request {
+        // To the gateway there are a few devices, with many sessions each.
+        let device = self.device.split('-').nth(1).and_then(|agent| agent.chars().last());
+        Request { service: self.service, device: device.map(|last| last.to_string().into()) }
+    }
 }
 
 impl Worker {
@@ -260,9 +268,10 @@ impl Worker {
         };
         nature.checks.note_admitted(self.gateway, id);
         let waiting = Waiting { device, service, admitted: now, offered: None };
+        let request = waiting.request();
         self.enter(id, Stage::Waiting(waiting));
         let agent = self.agent_ref(id);
-        self.tell(Event::Admit { agent, service }, nature);
+        self.tell(Event::Admit { agent, request }, nature);
         self.watch_waiting(id, nature);
     }
 

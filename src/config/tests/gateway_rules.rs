@@ -52,11 +52,11 @@ fn listeners_of_a_gateway_that_contradict_it_are_refused() {
             "16:11",
             "nobody could reach",
         ),
-        (format!("{PLAIN}service = \"wep\""), "20:11", "did you mean \"web\"?"),
+        (format!("{PLAIN}service = \"wep\""), "21:11", "did you mean \"web\"?"),
         (PLAIN.to_string(), "16:1", "missing key `service`"),
         (
             format!("devices = \"any\"\n{PLAIN}service = \"web\"\nkey = \"a\""),
-            "22:1",
+            "23:1",
             "`key` has no effect here",
         ),
         (LISTENER.replace("internet", "lan"), "18:14", "address \"[::]:13000\" again"),
@@ -89,6 +89,29 @@ fn listeners_of_a_gateway_that_contradict_it_are_refused() {
 }
 
 #[test]
+fn a_plain_listener_says_where_its_agents_come_from() {
+    let with = |agents_from: &str| {
+        let plain = PLAIN.replace("agents_from = [\"192.0.2.0/24\"]\n", agents_from);
+        gateway(&gateway_text(&format!("devices = \"any\"\n{plain}service = \"web\"\n")))
+    };
+    assert_refused(with(""), "17:1", "missing key `agents_from`");
+    assert_refused(with(""), "17:1", "`agents_from = [\"192.0.2.0/24\"]`, or `\"any\"`");
+    assert_refused(with("agents_from = []\n"), "21:15", "`agents_from` is empty");
+    assert_refused(with("agents_from = \"192.0.2.7\"\n"), "21:15", "write `[\"192.0.2.7\"]`");
+    assert_refused(with("agents_from = [\"192.0.2.7/24\"]\n"), "21:16", "bits beyond its prefix");
+    let any = with("agents_from = \"any\"\n").expect("it was asked for by name");
+    let warnings = any.warnings.iter().map(line).collect::<Vec<_>>();
+    assert!(warnings[1].starts_with("21:15 everyone who reaches this listener"), "{warnings:?}");
+    let listed = with("agents_from = [\"192.0.2.0/24\", \"::1\"]\n").expect("it is right");
+    assert_eq!(listed.warnings.len(), 1, "that it is plain");
+    let ListenerKind::Plain { agents_from, .. } = &listed.config.listeners[1].kind else {
+        panic!("it is plain");
+    };
+    let may = |address: &str| agents_from.contains(address.parse().expect("an address"));
+    assert!(may("192.0.2.200") && may("::1") && !may("192.0.3.1") && !may("::2"));
+}
+
+#[test]
 fn one_ca_for_devices_and_servers_is_allowed_where_devices_are_named() {
     let with = |devices: &str| {
         gateway(&gateway_text(devices).replace("\"devices.crt\"", "\"servers.crt\""))
@@ -103,7 +126,7 @@ fn a_service_on_a_plain_listener_of_another_is_refused() {
     let text = gateway_text(&format!(
         "devices = \"any\"\n{PLAIN}service = \"web\"\n[[services]]\nname = \"b\"\nlisteners = [\"old\"]"
     ));
-    assert_refused(gateway(&text), "24:14", "is plain and leads to another service");
+    assert_refused(gateway(&text), "25:14", "is plain and leads to another service");
 }
 
 #[test]
@@ -143,4 +166,20 @@ fn telemetry_stays_on_the_host_unless_it_is_said_who_may_ask() {
     let open = read("address = \"0.0.0.0:9113\"\nallow = [\"192.0.2.30\"]");
     assert_eq!(open.address, "0.0.0.0:9113".parse().ok());
     assert_eq!(open.allow, ["192.0.2.30/32".parse().expect("a range")]);
+}
+
+#[test]
+fn the_operators_socket_is_off_unless_it_is_written_and_its_state_lies_alone() {
+    let with = |keys: &str| gateway(&gateway_text(&format!("[operator]\n{keys}")));
+    let read = |keys| with(keys).expect("it is right").config.operator;
+    assert_eq!(gateway(&gateway_text("")).expect("right").config.operator, Operator::default());
+    assert_eq!(read("socket = \"off\""), Operator::default());
+    let both = read("socket = \"/run/v/gw.sock\"\nstate = \"state/blocks.toml\"");
+    assert_eq!(both.socket, Some("/run/v/gw.sock".into()));
+    assert_eq!(both.state, Some("state/blocks.toml".into()));
+    assert_refused(with("state = \"blocks.toml\""), "`state`", "lies beside");
+    let long = format!("socket = \"/run/{}.sock\"", "x".repeat(100));
+    assert_refused(with(&long), "17:10", "at most 107 bytes");
+    let at_a_server = server(&format!("{SERVER}[operator]\nstate = \"state/blocks.toml\"\n"));
+    assert_refused(at_a_server, "10:1", "blocked at the gateways");
 }

@@ -1,6 +1,8 @@
 //! Files as operators write them, and what they are told.
 
 mod gateway_rules;
+mod quotas;
+mod revocation;
 
 use std::fmt::Write as _;
 use std::path::Path;
@@ -48,6 +50,7 @@ const PLAIN: &str = r#"[[listeners]]
 name = "old"
 addresses = ["0.0.0.0:14000"]
 kind = "plain"
+agents_from = ["192.0.2.0/24"]
 "#;
 
 /// The smallest gateway file: the service is on line 14, and what `more` says begins on line 16.
@@ -118,7 +121,7 @@ fn the_example_files_show_the_defaults() {
         };
         let paragraphs = text.split("\n\n").map(|paragraph| {
             // A table that is commented out is an example, not a default.
-            if paragraph.contains("#[[") {
+            if paragraph.contains("\n#[") || paragraph.starts_with("#[") {
                 return paragraph.to_owned();
             }
             paragraph.lines().map(uncomment).collect::<Vec<_>>().join("\n")
@@ -156,12 +159,14 @@ fn a_whole_gateway_is_read_as_written() {
         "listeners = [\"internet\"]\nsni = [\"Web.Example.com\"]\nalpn = [\"h2\"]\ndefault = true\n\
          devices = [\"laptop-*\"]\n[[services]]\nname = \"sync\"\nlisteners = [\"old\"]\n\
          devices = \"any\"\n[[listeners]]\nname = \"old\"\naddresses = [\"0.0.0.0:14000\"]\n\
-         kind = \"plain\"\nservice = \"sync\"\nallow_tls = true\n[limits]\nidle_timeout_ms = 0\n\
+         kind = \"plain\"\nservice = \"sync\"\nallow_tls = true\nagents_from = [\"192.0.2.7\"]\n[limits]\nidle_timeout_ms = 0\n\
          half_closed_timeout_ms = 86400000\n[telemetry]\naddress = \"off\"\n",
     );
     let checked = gateway(&text).expect("the file is right");
     let config = checked.config;
-    assert_eq!(config.listeners[1].kind, ListenerKind::Plain { service: 1, allow_tls: true });
+    let agents_from = AgentsFrom::Listed(vec!["192.0.2.7/32".parse().expect("a range")]);
+    let plain = ListenerKind::Plain { service: 1, allow_tls: true, agents_from };
+    assert_eq!(config.listeners[1].kind, plain);
     assert_eq!(config.services[0].sni, ["web.example.com"]);
     assert_eq!(config.services[0].devices, DevicePolicy::Named(vec!["laptop-*".to_owned()]));
     assert_eq!(config.services[1].listeners, [1]);

@@ -6,17 +6,18 @@ use super::{Dispatcher, milliseconds, send};
 use crate::control::choice::{Choice, choose};
 use crate::control::link::link_of;
 use crate::control::queue::{Place, Waiting};
-use crate::control::{Action, AgentRef, ServiceId, Ticket};
+use crate::control::{Action, AgentRef, Request, Ticket};
 use crate::wire::{Goodbye, Invitation, RefusalReason, Withdraw, to_server};
 
 impl Dispatcher {
     pub(super) fn admit(
         &mut self,
         agent: AgentRef,
-        service: ServiceId,
+        request: Request,
         now: Instant,
         random: &mut dyn FnMut(&mut [u8]),
     ) {
+        let service = request.service;
         if service >= self.services.len() || self.gone.contains(&service) {
             return self.refuse(agent, RefusalReason::ServiceUnknown);
         }
@@ -26,8 +27,12 @@ impl Dispatcher {
         if self.queue.len() >= self.limits.max_waiting {
             return self.refuse(agent, RefusalReason::QueueFull);
         }
+        let of_service = self.limits.services.get(service).copied().unwrap_or_default();
+        if let Err(reason) = self.quotas.admit(&request, self.limits.devices, of_service, now) {
+            return self.refuse(agent, reason);
+        }
         debug_assert!(self.queue.position_of(agent).is_none(), "an agent is admitted once");
-        let position = self.queue.push(agent, service, now + self.limits.invitation_timeout);
+        let position = self.queue.push(agent, request, now + self.limits.invitation_timeout);
         self.place(position, now, random);
     }
 
@@ -39,6 +44,7 @@ impl Dispatcher {
     ) {
         let position = self.queue.position_of(agent);
         if let Some(waiting) = position.and_then(|position| self.queue.remove(position)) {
+            self.quotas.release(&waiting.request, now);
             self.withdraw(&waiting, now, random);
         }
     }
@@ -47,6 +53,7 @@ impl Dispatcher {
         &mut self,
         agent: AgentRef,
         invitation: u64,
+        request: Request,
         now: Instant,
         random: &mut dyn FnMut(&mut [u8]),
     ) {
@@ -56,10 +63,12 @@ impl Dispatcher {
         }
         // Not there: refused while the claim was on its way here, and the claim was first.
         let position = self.queue.position_of(agent);
-        if let Some(waiting) = position.and_then(|position| self.queue.remove(position)) {
-            // Nothing to withdraw, unless the agent was moved while the claim was on its way here.
-            self.withdraw(&waiting, now, random);
-        }
+        let Some(waiting) = position.and_then(|position| self.queue.remove(position)) else {
+            return self.quotas.claim_again(invitation, request, now);
+        };
+        self.quotas.claim(invitation, request, now);
+        // Nothing to withdraw, unless the agent was moved while the claim was on its way here.
+        self.withdraw(&waiting, now, random);
     }
 
     pub(super) fn released(
@@ -68,6 +77,7 @@ impl Dispatcher {
         now: Instant,
         random: &mut dyn FnMut(&mut [u8]),
     ) {
+        self.quotas.release_claim(invitation, now);
         let number = link_of(invitation);
         // Not there: the session outlived its server's signal connection.
         if let Some(greeted) = self.greeted_mut(number) {
@@ -81,7 +91,7 @@ impl Dispatcher {
             return;
         }
         for waiting in self.queue.take_all() {
-            self.refuse(waiting.agent, RefusalReason::Draining);
+            self.refuse_waiting(&waiting, RefusalReason::Draining, now);
             self.withdraw(&waiting, now, random);
         }
         let mut spares = Vec::new();
@@ -99,13 +109,14 @@ impl Dispatcher {
     pub(super) fn place(&mut self, position: u64, now: Instant, random: &mut dyn FnMut(&mut [u8])) {
         let Some(waiting) = self.queue.get_mut(position) else { return };
         waiting.place = Place::Queued;
-        let (agent, service) = (waiting.agent, waiting.service);
+        let service = waiting.request.service;
         match choose(waiting, &self.links, self.lost[service], now) {
             Choice::Invite(number) => self.invite(position, number, now, random),
             Choice::Wait => self.queue.put(position, Place::Queued),
             Choice::Refuse(reason) => {
-                self.queue.remove(position);
-                self.refuse(agent, reason);
+                if let Some(waiting) = self.queue.remove(position) {
+                    self.refuse_waiting(&waiting, reason, now);
+                }
             }
         }
     }
@@ -165,7 +176,7 @@ impl Dispatcher {
         let invitation = Invitation {
             id,
             ticket: ticket.as_bytes().to_vec(),
-            service: self.services[waiting.service].clone(),
+            service: self.services[waiting.request.service].clone(),
             worker: waiting.agent.worker,
             expires_in_ms: milliseconds(left),
             spare_for_ms: 0,

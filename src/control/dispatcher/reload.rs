@@ -18,6 +18,7 @@ impl Dispatcher {
         let Reconfiguration { limits, services, gone, links } = changed;
         self.queue.grow(services.len());
         self.queue.bound_deadlines(now + limits.invitation_timeout);
+        self.quotas.grow(services.len());
         self.lost.resize(services.len(), None);
         self.limits = limits;
         self.services = services;
@@ -33,7 +34,7 @@ impl Dispatcher {
             }
         }
         for waiting in self.queue.take_for(&self.gone) {
-            self.refuse(waiting.agent, RefusalReason::ServiceUnknown);
+            self.refuse_waiting(&waiting, RefusalReason::ServiceUnknown, now);
             self.withdraw(&waiting, now, random);
         }
         for position in homeless {
@@ -56,7 +57,9 @@ impl Dispatcher {
         let Some(greeted) = link.greeted_mut() else { return Vec::new() };
         let queue = &self.queue;
         let serves = |position: u64| {
-            queue.get(position).is_some_and(|waiting| greeted.services.contains(&waiting.service))
+            queue
+                .get(position)
+                .is_some_and(|waiting| greeted.services.contains(&waiting.request.service))
         };
         let void: Vec<(u64, u64)> = greeted
             .invitations

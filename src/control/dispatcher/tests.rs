@@ -1,9 +1,12 @@
 use std::time::Duration;
 
 use super::*;
+use crate::control::{Request, SessionQuota};
 use crate::limits::{MAX_INVITATIONS_PER_AGENT, SIGNAL_DEAD_AFTER, SIGNAL_HELLO_TIMEOUT};
 use crate::wire::{FromServer, Withdraw};
 
+mod moving;
+mod operator;
 mod reload;
 mod spares;
 
@@ -39,6 +42,15 @@ fn agent(connection: u64) -> AgentRef {
     AgentRef { worker: 3, connection }
 }
 
+/// Each agent is another device.
+fn request(connection: u64, service: ServiceId) -> Request {
+    Request { service, device: Some(connection.to_string().into()) }
+}
+
+fn admission(connection: u64, service: ServiceId) -> Event {
+    Event::Admit { agent: agent(connection), request: request(connection, service) }
+}
+
 impl Bench {
     fn new() -> Self {
         let limits = DispatcherLimits {
@@ -47,6 +59,9 @@ impl Bench {
             max_links: 3,
             max_spares: MAX_SPARES,
             spare_life: SPARE_LIFE,
+            devices: SessionQuota::default(),
+            services: Vec::new(),
+            takes_crls: true,
         };
         let services = vec!["web".to_owned(), "ssh".to_owned()];
         let dispatcher = Dispatcher::new(limits, services, "00112233445566ff".to_owned());
@@ -68,7 +83,7 @@ impl Bench {
     fn connect_with_spares(&mut self, link: u64, capacity: u32, spares: u32) -> Vec<Seen> {
         self.open(link);
         let services = vec!["web".to_owned(), "mail".to_owned()];
-        let hello = ServerHello { services, capacity, software: String::new(), spares };
+        let hello = ServerHello { services, capacity, spares, ..ServerHello::default() };
         self.hear(link, from_server::Message::ServerHello(hello))
     }
 
@@ -87,7 +102,7 @@ impl Bench {
     }
 
     fn admit(&mut self, connection: u64) -> Vec<Seen> {
-        self.happen(Event::Admit { agent: agent(connection), service: 0 })
+        self.happen(admission(connection, 0))
     }
 
     /// The invitation for an agent that is admitted now, and the link that it went to.
@@ -96,7 +111,11 @@ impl Bench {
     }
 
     fn claim(&mut self, connection: u64, invitation: u64) -> Vec<Seen> {
-        self.happen(Event::Claimed { agent: agent(connection), invitation })
+        self.happen(Event::Claimed {
+            agent: agent(connection),
+            invitation,
+            request: request(connection, 0),
+        })
     }
 
     fn happen(&mut self, event: Event) -> Vec<Seen> {
@@ -130,6 +149,7 @@ impl Bench {
             Action::UseSpare { agent, invitation } => {
                 Some(Seen::Given(agent.connection, invitation))
             }
+            Action::JudgeCrl { .. } => None,
             Action::CloseSpare { worker: 3, invitation } => Some(Seen::SpareClosed(invitation)),
             Action::ExpectSpare { .. } | Action::CloseSpare { .. } => panic!("{action:?}"),
             Action::Send { link, message } => match message.message.expect("a message") {
@@ -166,7 +186,7 @@ fn an_agent_is_refused_at_once_where_no_server_ever_was() {
     let mut bench = Bench::new();
     assert_eq!(bench.admit(1), [Seen::Refused(1, RefusalReason::NoServer)]);
     bench.connect(1, 0);
-    let seen = bench.happen(Event::Admit { agent: agent(2), service: 1 });
+    let seen = bench.happen(admission(2, 1));
     assert_eq!(seen, [Seen::Refused(2, RefusalReason::NoServer)]);
 }
 

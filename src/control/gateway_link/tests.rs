@@ -2,6 +2,9 @@ use std::time::Duration;
 
 use super::*;
 use crate::limits::{PING_INTERVAL, RECONNECT_MAX, RECONNECT_MIN, SIGNAL_DEAD_AFTER};
+use crate::wire::{Crl, CrlAnswer};
+
+mod successor;
 
 const INSTANCE: &str = "00112233445566ff";
 
@@ -336,4 +339,59 @@ fn a_removed_gateway_is_left_with_its_spares_and_never_dialled_again() {
     assert_eq!(left, expected);
     assert_eq!(bench.link.next_timeout(), None);
     assert!(!bench.link.is_up());
+}
+
+// ---- lists of revoked certificates ----
+
+fn takes(takes_crls: bool) -> to_server::Message {
+    let to_server::Message::GatewayHello(hello) = hello() else { panic!("a hello") };
+    to_server::Message::GatewayHello(GatewayHello { takes_crls, ..hello })
+}
+
+fn lists(all: &[&[u8]]) -> Lists {
+    all.iter().map(|list| (*list).into()).collect()
+}
+
+fn piece(transfer: u32, list: &[u8]) -> GatewayAction {
+    let total = u32::try_from(list.len()).expect("short");
+    let piece = Crl { transfer, offset: 0, total, piece: list.to_vec() };
+    GatewayAction::Send(FromServer { message: Some(from_server::Message::Crl(piece)) })
+}
+
+fn answered(transfer: u32, outcome: CrlOutcome) -> to_server::Message {
+    to_server::Message::CrlAnswer(CrlAnswer { transfer, outcome: outcome.into() })
+}
+
+/// A bench whose link is up, with a list to bring.
+fn bench_with_list(takes_crls: bool) -> (Bench, Vec<GatewayAction>) {
+    let mut bench = Bench::new();
+    bench.jump();
+    bench.happen(GatewayEvent::Crls(lists(&[b"one"])));
+    bench.happen(GatewayEvent::Dialed);
+    let actions = bench.hear(takes(takes_crls));
+    (bench, actions)
+}
+
+#[test]
+fn lists_are_brought_one_after_another_and_again_when_they_change() {
+    let (mut bench, actions) = bench_with_list(true);
+    assert_eq!(actions, [piece(1, b"one")]);
+    assert_eq!(bench.happen(GatewayEvent::Crls(lists(&[b"one"]))), []);
+    assert_eq!(bench.happen(GatewayEvent::Crls(lists(&[b"two", b"six"]))), []);
+    let over = |list, outcome| GatewayAction::CrlAnswered { list, outcome };
+    let actions = bench.hear(answered(1, CrlOutcome::Taken));
+    assert_eq!(actions, [over(0, CrlOutcome::Taken), piece(2, b"two")]);
+    let actions = bench.hear(answered(2, CrlOutcome::Older));
+    assert_eq!(actions, [over(0, CrlOutcome::Older), piece(3, b"six")]);
+    assert_eq!(bench.hear(answered(3, CrlOutcome::Known)), [over(1, CrlOutcome::Known)]);
+    assert_eq!(bench.happen(GatewayEvent::Crls(lists(&[b"ten"]))), [piece(4, b"ten")]);
+}
+
+#[test]
+fn a_gateway_that_does_not_say_that_it_takes_lists_is_brought_none() {
+    let (mut bench, actions) = bench_with_list(false);
+    assert_eq!(actions, []);
+    assert_eq!(bench.happen(GatewayEvent::Crls(lists(&[b"two"]))), []);
+    let actions = bench.hear(answered(1, CrlOutcome::Taken));
+    assert!(actions.contains(&GatewayAction::Close(CloseReason::MessageUnexpected)), "{actions:?}");
 }

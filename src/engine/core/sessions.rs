@@ -2,7 +2,7 @@
 
 use super::growth::Growth;
 use super::{Core, Life, Timer};
-use crate::engine::session::{self, Heat, Moved, Session};
+use crate::engine::session::{self, Heat, Moved, Session, Terms};
 use crate::limits::{BULK_LEN, HOT_SESSION_LOOKS, HOT_SESSIONS};
 use crate::relay::{Ending, Pace, Party, Relay};
 use crate::uring::Token;
@@ -30,7 +30,19 @@ impl<S, R> Core<S, R> {
         inner: (Token, Party),
         record: R,
     ) -> Option<Token> {
-        let relay = Relay::new(outer.1, inner.1, self.settings.relay, self.now);
+        let terms = Terms { relay: self.settings.relay, throttle: None };
+        self.join_on(terms, outer, inner, record)
+    }
+
+    /// The same on terms of its own.
+    pub fn join_on(
+        &mut self,
+        terms: Terms,
+        outer: (Token, Party),
+        inner: (Token, Party),
+        record: R,
+    ) -> Option<Token> {
+        let relay = Relay::new(outer.1, inner.1, terms.relay, self.now);
         let timer = relay.deadline();
         let (one, two) = self.connections.pair_mut(outer.0, inner.0)?;
         let session = self.sessions.insert(Session {
@@ -39,6 +51,7 @@ impl<S, R> Core<S, R> {
             bytes: Moved::default(),
             record,
             relay,
+            throttle: terms.throttle.map(Box::new),
             queued: true,
             timer,
             heat: Heat::Cold,
@@ -103,6 +116,16 @@ impl<S, R> Core<S, R> {
         let session = self.sessions.get_mut(token)?;
         session.queued = false;
         let (outer, inner) = self.connections.pair_mut(session.outer, session.inner)?;
+        if let Some(throttle) = &mut session.throttle {
+            let has_input = outer.leg.has_input() || inner.leg.has_input();
+            let was_to_resume = throttle.resumes_at();
+            session.relay.set_allowance(throttle.allowance(has_input, self.now));
+            let resumes_at = throttle.resumes_at().filter(|at| was_to_resume != Some(*at));
+            if let Some(at) = resumes_at {
+                self.timers.set(at, Timer::Resume(token.to_bits()));
+                self.counters.throttle_pauses.inc();
+            }
+        }
         let before = session.bytes;
         let turn = session::run(
             &mut session.relay,
@@ -117,14 +140,26 @@ impl<S, R> Core<S, R> {
         self.counters.bytes_agent_to_server.add(inward);
         self.counters.bytes_server_to_agent.add(outward);
         session.is_bulk = inward + outward >= BULK_LEN;
+        let mut is_used_up = false;
+        if let Some(throttle) = &mut session.throttle {
+            throttle.moved(inward + outward, self.now);
+            is_used_up = throttle.resumes_at().is_none() && session.relay.is_held_back();
+        }
         self.let_grow(token, inward + outward);
         self.keep_hot(token);
         match turn {
             session::Turn::Over(ending) => return Some(ending),
             session::Turn::Again => self.queue_session(token),
+            // There may be more, and its next turn says when.
+            session::Turn::Waits if is_used_up => self.queue_session(token),
             session::Turn::Waits => self.set_session_timer(token),
         }
         None
+    }
+
+    /// The pause of a session that was held back is over.
+    pub(in crate::engine) fn resume_session(&mut self, token: Token) {
+        self.queue_session(token);
     }
 
     /// Keeps a bounded number of sessions hot, those that had a turn lately: another one takes less
@@ -169,6 +204,10 @@ impl<S, R> Core<S, R> {
     pub(in crate::engine) fn session_due(&mut self, token: Token) -> Option<Ending> {
         let session = self.sessions.get_mut(token)?;
         session.timer = None;
+        if session.throttle.as_ref().is_some_and(|throttle| throttle.resumes_at().is_some()) {
+            // It is we who hold it back.
+            session.relay.progressed(self.now);
+        }
         let ending = session.relay.timed_out(self.now);
         if ending.is_none() {
             self.set_session_timer(token);

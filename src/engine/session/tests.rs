@@ -12,7 +12,7 @@ use crate::config::DeviceCertificates;
 use crate::limits::RECEIVE_LEN;
 use crate::relay::{CloseReason, Party, RelayLimits};
 use crate::tls::testing::{Authority, Folder, gateway_config};
-use crate::tls::{TlsConnection, client_config, listener_roles, load_roots};
+use crate::tls::{BroughtLists, TlsConnection, client_config, listener_roles, load_roots};
 use crate::uring::Readiness;
 use crate::wire::{FrameDecoder, FromAgent, alpn};
 
@@ -141,7 +141,7 @@ fn tls() -> (TlsConnection, ClientConnection) {
     let authority = Authority::new(&folder, "gateways-ca");
     let name = "gateway.example.com";
     let config = gateway_config(authority.issue(name), DeviceCertificates::None, &authority.file);
-    let roles = listener_roles(&config, 0).expect("good files");
+    let roles = listener_roles(&config, 0, &BroughtLists::default()).expect("good files");
     let roots = load_roots(&authority.file).expect("a CA");
     let client = client_config(roots, None, vec![alpn::AGENT.to_vec()]).expect("accepted");
     let server_name = name.try_into().expect("a DNS name");

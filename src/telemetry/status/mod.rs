@@ -38,8 +38,12 @@ pub struct Status {
     pub listeners: Vec<Listener>,
     /// Every one that is up, and every gateway that a server is to hold one with.
     pub signal_connections: Vec<SignalConnection>,
+    /// The CAs whose lists of revoked certificates are looked at.
+    pub revocation: Vec<RevocationList>,
     /// Agents that wait for a server.
     pub waiting: Waiting,
+    /// What operators have changed.
+    pub operator: Operator,
     /// Those that live.
     pub sessions: Sessions,
     /// Since the start.
@@ -141,6 +145,36 @@ pub struct SignalConnection {
     pub spares: u64,
 }
 
+/// What is known of the list of revoked certificates of one CA.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RevocationList {
+    /// Where it counts: a listener, or `servers`.
+    pub place: String,
+    /// Name of the CA.
+    pub ca: String,
+    /// Whether it is there, and the next one is not due.
+    pub is_current: bool,
+    /// `None` where there is none.
+    pub list: Option<ListInUse>,
+}
+
+/// A list of revoked certificates.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ListInUse {
+    /// Its number in hexadecimal digits; empty where its CA does not count.
+    pub number: String,
+    /// Certificates that it revokes.
+    pub entries: u64,
+    /// When it was made, in seconds since 1970.
+    pub this_update: i64,
+    /// When the next one is due, in seconds since 1970.
+    pub next_update: i64,
+    /// Seconds until then; below 0 where it is stale.
+    pub due_in_s: i64,
+    /// The file, or the server that brought it.
+    pub from: String,
+}
+
 /// The queue of agents that wait for a server.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Waiting {
@@ -148,6 +182,15 @@ pub struct Waiting {
     pub agents: u64,
     /// How many may.
     pub bound: u64,
+}
+
+/// What operators have changed since the configuration was read.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Operator {
+    /// Devices and addresses that are blocked.
+    pub blocks: u64,
+    /// Servers that get no new sessions.
+    pub drained_servers: Vec<String>,
 }
 
 /// The sessions that live.
@@ -282,18 +325,7 @@ pub(super) fn sample() -> Status {
         uptime_s: 11_520,
         state: State::Ready,
         configuration: Configuration { age_s: 7_200, refused: None },
-        listeners: vec![
-            Listener {
-                name: "agents".to_owned(),
-                addresses: vec![address("0.0.0.0:13000"), address("[::]:13000")],
-                kind: "tls".to_owned(),
-            },
-            Listener {
-                name: "old".to_owned(),
-                addresses: vec![address("0.0.0.0:14000")],
-                kind: "plain".to_owned(),
-            },
-        ],
+        listeners: sample_listeners(),
         signal_connections: vec![SignalConnection {
             peer: "server-1.lan".to_owned(),
             address: Some(address("10.0.0.5:55432")),
@@ -303,7 +335,9 @@ pub(super) fn sample() -> Status {
             waiting: 2,
             spares: 4,
         }],
+        revocation: sample_lists(),
         waiting: Waiting { agents: 2, bound: 4_096 },
+        operator: Operator { blocks: 3, drained_servers: vec!["server-2.lan".to_owned()] },
         sessions: Sessions {
             live: 1_310,
             oldest: vec![
@@ -325,15 +359,62 @@ pub(super) fn sample() -> Status {
             Worker { connections: 700, sessions: 655, bytes: 6_000_000_000 },
             Worker { connections: 613, sessions: 655, bytes: 6_345_678_901 },
         ],
-        sandbox: vec![
-            SandboxPart { part: "capabilities".to_owned(), why_off: None },
-            SandboxPart { part: "files".to_owned(), why_off: None },
-            SandboxPart {
-                part: "tcp".to_owned(),
-                why_off: Some(
-                    "Landlock has TCP rules from Linux 6.7 on: take a newer kernel".to_owned(),
-                ),
-            },
-        ],
+        sandbox: sample_sandbox(),
     }
+}
+
+#[cfg(test)]
+fn sample_listeners() -> Vec<Listener> {
+    let address = |text: &str| text.parse().expect("an address");
+    vec![
+        Listener {
+            name: "agents".to_owned(),
+            addresses: vec![address("0.0.0.0:13000"), address("[::]:13000")],
+            kind: "tls".to_owned(),
+        },
+        Listener {
+            name: "old".to_owned(),
+            addresses: vec![address("0.0.0.0:14000")],
+            kind: "plain".to_owned(),
+        },
+    ]
+}
+
+#[cfg(test)]
+fn sample_sandbox() -> Vec<SandboxPart> {
+    vec![
+        SandboxPart { part: "capabilities".to_owned(), why_off: None },
+        SandboxPart { part: "files".to_owned(), why_off: None },
+        SandboxPart {
+            part: "tcp".to_owned(),
+            why_off: Some(
+                "Landlock has TCP rules from Linux 6.7 on: take a newer kernel".to_owned(),
+            ),
+        },
+    ]
+}
+
+#[cfg(test)]
+fn sample_lists() -> Vec<RevocationList> {
+    vec![
+        RevocationList {
+            place: "agents".to_owned(),
+            ca: "CN=Devices".to_owned(),
+            is_current: true,
+            list: Some(ListInUse {
+                number: "1F".to_owned(),
+                entries: 1_203,
+                this_update: 1_790_000_000,
+                next_update: 1_790_604_800,
+                due_in_s: 90_000,
+                from: "server-1.lan".to_owned(),
+            }),
+        },
+        RevocationList {
+            place: "servers".to_owned(),
+            ca: "CN=Servers".to_owned(),
+            is_current: false,
+            list: None,
+        },
+    ]
 }

@@ -14,6 +14,7 @@ pub fn render(status: &Status) -> String {
     let mut page = headline(status);
     section(&mut page, "Listeners", &listeners(status));
     section(&mut page, "Signal connections", &signal_connections(status));
+    section(&mut page, "Lists of revoked certificates", &revocation(status));
     section(&mut page, "Now", &now(status));
     section(&mut page, &oldest_title(status), &oldest(status));
     section(&mut page, "Since the start", &totals(status));
@@ -80,6 +81,25 @@ fn signal_connections(status: &Status) -> Vec<Row> {
     status.signal_connections.iter().map(row).collect()
 }
 
+fn revocation(status: &Status) -> Vec<Row> {
+    let row = |known: &super::RevocationList| {
+        let Some(list) = &known.list else {
+            return row([&known.place, &known.ca, "none is here"]);
+        };
+        let due = match u64::try_from(list.due_in_s) {
+            Ok(left) => format!("next due in {}", age(left)),
+            Err(_) => format!("stale since {}", age(list.due_in_s.unsigned_abs())),
+        };
+        let number = match list.number.as_str() {
+            "" => String::new(),
+            number => format!("number {number}"),
+        };
+        let entries = format!("{} revoked", grouped(list.entries));
+        row([&known.place, &known.ca, &number, &entries, &due, &format!("from {}", list.from)])
+    };
+    status.revocation.iter().map(row).collect()
+}
+
 fn now(status: &Status) -> Vec<Row> {
     let waiting = status.waiting;
     let mut rows = vec![row(["sessions", &grouped(status.sessions.live)])];
@@ -87,6 +107,13 @@ fn now(status: &Status) -> Vec<Row> {
     if waiting.bound > 0 {
         let of = format!("{} of {}", grouped(waiting.agents), grouped(waiting.bound));
         rows.push(row(["agents waiting", &of]));
+    }
+    let operator = &status.operator;
+    if operator.blocks > 0 {
+        rows.push(row(["blocked", &grouped(operator.blocks), "see vestibule blocks"]));
+    }
+    if !operator.drained_servers.is_empty() {
+        rows.push(row(["drained", &operator.drained_servers.join(", ")]));
     }
     rows
 }

@@ -8,7 +8,8 @@ use crate::limits::{MAX_CLIENT_HELLO_LEN, MAX_RECORD_LEN};
 use crate::relay::CloseReason;
 use crate::tls::testing::{Authority, Folder, gateway_config, params};
 use crate::tls::{
-    HelloError, HelloReader, client_config, listener_roles, load_credentials, load_roots,
+    BroughtLists, HelloError, HelloReader, client_config, listener_roles, load_credentials,
+    load_roots,
 };
 use crate::wire::{RefusalReason, alpn};
 
@@ -26,7 +27,7 @@ fn configs_of(padding: Option<usize>) -> (Arc<ServerConfig>, Arc<ClientConfig>) 
     let devices = Authority::new(&folder, "devices-ca");
     let asked = DeviceCertificates::Required(devices.file.clone());
     let config = gateway_config(gateways.issue(NAME), asked, &devices.file);
-    let roles = listener_roles(&config, 0).expect("good files");
+    let roles = listener_roles(&config, 0, &BroughtLists::default()).expect("good files");
     let device = padding.map(|padding| {
         let mut params = params("pc-1.example.com");
         let content = vec![0; padding];

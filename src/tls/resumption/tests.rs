@@ -7,7 +7,8 @@ use crate::config::{DeviceCertificates, ListenerKind};
 use crate::relay::CloseReason;
 use crate::tls::testing::{NAME, World, gateway_config, handshake};
 use crate::tls::{
-    HelloReader, ListenerRoles, expiry, handshake_failure, listener_roles, load_certificates,
+    BroughtLists, HelloReader, ListenerRoles, expiry, handshake_failure, listener_roles,
+    load_certificates,
 };
 use crate::wire::alpn;
 
@@ -139,7 +140,7 @@ fn a_ticket_crosses_neither_from_agent_to_foreign_nor_between_services() {
         &world.servers,
     );
     config.services[1].listeners = vec![0];
-    let roles = listener_roles(&config, 0).expect("good files");
+    let roles = listener_roles(&config, 0, &BroughtLists::default()).expect("good files");
     let all = [&roles.agent, foreign(&roles, 0), foreign(&roles, 1), foreign(&roles, 2)];
     let protocols: [&[u8]; 2] = [alpn::AGENT, b"h2"];
     for (from, giver) in all.iter().enumerate() {
@@ -192,7 +193,8 @@ fn two_listeners_that_differ_in_nothing_share_no_tickets() {
     );
     config.listeners.push(config.listeners[0].clone());
     assert!(matches!(config.listeners[1].kind, ListenerKind::Tls { .. }));
-    let [one, other] = [0, 1].map(|index| listener_roles(&config, index).expect("good files"));
+    let [one, other] = [0, 1]
+        .map(|index| listener_roles(&config, index, &BroughtLists::default()).expect("good files"));
     let client = keeping_tickets(world.client(Some(&world.device), &[alpn::AGENT]));
     assert_eq!(kind(&client, &one.agent), HandshakeKind::Full);
     assert_eq!(kind(&client, &other.agent), HandshakeKind::Full);

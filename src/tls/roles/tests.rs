@@ -2,7 +2,7 @@ use rustls::crypto::SupportedKxGroup;
 use rustls::{CertificateError, Error, NamedGroup, ProtocolVersion};
 
 use super::*;
-use crate::config::Credentials;
+use crate::config::{Credentials, RevocationRules};
 use crate::tls::testing::{NAME, World, gateway_config, handshake};
 
 /// Who connects, offering what, to which role, and what is agreed.
@@ -124,9 +124,10 @@ fn a_listener_without_servers_and_services_elsewhere_have_no_configuration() {
     config.listeners[0].kind = ListenerKind::Tls {
         credentials: world.gateway.clone(),
         device_certificates: asked,
+        device_revocation: RevocationRules::default(),
         servers: false,
     };
-    let roles = listener_roles(&config, 0).expect("good files");
+    let roles = listener_roles(&config, 0, &BroughtLists::default()).expect("good files");
     assert!(roles.signal.is_none() && roles.data.is_none());
     let mut offered: Vec<_> = roles.foreign.keys().copied().collect();
     offered.sort_unstable();

@@ -82,6 +82,11 @@ impl Backend {
         Peer::plain(self.accepted.recv_timeout(LONG).expect("a connection to the backend"))
     }
 
+    /// The next connection, if it is there.
+    pub(crate) fn try_accept(&self) -> Option<Peer> {
+        self.accepted.try_recv().ok().map(Peer::plain)
+    }
+
     /// Whether nobody has connected.
     pub(crate) fn is_untouched(&self) -> bool {
         self.accepted.try_recv().is_err()

@@ -15,6 +15,8 @@ pub(crate) struct GatewayFile<'a> {
     /// More keys of the TLS listener.
     pub(crate) internet: &'a str,
     pub(crate) device_certificates: &'a str,
+    /// Of the plain listener.
+    pub(crate) agents_from: &'a str,
     /// More keys of the plain listener.
     pub(crate) old: &'a str,
     /// More keys of `[servers]`.
@@ -33,6 +35,7 @@ impl GatewayFile<'_> {
         workers: 1,
         internet: "",
         device_certificates: "required",
+        agents_from: "[\"127.0.0.0/8\"]",
         old: "",
         servers: "",
         echo: "",
@@ -42,7 +45,7 @@ impl GatewayFile<'_> {
 
     pub(super) fn text(&self, world: &World) -> String {
         let Self { workers, internet, device_certificates, old, servers, .. } = self;
-        let Self { echo, more, limits, .. } = self;
+        let Self { agents_from, echo, more, limits, .. } = self;
         let (ip, event_loop) = (world.ip(self.host), event_loop());
         let device_ca = match *device_certificates {
             "none" => "",
@@ -66,6 +69,7 @@ name = "old-agents"
 addresses = ["{ip}:14000"]
 kind = "plain"
 service = "old"
+agents_from = {agents_from}
 {old}
 [servers]
 ca = "pki/servers-ca.crt"
@@ -100,6 +104,8 @@ pub(crate) struct ServerFile {
     pub(crate) host: u8,
     pub(crate) workers: usize,
     pub(crate) name: &'static str,
+    /// More keys of the file.
+    pub(crate) keys: &'static str,
     /// Addresses of gateways.
     pub(crate) gateways: Vec<String>,
     /// Tables of services.
@@ -118,6 +124,7 @@ impl ServerFile {
             host: 2,
             workers: 1,
             name: "server-1.test",
+            keys: "",
             gateways: vec![format!("{}:13000", world.ip(1))],
             services: services.iter().map(service).collect(),
             limits: "",
@@ -125,12 +132,13 @@ impl ServerFile {
     }
 
     pub(super) fn text(&self, world: &World) -> String {
-        let Self { workers, name, services, limits, .. } = self;
+        let Self { workers, name, keys, services, limits, .. } = self;
         let (ip, event_loop) = (world.ip(self.host), event_loop());
         format!(
             r#"
 workers = {workers}
 {event_loop}
+{keys}
 certificate = "pki/{name}.crt"
 key = "pki/{name}.key"
 gateway_ca = "pki/gateways-ca.crt"

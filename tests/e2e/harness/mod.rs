@@ -3,6 +3,7 @@
 
 mod backend;
 mod files;
+mod lists;
 mod peer;
 mod process;
 mod scripted_gateway;
@@ -14,24 +15,25 @@ mod world;
 
 use std::time::{Duration, Instant};
 
-pub(super) use backend::{Backend, Digest, payload};
-pub(super) use files::{AgentFile, GatewayFile, ServerFile};
-pub(super) use peer::{Ending, Peer};
-pub(super) use process::Process;
-pub(super) use scripted_gateway::{ScriptedGateway, SignalConnection};
-pub(super) use scripted_server::{DataConnection, ScriptedServer};
-pub(super) use site::{Kind, Site};
-pub(super) use telemetry::Telemetry;
-pub(super) use trial::Trial;
-pub(super) use world::{Authority, Gateway, World};
+pub(crate) use backend::{Backend, Digest, payload};
+pub(crate) use files::{AgentFile, GatewayFile, ServerFile};
+pub(crate) use lists::{HOUR, List, der};
+pub(crate) use peer::{Ending, Peer};
+pub(crate) use process::Process;
+pub(crate) use scripted_gateway::{ScriptedGateway, SignalConnection};
+pub(crate) use scripted_server::{DataConnection, ScriptedServer};
+pub(crate) use site::{Kind, Site};
+pub(crate) use telemetry::Telemetry;
+pub(crate) use trial::Trial;
+pub(crate) use world::{Authority, Gateway, World};
 
 /// Far longer than anything here takes: a hang fails the test instead of blocking it.
-pub(super) const LONG: Duration = Duration::from_secs(20);
+pub(crate) const LONG: Duration = Duration::from_secs(20);
 /// Between two looks at something that is to happen.
 const PAUSE: Duration = Duration::from_millis(5);
 
 /// Waits until something is so. `what` completes "it should long be so that ...".
-pub(super) fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
+pub(crate) fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
     let start = Instant::now();
     while !is_so() {
         assert!(start.elapsed() < LONG, "it should long be so that {what}");

@@ -46,8 +46,17 @@ impl Process {
 
     /// Starts a command whose standard error is a log in JSON.
     pub(crate) fn spawn(command: &mut Command) -> Self {
-        let mut child =
-            command.stdin(Stdio::null()).stderr(Stdio::piped()).spawn().expect("it was built");
+        Self::spawn_with(command, Stdio::null(), Stdio::inherit())
+    }
+
+    /// The same, with these as its standard input and output.
+    pub(crate) fn spawn_with(
+        command: &mut Command,
+        input: impl Into<Stdio>,
+        output: impl Into<Stdio>,
+    ) -> Self {
+        command.stdin(input).stdout(output).stderr(Stdio::piped());
+        let mut child = command.spawn().expect("it was built");
         let log = Arc::<Mutex<Log>>::default();
         let stderr = child.stderr.take().expect("it is piped");
         let lines = Arc::clone(&log);

@@ -61,7 +61,7 @@ impl ScriptedGateway {
         else {
             panic!("a server begins with its hello");
         };
-        SignalConnection { peer, hello }
+        SignalConnection { peer, hello, takes_crls: false }
     }
 
     /// The next data connection, and what it claims.
@@ -89,6 +89,8 @@ impl ScriptedGateway {
 pub(crate) struct SignalConnection {
     pub(crate) peer: Peer,
     pub(crate) hello: ServerHello,
+    /// Whether this gateway says that it takes lists of revoked certificates.
+    pub(crate) takes_crls: bool,
 }
 
 impl SignalConnection {
@@ -97,6 +99,7 @@ impl SignalConnection {
             instance: instance.to_owned(),
             services: self.hello.services.clone(),
             software: "a test".to_owned(),
+            takes_crls: self.takes_crls,
         }));
     }
 

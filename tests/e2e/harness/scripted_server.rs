@@ -4,11 +4,12 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
 
 use rustls::ClientConfig;
+use vestibule::limits::MAX_CRL_PIECE_LEN;
 use vestibule::wire::alpn::{self, Hint};
 use vestibule::wire::{
-    Accepted, Claim, FrameDecoder, FromDataConnection, FromServer, GatewayHello, Invitation, Ping,
-    Pong, RefusalReason, Refused, ServerHello, SessionHeader, Taken, ToDataConnection, ToServer,
-    from_data_connection, from_server, to_data_connection, to_server,
+    Accepted, Claim, Crl, CrlOutcome, FrameDecoder, FromDataConnection, FromServer, GatewayHello,
+    Invitation, Ping, Pong, RefusalReason, Refused, ServerHello, SessionHeader, Taken,
+    ToDataConnection, ToServer, from_data_connection, from_server, to_data_connection, to_server,
 };
 
 use super::{LONG, Peer, World};
@@ -41,7 +42,8 @@ impl ScriptedServer {
         let config = world.server_client(name, vec![alpn::SIGNAL.to_vec()]);
         let mut signal = Peer::dial_tls(gateway, World::GATEWAY_NAME, &config);
         let services = services.iter().map(ToString::to_string).collect();
-        let hello = ServerHello { services, capacity: 0, software: "a test".to_owned(), spares };
+        let software = "a test".to_owned();
+        let hello = ServerHello { services, software, spares, ..ServerHello::default() };
         signal.say(&from_server(from_server::Message::ServerHello(hello)));
         let Some(to_server::Message::GatewayHello(hello)) = signal.hear::<ToServer>().message
         else {
@@ -68,6 +70,25 @@ impl ScriptedServer {
     /// The next message that is no ping.
     pub(crate) fn hear(&self) -> to_server::Message {
         self.heard.recv_timeout(LONG).expect("the gateway has something to say")
+    }
+
+    /// Brings a list of revoked certificates, and returns what becomes of it.
+    pub(crate) fn bring(&self, transfer: u32, list: &[u8]) -> CrlOutcome {
+        let number = |len: usize| u32::try_from(len).expect("it is short");
+        let (mut offset, total) = (0, number(list.len()));
+        for piece in list.chunks(MAX_CRL_PIECE_LEN) {
+            let crl = Crl { transfer, offset, total, piece: piece.to_vec() };
+            self.say(from_server::Message::Crl(crl));
+            let to_server::Message::CrlAnswer(answer) = self.hear() else {
+                panic!("each piece is answered");
+            };
+            assert_eq!(answer.transfer, transfer);
+            if answer.outcome() != CrlOutcome::More {
+                return answer.outcome();
+            }
+            offset += number(piece.len());
+        }
+        panic!("the last piece is answered with what becomes of the list");
     }
 
     pub(crate) fn invitation(&self) -> Invitation {

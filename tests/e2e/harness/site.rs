@@ -24,7 +24,15 @@ impl Site {
         gateway: &GatewayFile<'_>,
         server: impl FnOnce(&World) -> ServerFile,
     ) -> Self {
-        let world = World::new();
+        Self::in_world(World::new(), gateway, server)
+    }
+
+    /// The same in a world that was made before.
+    pub(crate) fn in_world(
+        world: World,
+        gateway: &GatewayFile<'_>,
+        server: impl FnOnce(&World) -> ServerFile,
+    ) -> Self {
         let gateway = world.gateway(gateway);
         let (server, server_telemetry) = world.server(&server(&world));
         gateway.telemetry.wait_ready();

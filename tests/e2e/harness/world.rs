@@ -1,5 +1,6 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, Ordering};
 
@@ -19,7 +20,7 @@ use super::{AgentFile, GatewayFile, Peer, Process, ServerFile, Telemetry};
 /// What a test has for itself: a network, a folder, a PKI with a gateway, two servers and a device.
 pub(crate) struct World {
     folder: TempDir,
-    pki: Pki,
+    pub(super) pki: Pki,
     network: [u8; 2],
     /// Holds the network against other test processes.
     _claim: TcpListener,
@@ -112,12 +113,29 @@ impl World {
         let path = self.write_gateway(file);
         let process = Process::start("gateway", path.as_os_str());
         process.line("gateway runs", &[]);
+        self.running(file, process)
+    }
+
+    /// A gateway by its process.
+    pub(crate) fn running(&self, file: &GatewayFile<'_>, process: Process) -> Gateway {
         Gateway {
             process,
             tls: self.address(file.host, 13_000),
             plain: self.address(file.host, 14_000),
             telemetry: Telemetry(self.address(file.host, 9113)),
         }
+    }
+
+    /// Starts a gateway that is to take the place of the one that runs, and does not wait.
+    pub(crate) fn take_over(&self, file: &GatewayFile<'_>) -> Process {
+        Process::spawn(&mut self.command_to_take_over(file))
+    }
+
+    pub(crate) fn command_to_take_over(&self, file: &GatewayFile<'_>) -> Command {
+        let path = self.write_gateway(file);
+        let mut command = Process::command();
+        command.args(["--log", "json", "gateway", "--take-over", "--config"]).arg(path);
+        command
     }
 
     pub(crate) fn write_server(&self, file: &ServerFile) -> PathBuf {
@@ -261,14 +279,22 @@ impl World {
 
     /// The device, as our own agent before it has asked for anything.
     pub(crate) fn our_agent(&self, gateway: &Gateway) -> Peer {
+        self.our_agent_at(gateway.tls)
+    }
+
+    fn our_agent_at(&self, gateway: SocketAddr) -> Peer {
         let own = self.credentials("laptop-7.test");
         let config = self.client(Some(&own), vec![alpn::AGENT.to_vec()]);
-        Peer::dial_tls(gateway.tls, Self::GATEWAY_NAME, &config)
+        Peer::dial_tls(gateway, Self::GATEWAY_NAME, &config)
     }
 
     /// Our own agent, which has asked for that service.
     pub(crate) fn ask(&self, gateway: &Gateway, service: &str) -> Peer {
-        let mut agent = self.our_agent(gateway);
+        self.ask_at(gateway.tls, service)
+    }
+
+    pub(crate) fn ask_at(&self, gateway: SocketAddr, service: &str) -> Peer {
+        let mut agent = self.our_agent_at(gateway);
         let open = from_agent::Message::Open(Open { service: service.to_owned() });
         agent.say(&FromAgent { message: Some(open) });
         agent

@@ -62,6 +62,20 @@ fn a_taken_gateway_writes_no_file() {
 }
 
 #[test]
+fn a_gateway_writes_in_the_folder_of_its_blocks_alone_and_by_one_thread() {
+    let trial = Trial::new();
+    assert_granted("write-blocks", Thread::Keeper);
+    for thread in [Thread::Worker, Thread::Control] {
+        let answer = trial.wish("write-blocks", GivenUp::All, thread);
+        assert!(matches!(answer, Answer::Denied(_)), "{thread:?}: {answer:?}");
+    }
+    for given_up in [GivenUp::All, GivenUp::Landlock(Part::Files)] {
+        let answer = trial.wish("write-file", given_up, Thread::Keeper);
+        assert!(!matches!(answer, Answer::Granted | Answer::Killed), "{given_up:?}: {answer:?}");
+    }
+}
+
+#[test]
 fn a_taken_gateway_that_runs_a_program_ends() {
     assert_fatal("run-program");
 }

@@ -112,7 +112,9 @@ impl Trial {
             let services = [("echo", backend.local_addr().expect("bound"))];
             world.write_server(&ServerFile::new(&world, &services))
         } else {
-            world.write_gateway(&GatewayFile::DEFAULT)
+            std::fs::create_dir(world.path("state")).expect("a world of our own");
+            let more = "[operator]\nstate = \"state/blocks.toml\"\n";
+            world.write_gateway(&GatewayFile { more, ..GatewayFile::DEFAULT })
         };
         let arena = Arena {
             tcp: tcp.local_addr().expect("bound"),
@@ -187,7 +189,7 @@ fn wish() {
     let Ok(wish) = std::env::var(WISH) else { return };
     let word = std::env::var(GIVEN_UP).expect("given with the wish");
     let given_up = GivenUp::ALL.into_iter().find(|g| g.word() == word).expect("one of them");
-    let threads = [Thread::Worker, Thread::Control];
+    let threads = [Thread::Worker, Thread::Control, Thread::Keeper];
     let word = std::env::var(THREAD).expect("given with the wish");
     let thread = threads.into_iter().find(|t| format!("{t:?}") == word).expect("one of them");
     let arena = Arena::read();

@@ -4,18 +4,19 @@
 #![no_main]
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use arbitrary::Arbitrary;
 use libfuzzer_sys::fuzz_target;
 use vestibule::control::{
-    Action, AgentRef, Dispatcher, DispatcherLimits, Event, LinkId, Purpose, SpareFailure, Ticket,
-    Tickets,
+    Action, AgentRef, Dispatcher, DispatcherLimits, Event, LinkId, Purpose, Request, SessionQuota,
+    SessionRate, SpareFailure, Ticket, Tickets,
 };
-use vestibule::limits::MAX_FRAME_LEN;
+use vestibule::limits::{MAX_CRL_LEN, MAX_FRAME_LEN};
 use vestibule::wire::{
-    Claim, Decline, FrameDecoder, FromServer, Goodbye, Invitation, Ping, Pong, RefusalReason,
-    ServerHello, ToServer, from_server, to_server,
+    Claim, Crl, CrlOutcome, Decline, FrameDecoder, FromServer, Goodbye, Invitation, Ping, Pong,
+    RefusalReason, ServerHello, ToServer, from_server, to_server,
 };
 
 const SERVICES: [&str; 3] = ["web", "ssh", "sync"];
@@ -25,6 +26,9 @@ const WORKERS: u32 = 2;
 const MAX_WAITING: usize = 6;
 const MAX_LINKS: usize = 3;
 const MAX_SPARES: usize = 4;
+/// Of one device, and of the first service.
+const MAX_SESSIONS: [usize; 2] = [2, 3];
+const DEVICES: u8 = 4;
 
 /// Numbers choose among what is there.
 #[derive(Debug, Arbitrary)]
@@ -44,9 +48,11 @@ enum Step {
     Close {
         link: u8,
     },
+    /// Of one of the devices; numbers above stand for an agent without an identity.
     Admit {
         worker: u8,
         service: u8,
+        device: u8,
     },
     Leave {
         agent: u8,
@@ -70,6 +76,10 @@ enum Step {
     Release {
         session: u8,
     },
+    /// A list that came whole was judged.
+    Judge {
+        list: u8,
+    },
     Pass {
         ms: u16,
     },
@@ -84,6 +94,7 @@ enum Said {
     Ping { nonce: u64 },
     Pong { nonce: u64 },
     Goodbye,
+    List { transfer: u8, offset: u32, total: u32, piece: Vec<u8> },
 }
 
 #[derive(Debug, Arbitrary)]
@@ -109,13 +120,15 @@ struct World {
     sent: Vec<(Invitation, String)>,
     /// Spares that were given out and have not answered.
     offers: Vec<(AgentRef, u64)>,
-    sessions: Vec<u64>,
+    /// Lists that are being judged.
+    judging: Vec<(LinkId, u32)>,
+    sessions: Vec<(u64, Request)>,
 }
 
 #[derive(Default)]
 struct Worker {
     tickets: Tickets,
-    waiting: BTreeSet<u64>,
+    waiting: BTreeMap<u64, Request>,
     /// Spares that were asked for and have not come.
     asked: BTreeSet<u64>,
     spares: BTreeSet<u64>,
@@ -134,6 +147,12 @@ impl World {
             max_links: MAX_LINKS,
             max_spares: MAX_SPARES,
             spare_life: Duration::from_secs(60),
+            takes_crls: true,
+            devices: SessionQuota {
+                max_sessions: Some(MAX_SESSIONS[0]),
+                rate: Some(SessionRate { per_s: 1, burst: 3 }),
+            },
+            services: vec![SessionQuota { max_sessions: Some(MAX_SESSIONS[1]), rate: None }],
         };
         let services = SERVICES.map(str::to_owned).into();
         Self {
@@ -147,6 +166,7 @@ impl World {
             sent: Vec::new(),
             offers: Vec::new(),
             sessions: Vec::new(),
+            judging: Vec::new(),
         }
     }
 
@@ -157,7 +177,7 @@ impl World {
 
     fn waiting(&self) -> Vec<AgentRef> {
         let of = |(worker, at): (u32, &Worker)| {
-            at.waiting.iter().map(move |&connection| AgentRef { worker, connection }).collect()
+            at.waiting.keys().map(move |&connection| AgentRef { worker, connection }).collect()
         };
         (0..).zip(&self.workers).flat_map::<Vec<_>, _>(of).collect()
     }
@@ -182,6 +202,19 @@ impl World {
         for worker in &self.workers {
             assert!(worker.asked.len() + worker.spares.len() <= MAX_SPARES);
         }
+        self.check_quotas();
+    }
+
+    /// Who waits counts as well.
+    fn check_quotas(&self) {
+        let waiting = self.workers.iter().flat_map(|worker| worker.waiting.values());
+        let requests: Vec<_> =
+            waiting.chain(self.sessions.iter().map(|(_, request)| request)).collect();
+        assert!(requests.iter().filter(|request| request.service == 0).count() <= MAX_SESSIONS[1]);
+        for device in (0..DEVICES).map(name_of) {
+            let held = requests.iter().filter(|request| request.device == device).count();
+            assert!(held <= MAX_SESSIONS[0], "{held} of {device:?}");
+        }
     }
 
     fn carry_out(&mut self, action: Action, announced: Option<(u64, Ticket, String)>) {
@@ -197,7 +230,7 @@ impl World {
             }
             Action::Expect { agent, invitation, ticket, server } => {
                 let worker = &mut self.workers[agent.worker as usize];
-                assert!(worker.waiting.contains(&agent.connection), "nobody waits any more");
+                assert!(worker.waiting.contains_key(&agent.connection), "nobody waits any more");
                 let connection = agent.connection;
                 worker.tickets.expect(invitation, ticket.clone(), server.clone(), connection);
                 self.offers.retain(|(offered, _)| *offered != agent);
@@ -211,7 +244,7 @@ impl World {
             }
             Action::UseSpare { agent, invitation } => {
                 let worker = &mut self.workers[agent.worker as usize];
-                assert!(worker.waiting.contains(&agent.connection), "nobody waits any more");
+                assert!(worker.waiting.contains_key(&agent.connection), "nobody waits any more");
                 assert!(worker.spares.remove(&invitation), "a spare is given out once");
                 worker.tickets.forget(agent.connection);
                 self.offers.retain(|(offered, _)| *offered != agent);
@@ -223,9 +256,13 @@ impl World {
                 worker.asked.remove(&invitation);
                 worker.spares.remove(&invitation);
             }
+            Action::JudgeCrl { link, transfer, list } => {
+                assert!(self.links.contains_key(&link) && list.len() <= MAX_CRL_LEN);
+                self.judging.push((link, transfer));
+            }
             Action::Refuse { agent, .. } => {
                 let worker = &mut self.workers[agent.worker as usize];
-                assert!(worker.waiting.remove(&agent.connection), "an agent is refused once");
+                assert!(worker.waiting.remove(&agent.connection).is_some(), "refused once");
                 worker.tickets.forget(agent.connection);
                 self.offers.retain(|(offered, _)| *offered != agent);
             }
@@ -270,12 +307,14 @@ impl World {
                     self.handle(Event::LinkClosed { link });
                 }
             }
-            Step::Admit { worker, service } => {
+            Step::Admit { worker, service, device } => {
                 let agent =
                     AgentRef { worker: u32::from(worker) % WORKERS, connection: self.number() };
-                self.workers[agent.worker as usize].waiting.insert(agent.connection);
                 let service = usize::from(service) % (SERVICES.len() + 1);
-                self.handle(Event::Admit { agent, service });
+                let request = Request { service, device: name_of(device % (DEVICES + 1)) };
+                let worker = &mut self.workers[agent.worker as usize];
+                worker.waiting.insert(agent.connection, request.clone());
+                self.handle(Event::Admit { agent, request });
             }
             Step::Leave { agent } => {
                 if let Some(agent) = choose(self.waiting().into_iter(), agent) {
@@ -295,8 +334,15 @@ impl World {
             }
             Step::Release { session } => {
                 if let Some(at) = choose(0..self.sessions.len(), session) {
-                    let invitation = self.sessions.swap_remove(at);
+                    let (invitation, _) = self.sessions.swap_remove(at);
                     self.handle(Event::Released { invitation });
+                }
+            }
+            Step::Judge { list } => {
+                if let Some(at) = choose(0..self.judging.len(), list) {
+                    let (link, transfer) = self.judging.swap_remove(at);
+                    let outcome = CrlOutcome::Taken;
+                    self.handle(Event::CrlJudged { link, transfer, outcome });
                 }
             }
             Step::Pass { ms } => {
@@ -336,6 +382,7 @@ impl World {
                     capacity: capacity.into(),
                     software: String::new(),
                     spares,
+                    successors: spares % 2 == 1,
                 })
             }
             Said::Decline { invitation, reason } => {
@@ -348,6 +395,9 @@ impl World {
             Said::Ping { nonce } => from_server::Message::Ping(Ping { nonce }),
             Said::Pong { nonce } => from_server::Message::Pong(Pong { nonce }),
             Said::Goodbye => from_server::Message::Goodbye(Goodbye {}),
+            Said::List { transfer, offset, total, piece } => {
+                from_server::Message::Crl(Crl { transfer: transfer.into(), offset, total, piece })
+            }
         }
     }
 
@@ -377,13 +427,13 @@ impl World {
     }
 
     fn claimed(&mut self, agent: AgentRef, invitation: u64) {
-        assert!(self.forget(agent), "an agent is given to one server");
-        self.sessions.push(invitation);
-        self.handle(Event::Claimed { agent, invitation });
+        let request = self.forget(agent).expect("an agent is given to one server");
+        self.sessions.push((invitation, request.clone()));
+        self.handle(Event::Claimed { agent, invitation, request });
     }
 
-    /// The agent waits no more; whether it did.
-    fn forget(&mut self, agent: AgentRef) -> bool {
+    /// The agent waits no more; what it asked for, if it did.
+    fn forget(&mut self, agent: AgentRef) -> Option<Request> {
         let worker = &mut self.workers[agent.worker as usize];
         worker.tickets.forget(agent.connection);
         self.offers.retain(|(offered, _)| *offered != agent);
@@ -404,6 +454,10 @@ impl World {
         };
         self.handle(Event::SpareFailed { agent, invitation, failure });
     }
+}
+
+fn name_of(device: u8) -> Option<Arc<str>> {
+    (device < DEVICES).then(|| device.to_string().into())
 }
 
 /// Different bytes each time, and the same in each run.

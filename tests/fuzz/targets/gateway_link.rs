@@ -4,21 +4,26 @@
 #![no_main]
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use arbitrary::Arbitrary;
 use libfuzzer_sys::fuzz_target;
 use vestibule::control::{GatewayAction, GatewayEvent, GatewayLink};
-use vestibule::limits::{MAX_FRAME_LEN, MAX_IDENTITY_LEN, MAX_PRINTED_LEN, TICKET_LEN};
+use vestibule::limits::{
+    MAX_CRL_PIECE_LEN, MAX_FRAME_LEN, MAX_IDENTITY_LEN, MAX_PRINTED_LEN, TICKET_LEN,
+};
 use vestibule::server::Visitor;
 use vestibule::wire::alpn::Hint;
 use vestibule::wire::{
-    FrameDecoder, FromServer, GatewayHello, Goodbye, Invitation, Ping, Pong, RefusalReason,
-    SessionHeader, ToServer, Withdraw, from_server, to_server,
+    CrlAnswer, FrameDecoder, FromServer, GatewayHello, Goodbye, Invitation, Ping, Pong,
+    RefusalReason, SessionHeader, ToServer, Withdraw, from_server, to_server,
 };
 
 const SERVICES: [&str; 2] = ["web", "ssh"];
 const SPARES: u32 = 3;
+/// Lists of revoked certificates that the server brings.
+const LISTS: usize = 2;
 
 #[derive(Debug, Arbitrary)]
 enum Step {
@@ -50,6 +55,7 @@ enum Said {
     Ping { nonce: u64 },
     Pong { nonce: u64 },
     Goodbye,
+    CrlAnswer { transfer: u8, outcome: i32 },
 }
 
 #[derive(Debug, Arbitrary)]
@@ -101,13 +107,11 @@ impl World {
     fn new() -> Self {
         let now = Instant::now();
         let services = SERVICES.map(str::to_owned).into();
-        Self {
-            link: GatewayLink::new(services, 100, SPARES, now),
-            now,
-            connection: Connection::None,
-            spares: BTreeSet::new(),
-            drains: false,
-        }
+        let mut link = GatewayLink::new(services, 100, SPARES, now);
+        let lists: [Arc<[u8]>; LISTS] =
+            [vec![1_u8; 2 * MAX_CRL_PIECE_LEN], vec![2_u8]].map(Into::into);
+        link.handle(GatewayEvent::Crls(lists.into()), now, &mut |_| {});
+        Self { link, now, connection: Connection::None, spares: BTreeSet::new(), drains: false }
     }
 
     fn handle(&mut self, event: GatewayEvent) {
@@ -139,6 +143,7 @@ impl World {
                 assert_eq!(is_hello, self.connection == Connection::Silent, "hello comes first");
                 self.connection = Connection::Up;
             }
+            GatewayAction::OpenSuccessor => {}
             GatewayAction::Close(_) => {
                 assert_ne!(self.connection, Connection::None, "a connection is closed once");
                 self.connection = Connection::None;
@@ -154,6 +159,7 @@ impl World {
                     assert!(SERVICES.contains(&&*invitation.service), "a service of ours");
                 }
             }
+            GatewayAction::CrlAnswered { list, .. } => assert!(list < LISTS),
             GatewayAction::Withdrawn { id } => assert!(!self.spares.contains(&id)),
             GatewayAction::CloseSpare { id } => {
                 assert!(self.spares.contains(&id), "a spare that was asked for");
@@ -229,6 +235,7 @@ impl Said {
                 instance: instance.unwrap_or_else(|| "00112233445566ff".to_owned()),
                 services: Vec::new(),
                 software: String::new(),
+                takes_crls: true,
             }),
             Self::Invitation { id, ticket_len, service, worker, spare_for_ms } => {
                 let ticket = vec![7; ticket_len.map_or(TICKET_LEN, usize::from)];
@@ -242,6 +249,9 @@ impl Said {
             Self::Ping { nonce } => to_server::Message::Ping(Ping { nonce }),
             Self::Pong { nonce } => to_server::Message::Pong(Pong { nonce }),
             Self::Goodbye => to_server::Message::Goodbye(Goodbye {}),
+            Self::CrlAnswer { transfer, outcome } => {
+                to_server::Message::CrlAnswer(CrlAnswer { transfer: transfer.into(), outcome })
+            }
         }
     }
 }

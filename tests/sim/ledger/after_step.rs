@@ -27,6 +27,7 @@ impl Ledger {
         }
         self.load_is_bounded(snapshot, checks);
         self.spares_are_bounded(snapshot, checks);
+        self.held.check(&self.limits, checks);
         self.books_agree(snapshot, checks);
         self.invited.clear();
     }
@@ -80,7 +81,7 @@ impl Ledger {
         let mut by_link: BTreeMap<LinkId, (usize, usize)> = BTreeMap::new();
         for (id, spare) in &self.spares {
             let link = self.links.get(&spare.link);
-            let is_kept = link.is_some_and(|link| !link.draining) && !self.draining;
+            let is_kept = link.is_some_and(|link| !self.is_closed(link));
             checks.hold(Check::SparesAreBounded, is_kept, || {
                 format!("spare {id:x} is held without its server")
             });
@@ -154,7 +155,7 @@ impl Ledger {
         is_offered
             && link.allowed.contains(&waiting.service)
             && !link.disowned.contains(&waiting.service)
-            && !link.draining
+            && !self.is_closed(link)
             && !waiting.declined_by.contains(&id)
     }
 

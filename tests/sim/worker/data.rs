@@ -109,7 +109,7 @@ impl Worker {
         self.enter(id, Stage::Answering { agent, decoder: FrameDecoder::default() });
         self.deadlines.insert(id, deadline);
         let agent = self.agent_ref(agent);
-        self.tell(Event::Claimed { agent, invitation }, nature);
+        self.tell(Event::Claimed { agent, invitation, request: waiting.request() }, nature);
     }
 
     pub(super) fn header(&self, waiting: &Waiting, invitation: u64) -> ToDataConnection {

@@ -19,7 +19,7 @@ impl World {
         if self.nature.calm {
             return;
         }
-        match self.nature.random.below(13) {
+        match self.nature.random.below(15) {
             0..=2 => self.cut_somewhere(),
             3 | 4 => self.stall_somewhere(),
             5 | 6 => {
@@ -32,6 +32,7 @@ impl World {
             }
             7 | 8 => self.stop_any(),
             9 | 10 => self.reload_any(),
+            11 | 12 => self.drain_a_server_at_a_gateway(),
             _ => self.drain_any(),
         }
     }
@@ -157,6 +158,20 @@ impl World {
         self.wake_in_time(process);
     }
 
+    fn drain_a_server_at_a_gateway(&mut self) {
+        let process = self.any_process();
+        let ProcessId::Gateway(index) = process else { return };
+        if self.conditions.contains_key(&process) {
+            return;
+        }
+        let server = self.nature.random.below(self.settings.servers.len());
+        let Gate::Sound(gateway) = &mut self.gateways[index] else { return };
+        let name = &self.settings.servers[server].name;
+        gateway.toggle_server(name, &mut self.nature);
+        self.nature.note(|| format!("an operator of gateway {index} drains {name} or undrains it"));
+        self.wake_in_time(process);
+    }
+
     fn kill(&mut self, process: ProcessId, silently: bool) {
         self.nature.note(|| format!("{process:?} dies; silently: {silently}"));
         self.nature.drop_sockets(process, silently);
@@ -228,6 +243,7 @@ impl World {
                 && let Gate::Sound(gateway) = &mut self.gateways[index]
             {
                 gateway.reload(&self.settings, &mut self.nature);
+                gateway.undrain_servers(&mut self.nature);
                 self.wake_in_time(process);
             }
         }

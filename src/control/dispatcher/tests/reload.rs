@@ -69,16 +69,14 @@ fn a_service_that_was_added_is_served_by_whoever_offers_it() {
     // Every server of the bench offers `mail`, which the configuration did not have.
     let mail = |changed: &mut Reconfiguration| changed.services.push("mail".to_owned());
     assert_eq!(bench.reload(mail, &[(1, &[0, 1, 2])]), []);
-    let seen = bench.happen(Event::Admit { agent: agent(7), service: 2 });
+    let seen = bench.happen(admission(7, 2));
     assert_eq!(only_invitation(&seen, 7).0, 1);
 }
 
 #[test]
 fn a_server_that_says_hello_again_is_invited_for_what_it_offers_now() {
     let mut bench = Bench::with_servers(&[1]);
-    let ssh = |bench: &mut Bench, connection| {
-        bench.happen(Event::Admit { agent: agent(connection), service: 1 })
-    };
+    let ssh = |bench: &mut Bench, connection| bench.happen(admission(connection, 1));
     assert_eq!(ssh(&mut bench, 7), [Seen::Refused(7, RefusalReason::NoServer)]);
     let services = vec!["ssh".to_owned()];
     let hello = ServerHello { services, ..ServerHello::default() };

@@ -67,7 +67,8 @@ fn an_agent_is_given_a_spare_at_its_worker_and_another_is_asked_for() {
 fn a_spare_of_another_worker_is_not_given() {
     let (mut bench, _) = Bench::ready(10);
     let agent = AgentRef { worker: 2, connection: 1 };
-    bench.dispatcher.handle(Event::Admit { agent, service: 0 }, bench.now, &mut |_| {});
+    let request = Request { service: 0, device: None };
+    bench.dispatcher.handle(Event::Admit { agent, request }, bench.now, &mut |_| {});
     let is_expected =
         |action: &Action| matches!(action, Action::Expect { agent: of, .. } if *of == agent);
     assert!(std::iter::from_fn(|| bench.dispatcher.poll_action()).any(|a| is_expected(&a)));

@@ -1,0 +1,176 @@
+//! One virtual machine: a kernel, a file system in memory with our binaries, a console to be read.
+
+use std::env;
+use std::fs;
+use std::io::{BufRead as _, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use tempfile::TempDir;
+
+/// The series that are run: the oldest that is supported, and a recent one.
+pub(super) const KERNELS: [&str; 2] = ["6.1", "6.12"];
+
+/// Set in a guest, to the series of its kernel.
+const HERE: &str = "VESTIBULE_GUEST";
+/// What the guest says last, with the exit status of its tests.
+const LAST_WORDS: &str = "guest: the tests ended with ";
+/// An emulated machine is some thirty times slower than this one: a hang fails the test, slowness does not.
+const PATIENCE: Duration = Duration::from_secs(1_800);
+/// Lines at the end of the console that a failed test shows.
+const SHOWN_LINES: usize = 400;
+
+/// Whether this process runs in a guest.
+pub(super) fn is_here() -> bool {
+    env::var_os(HERE).is_some()
+}
+
+/// A virtual machine that runs this very test binary. Killed when dropped.
+pub(super) struct Guest {
+    kernel: &'static str,
+    qemu: Child,
+    console: Receiver<String>,
+    /// Holds its file system.
+    _folder: TempDir,
+}
+
+impl Guest {
+    /// Boots it, to run the tests that these arguments of the test binary choose.
+    ///
+    /// # Panics
+    /// Where something is missing that it needs.
+    pub(super) fn start(kernel: &'static str, arguments: &[&str]) -> Self {
+        let image = root().join("target/kernels").join(kernel).join("vmlinuz");
+        assert!(image.exists(), "there is no {}: run tests/kernels/fetch", image.display());
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let disk = pack(folder.path(), kernel, arguments);
+        let mut qemu = Command::new("qemu-system-x86_64")
+            .args(["-cpu", "max", "-smp", "2", "-m", "3072", "-nographic", "-no-reboot"])
+            .args(["-nic", "none", "-append", "console=ttyS0 panic=-1 quiet"])
+            .arg("-kernel")
+            .arg(image)
+            .arg("-initrd")
+            .arg(disk)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("qemu-system-x86 is installed");
+        let output = BufReader::new(qemu.stdout.take().expect("it is piped"));
+        let (lines, console) = channel();
+        thread::spawn(move || {
+            for line in output.split(b'\n').map_while(Result::ok) {
+                // The test has ended.
+                if lines.send(String::from_utf8_lossy(&line).trim_end().to_owned()).is_err() {
+                    return;
+                }
+            }
+        });
+        Self { kernel, qemu, console, _folder: folder }
+    }
+
+    /// Waits until its tests have ended.
+    ///
+    /// # Panics
+    /// Where they failed, or the machine stopped before; shows the end of its console.
+    pub(super) fn expect_success(self) {
+        let start = Instant::now();
+        let mut lines = Vec::new();
+        let result = loop {
+            match self.console.recv_timeout(PATIENCE.saturating_sub(start.elapsed())) {
+                Ok(line) => {
+                    println!("{}: {line}", self.kernel);
+                    if let Some((_, status)) = line.split_once(LAST_WORDS) {
+                        break status.to_owned();
+                    }
+                    lines.push(line);
+                }
+                Err(RecvTimeoutError::Timeout) => break format!("none within {PATIENCE:?}"),
+                Err(RecvTimeoutError::Disconnected) => {
+                    break "none: the machine stopped".to_owned();
+                }
+            }
+        };
+        let shown = lines[lines.len().saturating_sub(SHOWN_LINES)..].join("\n");
+        assert_eq!(result, "0", "exit status of the tests on Linux {}\n{shown}", self.kernel);
+    }
+}
+
+impl Drop for Guest {
+    fn drop(&mut self) {
+        // It may have stopped by itself.
+        let _ = self.qemu.kill();
+        let _ = self.qemu.wait();
+    }
+}
+
+fn root() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// Packs the guest's file system, and returns the file.
+fn pack(folder: &Path, kernel: &str, arguments: &[&str]) -> PathBuf {
+    let top = folder.join("root");
+    for name in ["bin", "dev", "proc", "sys", "tmp", "run", "etc"] {
+        fs::create_dir_all(top.join(name)).expect("room for a folder");
+    }
+    let busybox = fs::read("/bin/busybox").expect("busybox-static is installed");
+    fs::write(top.join("bin/busybox"), busybox).expect("room for busybox");
+    let tests = env::current_exe().expect("this binary has a path");
+    // In the places that they have here: the tests know the program by its path.
+    for program in [tests.as_path(), Path::new(env!("CARGO_BIN_EXE_vestibule"))] {
+        let copy = inside(&top, program);
+        run(Command::new("strip").arg("--strip-debug").arg("-o").arg(&copy).arg(program));
+        for library in libraries(program) {
+            fs::copy(&library, inside(&top, &library)).expect("room for a library");
+        }
+    }
+    let init = format!(
+        "#!/bin/busybox sh
+/bin/busybox --install -s /bin
+export PATH=/bin HOME=/tmp {HERE}={kernel}
+mount -t proc none /proc
+mount -t sysfs none /sys
+mount -t devtmpfs none /dev
+mount -t tmpfs none /tmp
+ip link set lo up
+ulimit -n 20000
+cd /tmp
+{} {} --test-threads=2 --nocapture
+echo \"{LAST_WORDS}$?\"
+poweroff -f
+",
+        tests.display(),
+        arguments.join(" "),
+    );
+    fs::write(top.join("init"), init).expect("room for a script");
+    let disk = folder.join("disk.cpio");
+    let pack = format!(
+        "chmod 755 {top}/init {top}/bin/busybox && cd {top} && find . | cpio --quiet -o -H newc > {disk}",
+        top = top.display(),
+        disk = disk.display(),
+    );
+    run(Command::new("sh").args(["-c", &pack]));
+    disk
+}
+
+/// Where a file of this machine is in the guest, in a folder that exists.
+fn inside(top: &Path, file: &Path) -> PathBuf {
+    let place = top.join(file.strip_prefix("/").expect("an absolute path"));
+    fs::create_dir_all(place.parent().expect("a file is in a folder")).expect("room for a folder");
+    place
+}
+
+/// What a program is linked to, the loader included.
+fn libraries(program: &Path) -> Vec<PathBuf> {
+    let output = Command::new("ldd").arg(program).output().expect("ldd is installed");
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    text.split_whitespace().filter(|word| word.starts_with('/')).map(PathBuf::from).collect()
+}
+
+fn run(command: &mut Command) {
+    let status = command.status().unwrap_or_else(|error| panic!("{command:?}: {error}"));
+    assert!(status.success(), "{command:?}: {status}");
+}

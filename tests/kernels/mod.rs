@@ -1,0 +1,20 @@
+//! Guests in qemu: our processes on the kernels of Debian, where a test may do to the whole machine what
+//! it may not do to the one that it runs on. `tests/kernels/fetch` brings the kernels.
+
+mod clock;
+mod guest;
+
+use guest::{Guest, KERNELS};
+
+/// Runs a test in a guest of each kernel: there the same test, by its name, comes here again, and is run.
+///
+/// # Panics
+/// Where it fails in one of them, or one of them can't run.
+fn on_each_kernel(name: &str, test: impl FnOnce()) {
+    if guest::is_here() {
+        return test();
+    }
+    for kernel in KERNELS {
+        Guest::start(kernel, &["--ignored", "--exact", name]).expect_success();
+    }
+}
