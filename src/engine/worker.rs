@@ -133,7 +133,7 @@ impl<R: Role> Worker<R> {
         for socket in listeners {
             let index = u32::try_from(self.listeners.len()).expect("listeners are few");
             let token = Token { index: LISTENERS + index, generation: 0 };
-            self.core.ring().watch(socket.as_fd(), token);
+            self.core.poller().watch(socket.as_fd(), token);
             self.listeners.push(Some(Listening { socket, ready: false, closing: false }));
         }
         self.tune_listeners();
