@@ -296,7 +296,7 @@ mod tests {
 
     use super::*;
     use crate::config::{
-        Backend, BackendTls, HostPort, Operator, ServedService, SessionLimits, Telemetry,
+        Backend, BackendTls, EventLoop, HostPort, Operator, ServedService, SessionLimits, Telemetry,
     };
     use crate::tls::testing::{Authority, Folder, gateway_config, params};
 
@@ -320,6 +320,7 @@ mod tests {
         let second = std::time::Duration::from_secs(1);
         ServerConfig {
             workers: 1,
+            event_loop: EventLoop::Auto,
             credentials,
             gateway_ca: gateway_ca.to_owned(),
             crls: vec![],

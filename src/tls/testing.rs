@@ -16,9 +16,9 @@ use super::{
     BroughtLists, ListenerRoles, client_config, listener_roles, load_credentials, load_roots,
 };
 use crate::config::{
-    AddressLimits, Credentials, DeviceCertificates, DeviceLimits, DevicePolicy, GatewayConfig,
-    GatewayLimits, Listener, ListenerKind, Operator, RevocationRules, ServersPolicy, Service,
-    ServiceLimits, SessionLimits, Telemetry,
+    AddressLimits, Credentials, DeviceCertificates, DeviceLimits, DevicePolicy, EventLoop,
+    GatewayConfig, GatewayLimits, Listener, ListenerKind, Operator, RevocationRules, ServersPolicy,
+    Service, ServiceLimits, SessionLimits, Telemetry,
 };
 use crate::control::SessionQuota;
 use crate::relay::RelayLimits;
@@ -203,6 +203,7 @@ pub(crate) fn gateway_config(
     GatewayConfig {
         upgrade_socket: None,
         workers: 1,
+        event_loop: EventLoop::Auto,
         listeners: vec![Listener {
             name: "main".to_owned(),
             addresses: vec![],
