@@ -31,6 +31,7 @@ fn names<'t>(text: &'t str, prefixes: &[&str]) -> BTreeSet<&'t str> {
 fn metric_names() -> BTreeSet<String> {
     let page = metrics::render(Snapshot {
         role: Role::Gateway,
+        event_loop: "io_uring",
         workers: Vec::new(),
         figures: Ledger::new(1).figures(),
         waiting_agents: 0,
