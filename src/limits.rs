@@ -198,6 +198,11 @@ pub const LINGER: Duration = Duration::from_secs(2);
 pub const MAX_LINGER_LEN: usize = 256 * 1024;
 /// Descriptors beside those of connections: rings, listeners, signal connections, telemetry, the log.
 pub const DESCRIPTOR_RESERVE: usize = 256;
+/// How long a process waits for a port that another one has: the kernel takes the rings of a process apart
+/// after its end, and what they watched is closed only then. On a busy machine that was not so after 80 ms.
+pub const PORT_PATIENCE: Duration = Duration::from_secs(2);
+/// Between two attempts to have that port.
+pub const PORT_RETRY: Duration = Duration::from_millis(20);
 /// How long a worker waits before it accepts again after descriptors ran out.
 pub const ACCEPT_RETRY: Duration = Duration::from_millis(100);
 

@@ -1,14 +1,15 @@
 use std::io;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::{AsFd, BorrowedFd};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::net::SocketFlags;
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 use thiserror::Error;
 
 use crate::limits::{
-    FIXED_RECEIVE_LEN, LISTEN_BACKLOG, PING_INTERVAL, SIGNAL_DEAD_AFTER, UNSENT_LEN,
+    FIXED_RECEIVE_LEN, LISTEN_BACKLOG, PING_INTERVAL, PORT_PATIENCE, PORT_RETRY, SIGNAL_DEAD_AFTER,
+    UNSENT_LEN,
 };
 use crate::uring::unfix_buffers;
 
@@ -44,10 +45,23 @@ pub fn listen(
 ) -> Result<Vec<TcpListener>, ListenError> {
     let failed = |source| ListenError { name: name.to_owned(), address, source };
     // Fails where anyone listens there, also with SO_REUSEPORT; closed before the real ones.
-    let probe = bind(address, false).map_err(failed)?;
+    let probe = bind_once_free(address).map_err(failed)?;
     let address = probe.local_addr().map_err(failed)?;
     drop(probe);
     (0..workers).map(|_| bind(address, true).map_err(failed)).collect()
+}
+
+/// A process that has just ended may still have the port, for as long as the kernel holds its rings.
+fn bind_once_free(address: SocketAddr) -> io::Result<TcpListener> {
+    let until = Instant::now() + PORT_PATIENCE;
+    loop {
+        match bind(address, false) {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse && Instant::now() < until => {
+                std::thread::sleep(PORT_RETRY);
+            }
+            result => return result,
+        }
+    }
 }
 
 fn bind(address: SocketAddr, shared: bool) -> io::Result<TcpListener> {
@@ -139,6 +153,19 @@ mod tests {
         let address = held.local_addr().expect("bound");
         let error = listen("internet", address, 2).expect_err("the port is taken");
         assert!(error.to_string().contains("another process has this port"), "{error}");
+    }
+
+    #[test]
+    fn a_port_that_is_free_a_moment_later_is_taken() {
+        let any = "127.0.0.1:0".parse().expect("an address");
+        let held = bind(any, true).expect("binds");
+        let address = held.local_addr().expect("bound");
+        let holder = std::thread::spawn(move || {
+            std::thread::sleep(10 * PORT_RETRY);
+            drop(held);
+        });
+        listen("internet", address, 2).expect("it was waited for");
+        holder.join().expect("it does not panic");
     }
 
     #[test]
