@@ -60,6 +60,7 @@ fn probe() -> Result<(), RingError> {
 }
 
 /// A worker's own.
+#[expect(clippy::large_enum_variant, reason = "a worker has one, and it never moves")]
 pub(super) enum Poller {
     Ring(Ring),
     Epoll(Epoll),
