@@ -283,7 +283,9 @@ impl<'a> Document<'a> {
         let mut parts = Der::new(outer.expect(SEQUENCE)?.content);
         let signed = parts.expect(SEQUENCE)?;
         let algorithm = parts.expect(SEQUENCE)?.whole;
-        let signature = parts.expect(BIT_STRING)?.whole;
+        // Whole bytes: the first one counts the bits that are not used.
+        let signature = parts.expect(BIT_STRING).filter(|bits| bits.content.first() == Some(&0));
+        let signature = signature?.whole;
         let mut list = Der::new(signed.content);
         let version = list.optional(INTEGER);
         // The two names of the algorithm must be one, or the signed one would mean nothing.

@@ -250,3 +250,16 @@ proptest! {
         let _ = CrlDates::of(&bytes);
     }
 }
+
+#[test]
+fn a_list_with_any_bit_changed_is_not_the_cas() {
+    let ca = Ca::new("ca");
+    let list = ca.list(1, NOW, &[7]);
+    for at in 0..list.len() {
+        for bit in 0..8 {
+            let mut changed = list.clone();
+            changed[at] ^= 1 << bit;
+            assert!(Crl::verify(&changed, &*ca.anchors()).is_err(), "bit {bit} of byte {at}");
+        }
+    }
+}
