@@ -362,6 +362,9 @@ pub const RESOLVER_THREADS: usize = 4;
 /// Where a server has several gateways, one of them gets all seats but the part that this says: with a
 /// quarter left, sessions of the others go on when one is taken over, and one that is alone gets most.
 pub const SEATS_DIVISOR: usize = 4;
+/// The part of its seats that a gateway is not told of: it knows a little earlier than the server that a
+/// session has ended, and would be declined for the agent that it sends next.
+pub const SEATS_SLACK_DIVISOR: usize = 16;
 /// Time for looking a backend's name up. Nobody waits for it but the next lookup.
 pub const RESOLVE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Between two lookups of the backends' names: a backend that moved is found this soon.

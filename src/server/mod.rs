@@ -137,7 +137,7 @@ impl Shared {
     fn hello(&self) -> (Vec<String>, u32, u32) {
         let bounded = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
         let services = self.services.iter().map(|service| service.name.to_string()).collect();
-        (services, bounded(self.seats.share()), bounded(self.config.max_spares))
+        (services, bounded(self.seats.told()), bounded(self.config.max_spares))
     }
 
     /// The signal connection to a gateway, to be dialled.

@@ -1,7 +1,7 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::link::Gateway;
-use crate::limits::SEATS_DIVISOR;
+use crate::limits::{SEATS_DIVISOR, SEATS_SLACK_DIVISOR};
 
 /// Room for sessions at a server, over all workers. The control thread takes a seat for each invitation
 /// that it follows, and a worker for each agent that comes over a spare: to ask the control thread for
@@ -37,6 +37,12 @@ impl Seats {
     /// How many a gateway may have.
     pub(super) fn share(&self) -> usize {
         self.share.load(Ordering::Relaxed)
+    }
+
+    /// How many it is told that it may have.
+    pub(super) fn told(&self) -> usize {
+        let share = self.share();
+        share - share / SEATS_SLACK_DIVISOR
     }
 
     /// Takes one for an agent of that gateway, if one is free.
@@ -109,6 +115,13 @@ mod tests {
         seats.give_back(Some(&other));
         assert!(!seats.take(&greedy), "its share is taken");
         assert!(seats.take(&other));
+    }
+
+    #[test]
+    fn a_gateway_that_keeps_to_what_it_is_told_finds_a_seat_while_one_is_being_given_back() {
+        let (seats, gateway) = (Seats::new(100, 1), gateway());
+        assert!((0..seats.told()).all(|_| seats.take(&gateway)));
+        assert!(seats.take(&gateway), "for an agent that comes after one that has just ended");
     }
 
     #[test]

@@ -302,7 +302,8 @@ fn a_spare_takes_no_seat_before_an_agent_comes() {
     let backend = Backend::by_hand();
     let services = [("echo", backend.address)];
     let site = Site::with(&GatewayFile::DEFAULT, |world| ServerFile {
-        limits: "max_sessions = 16",
+        // The gateway is told of sixteen.
+        limits: "max_sessions = 17",
         ..ServerFile::new(world, &services)
     });
     let [(first, _service), _others @ ..] = [(); 15].map(|()| site.session(Kind::Tls, &backend));
