@@ -16,11 +16,10 @@ use crate::uring::{Event, Readiness, Token, Waker};
 const INTEREST: EventFlags =
     EventFlags::IN.union(EventFlags::OUT).union(EventFlags::RDHUP).union(EventFlags::ET);
 /// Of a socket that the kernel does not watch, for want of memory: whoever owns it takes it for lost.
-const UNWATCHED: Readiness =
-    Readiness { readable: true, writable: true, read_closed: true, hung_up: true, failed: true };
+const UNWATCHED: Readiness = Readiness::from_poll(EventFlags::ERR.bits());
 
 /// An epoll instance that reports readiness, owned by one thread.
-pub(super) struct Epoll {
+pub struct Epoll {
     instance: OwnedFd,
     waker: Arc<Waker>,
     arrived: Vec<epoll::Event>,
@@ -29,14 +28,15 @@ pub(super) struct Epoll {
 }
 
 impl Epoll {
-    pub(super) fn new(waker: Arc<Waker>) -> io::Result<Self> {
+    /// Watches nothing yet but the waker.
+    pub fn new(waker: Arc<Waker>) -> io::Result<Self> {
         let instance = epoll::create(CreateFlags::CLOEXEC)?;
         epoll::add(&instance, &*waker, EventData::new_u64(Token::WAKER), EventFlags::IN)?;
         Ok(Self { instance, waker, arrived: Vec::with_capacity(EPOLL_EVENTS), own: Vec::new() })
     }
 
     /// As [`crate::uring::Ring::watch`].
-    pub(super) fn watch(&mut self, socket: BorrowedFd<'_>, token: Token) {
+    pub fn watch(&mut self, socket: BorrowedFd<'_>, token: Token) {
         let data = EventData::new_u64(token.to_bits());
         if epoll::add(&self.instance, socket, data, INTEREST).is_err() {
             self.own.push(Event { token, readiness: UNWATCHED, ended: false });
@@ -44,18 +44,14 @@ impl Epoll {
     }
 
     /// Ends a watch. Its last event follows.
-    pub(super) fn unwatch(&mut self, socket: BorrowedFd<'_>, token: Token) {
+    pub fn unwatch(&mut self, socket: BorrowedFd<'_>, token: Token) {
         // Fails where the kernel had refused to watch it.
         let _ = epoll::delete(&self.instance, socket);
         self.own.push(Event { token, readiness: Readiness::default(), ended: true });
     }
 
     /// As [`crate::uring::Ring::wait`].
-    pub(super) fn wait(
-        &mut self,
-        timeout: Option<Duration>,
-        events: &mut Vec<Event>,
-    ) -> io::Result<()> {
+    pub fn wait(&mut self, timeout: Option<Duration>, events: &mut Vec<Event>) -> io::Result<()> {
         let timeout = if self.own.is_empty() { timeout } else { Some(Duration::ZERO) };
         let timeout = timeout.map(|timeout| {
             let timeout = timeout.min(EPOLL_WAIT_MAX);
@@ -67,25 +63,17 @@ impl Epoll {
             Ok(_) | Err(Errno::INTR) => {}
             Err(error) => return Err(error.into()),
         }
-        for arrived in &self.arrived {
-            match arrived.data.u64() {
+        // A copy of each: the kernel's own has no alignment.
+        for &epoll::Event { flags, data, .. } in &self.arrived {
+            match data.u64() {
                 Token::WAKER => self.waker.clear(),
-                bits => events.push(event(Token::from_bits(bits), arrived.flags)),
+                bits => {
+                    let readiness = Readiness::from_poll(flags.bits());
+                    events.push(Event { token: Token::from_bits(bits), readiness, ended: false });
+                }
             }
         }
         events.append(&mut self.own);
         Ok(())
     }
-}
-
-fn event(token: Token, flags: EventFlags) -> Event {
-    let hung_up = flags.intersects(EventFlags::ERR | EventFlags::HUP);
-    let readiness = Readiness {
-        readable: hung_up || flags.intersects(EventFlags::IN | EventFlags::RDHUP),
-        writable: hung_up || flags.contains(EventFlags::OUT),
-        read_closed: hung_up || flags.contains(EventFlags::RDHUP),
-        hung_up,
-        failed: flags.contains(EventFlags::ERR),
-    };
-    Event { token, readiness, ended: false }
 }

@@ -21,6 +21,7 @@ mod worker;
 
 pub use self::core::{Connection, Core, Urgency};
 pub use control_loop::{ControlLoop, Wakeup};
+pub use epoll::Epoll;
 pub use event_loop::EventLoop;
 pub use inherited::{InheritedSockets, NotAListener, deal};
 pub use leg::{Leg, connect_result};

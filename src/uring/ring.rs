@@ -37,6 +37,21 @@ pub struct Readiness {
     pub failed: bool,
 }
 
+impl Readiness {
+    /// From the bits of poll(2), which are those of epoll(7) as well.
+    #[must_use]
+    pub const fn from_poll(bits: u32) -> Self {
+        let hung_up = bits & (POLLERR | POLLHUP) != 0;
+        Self {
+            readable: hung_up || bits & (POLLIN | POLLRDHUP) != 0,
+            writable: hung_up || bits & POLLOUT != 0,
+            read_closed: hung_up || bits & POLLRDHUP != 0,
+            hung_up,
+            failed: bits & POLLERR != 0,
+        }
+    }
+}
+
 /// News of one watched socket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Event {
@@ -204,128 +219,21 @@ fn poll(fd: BorrowedFd<'_>, user_data: u64, interest: u32) -> Entry {
 fn event(token: Token, completion: &cqueue::Entry) -> Event {
     let ended = !cqueue::more(completion.flags());
     // A negative result is the end of the watch (ECANCELED); the flags say so as well.
-    let mask = u32::try_from(completion.result()).unwrap_or(0);
-    let hung_up = mask & (POLLERR | POLLHUP) != 0;
-    let readiness = Readiness {
-        readable: hung_up || mask & (POLLIN | POLLRDHUP) != 0,
-        writable: hung_up || mask & POLLOUT != 0,
-        read_closed: hung_up || mask & POLLRDHUP != 0,
-        hung_up,
-        failed: mask & POLLERR != 0,
-    };
+    let readiness = Readiness::from_poll(u32::try_from(completion.result()).unwrap_or(0));
     Event { token, readiness, ended }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::io::{Read, Write};
-    use std::net::{TcpListener, TcpStream};
+    use std::os::unix::net::UnixStream;
 
     use super::*;
 
-    const TOKEN: Token = Token { index: 7, generation: 3 };
-
-    fn pair() -> (TcpStream, TcpStream) {
-        let listener = TcpListener::bind("127.0.0.1:0").expect("loopback");
-        let near = TcpStream::connect(listener.local_addr().expect("bound")).expect("connects");
-        let (far, _) = listener.accept().expect("accepts");
-        near.set_nonblocking(true).expect("a socket");
-        (near, far)
-    }
-
-    fn next(ring: &mut Ring, mut wanted: impl FnMut(&Event) -> bool) -> Event {
-        loop {
-            let mut events = Vec::new();
-            ring.wait(Some(Duration::from_secs(20)), &mut events).expect("waits");
-            assert!(!events.is_empty(), "nothing happened for 20 s");
-            if let Some(event) = events.into_iter().find(&mut wanted) {
-                return event;
-            }
-        }
-    }
-
-    fn new_ring() -> Ring {
-        Ring::new(Arc::new(Waker::new().expect("eventfd"))).expect("io_uring works here")
-    }
-
-    #[test]
-    fn a_watched_socket_reports_bytes_and_the_end_after_them() {
-        let mut ring = new_ring();
-        let (mut near, mut far) = pair();
-        ring.watch(near.as_fd(), TOKEN);
-        assert!(next(&mut ring, |e| e.readiness.writable).token == TOKEN);
-        far.write_all(b"x").expect("sends");
-        assert!(!next(&mut ring, |e| e.readiness.readable).readiness.read_closed);
-        assert_eq!(near.read(&mut [0; 8]).expect("receives"), 1);
-        drop(far);
-        next(&mut ring, |e| e.readiness.read_closed);
-    }
-
-    #[test]
-    fn a_reset_is_reported_as_a_failure() {
-        let mut ring = new_ring();
-        let (near, far) = pair();
-        ring.watch(near.as_fd(), TOKEN);
-        socket2::SockRef::from(&far).set_linger(Some(Duration::ZERO)).expect("a socket");
-        drop(far);
-        next(&mut ring, |e| e.readiness.hung_up && e.readiness.failed);
-    }
-
-    #[test]
-    fn the_last_event_of_an_ended_watch_comes_once() {
-        let mut ring = new_ring();
-        let (near, _far) = pair();
-        ring.watch(near.as_fd(), TOKEN);
-        next(&mut ring, |e| e.readiness.writable);
-        ring.unwatch(TOKEN);
-        assert!(next(&mut ring, |e| e.ended).token == TOKEN);
-    }
-
-    #[test]
-    fn a_watch_ends_also_while_news_of_its_socket_arrives() {
-        let mut ring = new_ring();
-        for round in 0..2000 {
-            let (near, mut far) = pair();
-            let token = Token { index: 1, generation: round };
-            ring.watch(near.as_fd(), token);
-            next(&mut ring, |e| e.readiness.writable);
-            far.write_all(b"x").expect("sends");
-            ring.unwatch(token);
-            drop(far);
-            next(&mut ring, |e| e.ended && e.token == token);
-        }
-    }
-
-    #[test]
-    fn a_sleeper_is_woken_from_another_thread_each_time() {
-        let waker = Arc::new(Waker::new().expect("eventfd"));
-        let mut ring = Ring::new(Arc::clone(&waker)).expect("io_uring works here");
-        let (to_sleeper, work) = std::sync::mpsc::sync_channel::<u32>(1);
-        let sender = std::thread::spawn({
-            let waker = Arc::clone(&waker);
-            move || {
-                for n in 0..1000 {
-                    to_sleeper.send(n).expect("the sleeper lives");
-                    waker.wake();
-                }
-            }
-        });
-        let mut seen = 0;
-        while seen < 1000 {
-            waker.fall_asleep();
-            match work.try_recv() {
-                Ok(_) => seen += 1,
-                Err(_) => ring.wait(Some(Duration::from_secs(20)), &mut Vec::new()).expect("waits"),
-            }
-            waker.stand_up();
-        }
-        sender.join().expect("the sender does not panic");
-    }
-
     #[test]
     fn more_watches_than_entries_of_the_ring_all_report() {
-        let mut ring = new_ring();
-        let (near, _far) = pair();
+        let waker = Arc::new(Waker::new().expect("eventfd"));
+        let mut ring = Ring::new(waker).expect("io_uring works here");
+        let (near, _far) = UnixStream::pair().expect("a pair");
         let watches = RING_ENTRIES * 6;
         for index in 0..watches {
             ring.watch(near.as_fd(), Token { index, generation: 0 });
