@@ -23,6 +23,7 @@ mod tolls;
 mod trust;
 mod turned_away;
 mod upgrade;
+mod walk;
 mod welcome;
 mod worker;
 
@@ -53,7 +54,6 @@ use control::Control;
 use mail::{ControlMail, WorkerMail};
 use reload::GatewayReader;
 use return_times::ReturnTimes;
-use revoked::Review;
 use sockets::{Opened, Sockets};
 use sources::Sources;
 use tolls::Tolls;
@@ -264,7 +264,7 @@ fn start_workers(
             return_times: ReturnTimes::default(),
             blocks: Arc::clone(blocks),
             sweeps: VecDeque::new(),
-            review: Review::default(),
+            review: None,
             predecessor: predecessor.cloned(),
             passes_signals: false,
             life: Life::Serving,

@@ -1,30 +1,17 @@
 //! Who is revoked while it is there: after each change of what is trusted, a worker looks at its sessions and at
 //! those who wait, some in each turn of its loop.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 
 use super::Shared;
 use super::mail::ControlMail;
 use super::stage::{Claim, Stage, Visitor};
+use super::walk::{Met, Walk};
 use super::worker::{GatewayCore, GatewayWorker};
 use crate::limits::JUDGED_PER_TURN;
 use crate::relay::CloseReason;
 use crate::tls::{CertificateId, Revocation};
 use crate::uring::Token;
-
-/// What a worker has still to look at.
-#[derive(Default)]
-pub(super) struct Review {
-    sessions: VecDeque<Token>,
-    connections: VecDeque<Token>,
-}
-
-impl Review {
-    pub(super) fn is_over(&self) -> bool {
-        self.sessions.is_empty() && self.connections.is_empty()
-    }
-}
 
 impl Shared {
     /// Which certificates of servers count no more.
@@ -55,22 +42,21 @@ impl GatewayWorker {
     /// From the next turn on, everyone is looked at.
     pub(super) fn begin_review(&mut self, core: &GatewayCore) {
         if self.shared.revocations().next().is_some() {
-            self.review.sessions = core.session_tokens().into();
-            self.review.connections = core.connection_tokens().into();
+            self.review = Some(Walk::over_all(core));
         }
     }
 
     /// Looks at the next ones.
     pub(super) fn review(&mut self, core: &mut GatewayCore) {
+        let Some(mut walk) = self.review.take() else { return };
         for _ in 0..JUDGED_PER_TURN {
-            if let Some(token) = self.review.sessions.pop_front() {
-                self.review_session(core, token);
-            } else if let Some(token) = self.review.connections.pop_front() {
-                self.review_connection(core, token);
-            } else {
-                return;
+            match walk.next(core) {
+                Some(Met::Connection(token)) => self.review_connection(core, token),
+                Some(Met::Session(token)) => self.review_session(core, token),
+                None => return,
             }
         }
+        self.review = Some(walk);
     }
 
     fn review_session(&mut self, core: &mut GatewayCore, token: Token) {

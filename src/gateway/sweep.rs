@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::mail::{ControlMail, Sweep};
 use super::stage::{Stage, Visitor, Waiting};
+use super::walk::{Met, Walk};
 use super::worker::{GatewayCore, GatewayWorker};
 use crate::limits::SWEPT_PER_TURN;
 use crate::operator::{Blocks, Candidate, Swept};
@@ -15,11 +16,7 @@ use crate::uring::Token;
 /// A sweep under way.
 pub(super) struct Sweeping {
     sweep: Sweep,
-    /// Connections that were not looked at.
-    connections: Vec<Token>,
-    /// Sessions that were not looked at; taken once no connection is left, since any of those may have
-    /// become one meanwhile.
-    sessions: Option<Vec<Token>>,
+    walk: Walk,
     swept: Swept,
 }
 
@@ -30,27 +27,27 @@ impl GatewayWorker {
     }
 
     pub(super) fn begin_sweep(&mut self, core: &GatewayCore, sweep: Sweep) {
-        let connections = if sweep.with_waiting { core.connection_tokens() } else { Vec::new() };
-        let swept = Swept::default();
-        self.sweeps.push_back(Sweeping { sweep, connections, sessions: None, swept });
+        let walk = if sweep.with_waiting { Walk::over_all(core) } else { Walk::over_sessions() };
+        self.sweeps.push_back(Sweeping { sweep, walk, swept: Swept::default() });
     }
 
     /// Does a turn's part of the first sweep, if there is one.
     pub(super) fn sweep_on(&mut self, core: &mut GatewayCore) {
         let Some(mut sweeping) = self.sweeps.pop_front() else { return };
         for _ in 0..SWEPT_PER_TURN {
-            if let Some(token) = sweeping.connections.pop() {
-                let ended = self.sweep_waiting(core, token, &sweeping.sweep);
-                sweeping.swept.waiting += u64::from(ended);
-                continue;
+            let Sweeping { sweep, walk, swept } = &mut sweeping;
+            match walk.next(core) {
+                Some(Met::Connection(token)) => {
+                    swept.waiting += u64::from(self.sweep_waiting(core, token, sweep));
+                }
+                Some(Met::Session(token)) => {
+                    swept.sessions += u64::from(self.sweep_session(core, token, sweep));
+                }
+                None => {
+                    let (id, swept) = (sweep.id, *swept);
+                    return self.control.send(ControlMail::Swept { id, swept });
+                }
             }
-            let sessions = sweeping.sessions.get_or_insert_with(|| core.session_tokens());
-            let Some(token) = sessions.pop() else {
-                let (id, swept) = (sweeping.sweep.id, sweeping.swept);
-                return self.control.send(ControlMail::Swept { id, swept });
-            };
-            let ended = self.sweep_session(core, token, &sweeping.sweep);
-            sweeping.swept.sessions += u64::from(ended);
         }
         self.sweeps.push_front(sweeping);
     }

@@ -9,12 +9,12 @@ use super::Shared;
 use super::admission::{self, Role};
 use super::mail::{ControlMail, Signal, Transfer, WorkerMail};
 use super::return_times::ReturnTimes;
-use super::revoked::Review;
 use super::sources::Sources;
 use super::stage::{Elsewhere, Kind, Record, Stage, elsewhere};
 use super::sweep::Sweeping;
 use super::tolls::Tolls;
 use super::turned_away::TurnedAway;
+use super::walk::Walk;
 use crate::control::{AgentRef, Tickets};
 use crate::engine::{self, Connection, Core, HandshakeError, Post, Session};
 use crate::limits::MAX_RECORD_LEN;
@@ -58,7 +58,7 @@ pub(super) struct GatewayWorker {
     /// What an operator has us end, the first at the front.
     pub(super) sweeps: VecDeque<Sweeping>,
     /// Whom it looks at since what is trusted has changed.
-    pub(super) review: Review,
+    pub(super) review: Option<Walk>,
     /// The process that this one succeeds, while data connections may still come for it.
     pub(super) predecessor: Option<Arc<str>>,
     /// Whether signal connections go to the process that succeeds this one.
@@ -222,7 +222,7 @@ impl engine::Role for GatewayWorker {
     }
 
     fn mail_due(&self, now: Instant) -> Option<Instant> {
-        if !self.review.is_over() {
+        if self.review.is_some() {
             return Some(now);
         }
         let peers = self.peers.iter().filter_map(|peer| peer.due(now));
