@@ -16,7 +16,7 @@ use crate::engine::StartError;
 use crate::limits::{MAX_BLOCK_TIME, MAX_DRAINED_SERVERS};
 use crate::operator::{
     Answer, Answering, Block, Blocks, Denial, Desk, Door, Keeper, Range, Request, Selection, Swept,
-    Tally, Target, drain_soon, list, serve, unix_now,
+    Tally, Target, drain_soon, end, list, serve, swept, unix_now,
 };
 use crate::relay::CloseReason;
 
@@ -58,7 +58,13 @@ impl GatewayDesk {
                 &selection,
                 Instant::now(),
             ))),
-            Request::End(selection) => self.end(selection).await,
+            Request::End(selection) => {
+                let reason = CloseReason::EndedByOperator;
+                end(selection, |selection| {
+                    self.control.borrow_mut().begin_sweep(selection, false, reason)
+                })
+                .await
+            }
             Request::Block { target, for_s, why } => {
                 let since = unix_now();
                 let until = for_s.map(|for_s| since.saturating_add(for_s));
@@ -82,30 +88,6 @@ impl GatewayDesk {
         }
     }
 
-    async fn end(&self, selection: Selection) -> Result<Answer, Denial> {
-        if selection.is_empty() {
-            return Err(Denial::refused("name the sessions: all of them end by `vestibule drain`"));
-        }
-        let Swept { sessions, .. } =
-            self.sweep(selection, false, CloseReason::EndedByOperator).await?;
-        if sessions == 0 {
-            return Err(Denial::not_found(
-                "no such session lives: `vestibule sessions` lists them",
-            ));
-        }
-        Ok(Answer::Ended { sessions })
-    }
-
-    async fn sweep(
-        &self,
-        selection: Selection,
-        with_waiting: bool,
-        reason: CloseReason,
-    ) -> Result<Swept, Denial> {
-        let swept = self.control.borrow_mut().begin_sweep(selection, with_waiting, reason);
-        swept.await.map_err(|_| Denial::failed("the process ends, and all sessions with it"))
-    }
-
     async fn block(&self, block: Block) -> Result<Answer, Denial> {
         let target = block.target.clone();
         let kept = {
@@ -116,8 +98,9 @@ impl GatewayDesk {
             let next = self.control.borrow().kept.blocks.with(block)?;
             self.change(next).await?
         };
-        let Swept { sessions, waiting } =
-            self.sweep(target.selection(), true, target.reason()).await?;
+        let (selection, reason) = (target.selection(), target.reason());
+        let sum = self.control.borrow_mut().begin_sweep(selection, true, reason);
+        let Swept { sessions, waiting } = swept(sum).await?;
         Ok(Answer::Blocked { sessions, waiting, kept })
     }
 

@@ -19,4 +19,4 @@ pub use keeper::{Keeper, KeeperError, unix_now};
 pub use list::list;
 pub use message::{Answer, Asked, Cause, Denial, ListedSession, Request, SessionList};
 pub use selection::{Candidate, DevicePattern, Range, Selection};
-pub use sweeps::{Sweeps, Swept};
+pub use sweeps::{Sweeps, Swept, end, swept};

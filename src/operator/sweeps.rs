@@ -2,6 +2,9 @@ use std::collections::HashMap;
 
 use tokio::sync::oneshot;
 
+use super::message::{Answer, Denial};
+use super::selection::Selection;
+
 /// What the workers were told to end, until each has said that it did. The control thread owns it; as many
 /// are under way as there are requests.
 #[derive(Debug, Default)]
@@ -49,6 +52,27 @@ impl Sweeps {
             // Nobody listens where the process ends.
             let _ = done.send(swept);
         }
+    }
+}
+
+/// Waits for what was ended.
+pub async fn swept(sum: oneshot::Receiver<Swept>) -> Result<Swept, Denial> {
+    sum.await.map_err(|_| Denial::failed("the process ends, and all sessions with it"))
+}
+
+/// Ends the sessions of a selection, by the sweep that `begin` begins.
+pub async fn end(
+    selection: Selection,
+    begin: impl FnOnce(Selection) -> oneshot::Receiver<Swept>,
+) -> Result<Answer, Denial> {
+    if selection.is_empty() {
+        return Err(Denial::refused("name the sessions: all of them end by `vestibule drain`"));
+    }
+    match swept(begin(selection)).await? {
+        Swept { sessions: 0, .. } => {
+            Err(Denial::not_found("no such session lives: `vestibule sessions` lists them"))
+        }
+        Swept { sessions, .. } => Ok(Answer::Ended { sessions }),
     }
 }
 

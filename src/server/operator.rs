@@ -9,7 +9,7 @@ use super::control::Control;
 use super::mail::{Sweep, WorkerMail};
 use crate::engine::StartError;
 use crate::operator::{
-    Answer, Answering, Denial, Desk, Door, Request, Selection, Swept, Tally, drain_soon, list,
+    Answer, Answering, Denial, Desk, Door, Request, Selection, Swept, Tally, drain_soon, end, list,
     serve,
 };
 use crate::relay::CloseReason;
@@ -40,7 +40,9 @@ impl ServerDesk {
                 &selection,
                 Instant::now(),
             ))),
-            Request::End(selection) => self.end(selection).await,
+            Request::End(selection) => {
+                end(selection, |selection| self.control.borrow_mut().begin_sweep(selection)).await
+            }
             Request::Drain => {
                 let control = self.control.borrow();
                 if control.draining {
@@ -58,22 +60,6 @@ impl ServerDesk {
                 "this is a server: drain it with `vestibule drain`, or at its gateways",
             )),
         }
-    }
-
-    async fn end(&self, selection: Selection) -> Result<Answer, Denial> {
-        if selection.is_empty() {
-            return Err(Denial::refused("name the sessions: all of them end by `vestibule drain`"));
-        }
-        let swept = self.control.borrow_mut().begin_sweep(selection);
-        let Swept { sessions, .. } = swept
-            .await
-            .map_err(|_| Denial::failed("the process ends, and all sessions with it"))?;
-        if sessions == 0 {
-            return Err(Denial::not_found(
-                "no such session lives: `vestibule sessions` lists them",
-            ));
-        }
-        Ok(Answer::Ended { sessions })
     }
 }
 
