@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::process::Output;
 
 use super::harness::{
-    Backend, Ending, GatewayFile, Kind, Peer, Process, ServerFile, Site, World, wait_until,
+    Backend, Ending, GatewayFile, Kind, Process, ServerFile, Site, World, assert_talks, wait_until,
 };
 
 const OPERATOR: &str = "[operator]\nsocket = \"gateway.sock\"\nstate = \"state/blocks.toml\"\n";
@@ -77,13 +77,6 @@ fn wait_listed(socket: &Path, words: &[&str], count: usize) -> Vec<String> {
         names.len() == count
     });
     names
-}
-
-fn assert_talks((agent, service): &mut (Peer, Peer)) {
-    agent.send(b"from the agent");
-    service.expect(b"from the agent");
-    service.send(b"from the backend");
-    agent.expect(b"from the backend");
 }
 
 // ---- sessions ----

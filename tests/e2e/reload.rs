@@ -10,7 +10,7 @@ use vestibule::wire::{RefusalReason, to_server};
 
 use super::harness::{
     Authority, Backend, Ending, Gateway, GatewayFile, Kind, LONG, Peer, Process, ScriptedServer,
-    Site, Telemetry, World, wait_until,
+    Site, Telemetry, World, assert_talks, wait_until,
 };
 
 const GATEWAY: &str = "gateway-1.toml";
@@ -59,13 +59,6 @@ impl Site {
     fn assert_one_signal_connection(&self) {
         assert_eq!(self.gateway.process.count(OPENED, &[]), 1);
     }
-}
-
-fn assert_talks((agent, service): &mut (Peer, Peer)) {
-    agent.send(b"from the agent");
-    service.expect(b"from the agent");
-    service.send(b"from the backend");
-    agent.expect(b"from the backend");
 }
 
 // ---- certificates ----

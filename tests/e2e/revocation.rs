@@ -11,7 +11,7 @@ use vestibule::wire::{Crl, CrlOutcome, from_server};
 
 use super::harness::{
     Authority, Backend, Ending, Gateway, GatewayFile, HOUR, List, Peer, ScriptedServer, ServerFile,
-    Site, World, der,
+    Site, World, assert_talks, der,
 };
 
 const GATEWAY: &str = "gateway-1.toml";
@@ -60,13 +60,6 @@ impl Trial {
         self.site.world.replace(LIST, &self.site.world.list(list));
         self.site.gateway.reload();
     }
-}
-
-fn assert_talks((agent, service): &mut (Peer, Peer)) {
-    service.send(b"from the backend");
-    agent.expect(b"from the backend");
-    agent.send(b"from the agent");
-    service.expect(b"from the agent");
 }
 
 fn wait_for_ended(gateway: &Gateway, reason: &str, count: u64) {

@@ -22,7 +22,7 @@ pub(crate) use peer::{Ending, Peer};
 pub(crate) use process::Process;
 pub(crate) use scripted_gateway::{ScriptedGateway, SignalConnection};
 pub(crate) use scripted_server::{DataConnection, ScriptedServer};
-pub(crate) use site::{Kind, Site};
+pub(crate) use site::{Kind, Site, assert_talks};
 pub(crate) use telemetry::Telemetry;
 pub(crate) use trial::Trial;
 pub(crate) use world::{Authority, Gateway, World};

@@ -88,3 +88,11 @@ pub(crate) enum Kind {
 impl Kind {
     pub(crate) const ALL: [Self; 2] = [Self::Tls, Self::Plain];
 }
+
+/// A message each way of a session.
+pub(crate) fn assert_talks((agent, service): &mut (Peer, Peer)) {
+    agent.send(b"from the agent");
+    service.expect(b"from the agent");
+    service.send(b"from the backend");
+    agent.expect(b"from the backend");
+}

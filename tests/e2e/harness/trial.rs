@@ -1,4 +1,4 @@
-use super::{Gateway, GatewayFile, Peer, ScriptedServer, World, wait_until};
+use super::{Gateway, GatewayFile, Peer, ScriptedServer, World, assert_talks, wait_until};
 
 /// A gateway on trial: a session lives while somebody misbehaves, and must not notice.
 pub(crate) struct Trial {
@@ -29,7 +29,7 @@ impl Trial {
         let agent = Peer::dial_tls(gateway.tls, World::ECHO, &config);
         let data = server.join();
         let mut witness = (agent, data);
-        exchange(&mut witness);
+        assert_talks(&mut witness);
         gateway.telemetry.wait_for("vestibule_sessions", 1);
         // The control thread hears a little later that nobody waits any more.
         gateway.telemetry.wait_for("vestibule_waiting_agents", 0);
@@ -51,7 +51,7 @@ impl Trial {
 
     /// Asserts that the witness noticed nothing, and that nothing is left of whoever misbehaved.
     pub(crate) fn assert_unharmed(&mut self) {
-        exchange(&mut self.witness);
+        assert_talks(&mut self.witness);
         let mut holdings = Holdings::of(&self.gateway);
         wait_until("the gateway holds what it held before", || {
             holdings = Holdings::of(&self.gateway);
@@ -78,12 +78,4 @@ impl Holdings {
         self.descriptors <= before.descriptors
             && Self { descriptors: 0, ..self } == Self { descriptors: 0, ..before }
     }
-}
-
-/// A message each way.
-fn exchange((agent, data): &mut (Peer, Peer)) {
-    agent.send(b"from the agent");
-    data.expect(b"from the agent");
-    data.send(b"from the server");
-    agent.expect(b"from the server");
 }
