@@ -71,11 +71,12 @@ fn check_state(table: &Table<'_>, config: &GatewayConfig) {
     let mut others = config.files();
     others.push(&own);
     if let Some(other) = others.into_iter().find(|file| file.parent() == state.parent()) {
-        table.error(format!(
+        let message = format!(
             "`state` of `[operator]` lies beside {}: the process may write in that folder, so take one \
              of its own, such as `state = \"/var/lib/vestibule/blocks.toml\"`",
             other.display()
-        ));
+        );
+        table.error_at("operator", message);
     }
 }
 
@@ -85,6 +86,7 @@ pub(super) struct WrittenListener<'t> {
     pub(super) addresses: Vec<Written<SocketAddr>>,
     pub(super) proxy_protocol_from: Vec<IpNet>,
     pub(super) kind: Option<WrittenKind<'t>>,
+    pub(super) here: Written<()>,
 }
 
 pub(super) enum WrittenKind<'t> {
@@ -166,7 +168,7 @@ fn listener<'t>(table: &Table<'t>) -> WrittenListener<'t> {
         );
     }
     let proxy_protocol_from = section::address_ranges(table, "proxy_protocol_from");
-    WrittenListener { name, addresses, proxy_protocol_from, kind }
+    WrittenListener { name, addresses, proxy_protocol_from, kind, here: table.here() }
 }
 
 const TLS_KEYS: &[&str] = &[

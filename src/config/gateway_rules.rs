@@ -52,7 +52,7 @@ pub(super) fn check(
         .collect::<Vec<_>>();
     rules.check_choice(&services);
     rules.check_shared_ca(&services);
-    rules.check_servers_have_a_listener(table);
+    rules.check_servers_have_a_listener();
     rules.check_somebody_looks_at_lists();
     let servers = rules.resolve_servers(&service_names);
     let listeners = parts.listeners.iter().zip(&plain_services);
@@ -349,18 +349,17 @@ impl Rules<'_, '_> {
         }
     }
 
-    fn check_servers_have_a_listener(&self, table: &Table<'_>) {
+    fn check_servers_have_a_listener(&self) {
         let lets_in = |listener: &WrittenListener<'_>| match &listener.kind {
             Some(WrittenKind::Tls { servers, .. }) => *servers,
             Some(WrittenKind::Plain { .. }) => false,
             None => true,
         };
-        if !self.parts.listeners.is_empty() && !self.parts.listeners.iter().any(lets_in) {
-            table.error(
-                "no listener lets servers in, so nobody could serve a session: one needs \
-                 `kind = \"tls\"` and `servers = true`"
-                    .to_owned(),
-            );
+        let listeners = &self.parts.listeners;
+        if let (Some(first), false) = (listeners.first(), listeners.iter().any(lets_in)) {
+            let message = "no listener lets servers in, so nobody could serve a session: one needs \
+                           `kind = \"tls\"` and `servers = true`";
+            self.report.error(first.here.span, message);
         }
     }
 

@@ -100,9 +100,7 @@ impl<'t> Table<'t> {
     /// Reports a key that has no effect in this table.
     pub(super) fn refuse(&self, key: &'static str, reason: &str) {
         if self.optional(key, "").is_some() {
-            let entry = self.entries.get_key_value(key);
-            let span = entry.map_or(self.here().span, |(key, _)| key.span().into());
-            self.report.error(span, format!("`{key}` has no effect here: {reason}"));
+            self.error_at(key, format!("`{key}` has no effect here: {reason}"));
         }
     }
 
@@ -173,6 +171,12 @@ impl<'t> Table<'t> {
             Some(header) => self.report.error(header.span, message),
             None => self.report.error_in_file(message),
         }
+    }
+
+    /// Reports what is wrong with `key`, at that key.
+    pub(super) fn error_at(&self, key: &str, message: String) {
+        let entry = self.entries.get_key_value(key);
+        self.report.error(entry.map_or(self.here().span, |(key, _)| key.span().into()), message);
     }
 
     fn inner(&self, value: &Spanned<DeValue<'_>>, entries: &'t DeTable<'t>) -> Self {

@@ -74,7 +74,7 @@ fn listeners_of_a_gateway_that_contradict_it_are_refused() {
         ("device_certificates = \"required\"\n", "", "1:1", "missing key `device_certificates`"),
         ("device_ca = \"devices.crt\"\n", "", "1:1", "missing key `device_ca`"),
         ("\"devices.crt\"", "\"./servers.crt\"", "8:13", "CA of `[servers]` as well"),
-        ("\"devices.crt\"", "\"devices.crt\"\nservers = false", "", "no listener lets servers in"),
+        ("\"devices.crt\"", "\"devices.crt\"\nservers = false", "1:1", "no listener lets servers in"),
         ("[\"[::]:13000\"]", "[\"[::]\"]", "3:14", "the port is missing, as in `[::]:13000`"),
         ("[\"[::]:13000\"]", "[]", "3:13", "`addresses` is empty"),
         ("\"tls\"", "\"tcp\"", "4:8", "write one of \"tls\", \"plain\""),
@@ -177,7 +177,7 @@ fn the_operators_socket_is_off_unless_it_is_written_and_its_state_lies_alone() {
     let both = read("socket = \"/run/v/gw.sock\"\nstate = \"state/blocks.toml\"");
     assert_eq!(both.socket, Some("/run/v/gw.sock".into()));
     assert_eq!(both.state, Some("state/blocks.toml".into()));
-    assert_refused(with("state = \"blocks.toml\""), "`state`", "lies beside");
+    assert_refused(with("state = \"blocks.toml\""), "16:2", "lies beside");
     let long = format!("socket = \"/run/{}.sock\"", "x".repeat(100));
     assert_refused(with(&long), "17:10", "at most 107 bytes");
     let at_a_server = server(&format!("{SERVER}[operator]\nstate = \"state/blocks.toml\"\n"));
