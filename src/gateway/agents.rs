@@ -99,12 +99,13 @@ impl GatewayWorker {
         self.end_admission(core, token);
         let listener = visitor.listener;
         let before = std::mem::replace(&mut visitor.generation, self.shared.generation);
+        let is_unread = visitor.speaks == Speech::Unread;
         let allowed = if before == self.shared.generation {
-            admission::admit(&self.shared.config, listener, service, identity)
+            admission::admit(&self.shared.config, listener, service, identity, is_unread)
                 .map_err(CloseReason::Refused)
         } else {
             // Our own agent, which has named its service after a reload.
-            self.judge_device(core, token, listener, service)
+            self.judge_device(core, token, listener, service, is_unread)
         };
         let address = visitor.address.ip();
         let allowed = allowed.and_then(|()| self.check_blocks(address, identity));
@@ -180,6 +181,9 @@ impl GatewayWorker {
             Some(CloseReason::UnexpectedTls)
         } else if !readiness.read_closed {
             None
+        } else if speaks == Speech::Unread {
+            // Nobody ends TLS cleanly before its handshake.
+            Some(CloseReason::AgentLeft)
         } else if speaks == Speech::Plain {
             connection.leg.is_empty_stream().then_some(CloseReason::AgentLeft)
         } else {
@@ -234,6 +238,7 @@ impl GatewayWorker {
                 connection.leg.send_message(&message, scratch)
             }
             Speech::Tls => connection.leg.end_with_alert(Alert::from(reason)),
+            Speech::Unread => connection.leg.send_raw(&Alert::from(reason).unprotected_record()),
             Speech::Plain => Err(Failure::Reset),
         };
         match told {
@@ -266,6 +271,7 @@ impl GatewayWorker {
                 listener: Arc::clone(&self.shared.listeners[visitor.listener]),
                 server: claim.server,
             },
+            path: visitor.speaks.path(),
             worker: u32::try_from(self.index).expect("workers are few"),
             bytes_to_server: session.bytes.inward,
             bytes_to_agent: session.bytes.outward,

@@ -4,6 +4,7 @@ use std::time::Instant;
 
 use crate::control::{Request, ServiceId};
 use crate::engine::Urgency;
+use crate::relay::DataPath;
 use crate::telemetry::counters::HandshakeRole;
 use crate::telemetry::record::Stages;
 use crate::tls::{CertificateId, ClientHello, HelloReader, Identity, ListenerRoles, RoleConfig};
@@ -41,6 +42,8 @@ pub(super) enum Stage {
     Offered(Offered),
     /// A data connection whose server is connecting the backend.
     Answering { proven: Proven, agent: Token, decoder: FrameDecoder },
+    /// A data connection whose server has the backend, and whose TLS is about to end.
+    SteppingDown { proven: Proven, agent: Token },
     /// On its way to the worker that holds its agent, or to another process of this gateway.
     Transferring { to: Elsewhere, listener: usize, seen: Vec<u8> },
     /// On its way to the control thread.
@@ -79,7 +82,8 @@ impl Stage {
             Self::Claiming { proven, .. }
             | Self::Spare { proven, .. }
             | Self::Offered(Offered { proven, .. })
-            | Self::Answering { proven, .. } => Some(proven.listener),
+            | Self::Answering { proven, .. }
+            | Self::SteppingDown { proven, .. } => Some(proven.listener),
             Self::Request { visitor, .. } => Some(visitor.listener),
             Self::Waiting(waiting) | Self::Claimed { waiting, .. } => {
                 Some(waiting.visitor.listener)
@@ -105,7 +109,8 @@ impl Stage {
             Self::Claiming { proven, .. }
             | Self::Spare { proven, .. }
             | Self::Offered(Offered { proven, .. })
-            | Self::Answering { proven, .. } => Some(&proven.server),
+            | Self::Answering { proven, .. }
+            | Self::SteppingDown { proven, .. } => Some(&proven.server),
             _ => None,
         }
     }
@@ -196,6 +201,19 @@ pub(super) enum Speech {
     Tls,
     /// An old one on plain TCP: by a reset.
     Plain,
+    /// A foreign agent whose own TLS goes to its server: by an alert before that has a key.
+    Unread,
+}
+
+impl Speech {
+    /// How the bytes of its session go.
+    pub(super) const fn path(self) -> DataPath {
+        match self {
+            Self::Messages | Self::Tls => DataPath::Tls,
+            Self::Plain => DataPath::Plain,
+            Self::Unread => DataPath::Passthrough,
+        }
+    }
 }
 
 /// An agent that was admitted.

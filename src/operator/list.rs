@@ -37,6 +37,7 @@ fn listed(session: &str, live: &LiveSession, now: Instant) -> ListedSession {
         agent: live.agent,
         service: live.service.to_string(),
         peer: live.peer.to_string(),
+        path: live.path.word().to_owned(),
         age_s: now.saturating_duration_since(live.since).as_secs(),
     }
 }
@@ -47,6 +48,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::relay::DataPath;
 
     #[test]
     fn a_page_holds_the_oldest_of_those_that_are_meant() {
@@ -60,6 +62,7 @@ mod tests {
                 agent: SocketAddr::from(([192, 0, 2, 9], 40_000)),
                 service: if number % 2 == 0 { "web" } else { "ssh" }.into(),
                 peer: "server-1.lan".into(),
+                path: DataPath::Tls,
                 since: start + Duration::from_secs(number),
             };
             ledger.session_joined(format!("s-{number}"), live);

@@ -166,6 +166,8 @@ pub struct ListedSession {
     pub service: String,
     /// Its server, or at a server its gateway.
     pub peer: String,
+    /// How its bytes go: `tls`, `plain` or `passthrough`.
+    pub path: String,
     /// Seconds since it was joined.
     pub age_s: u64,
 }

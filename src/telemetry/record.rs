@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::relay::{CloseReason, Party};
+use crate::relay::{CloseReason, DataPath, Party};
 
 /// A session that was joined, and has ended.
 #[derive(Debug, Clone, PartialEq)]
@@ -19,6 +19,8 @@ pub struct SessionRecord {
     pub agent: SocketAddr,
     /// Who else took part.
     pub way: Way,
+    /// How its bytes went.
+    pub path: DataPath,
     /// Worker that relayed it.
     pub worker: u32,
     /// Payload from the agent to the server, in bytes.
@@ -139,6 +141,7 @@ pub(super) fn sample(session: &str) -> SessionRecord {
         device: Some("dns:laptop-7.example.com".into()),
         agent: SocketAddr::from(([192, 0, 2, 7], 50_000)),
         way: Way::Gateway { listener: "agents".into(), server: "server-1.lan".into() },
+        path: DataPath::Tls,
         worker: 0,
         bytes_to_server: 1_500,
         bytes_to_agent: 64_000,

@@ -128,7 +128,9 @@ fn oldest_title(status: &Status) -> String {
 }
 
 fn oldest(status: &Status) -> Vec<Row> {
-    let row = |session: &super::Session| row([&session.who, &session.service, &age(session.age_s)]);
+    let row = |session: &super::Session| {
+        row([&session.who, &session.service, &session.path, &age(session.age_s)])
+    };
     status.sessions.oldest.iter().map(row).collect()
 }
 

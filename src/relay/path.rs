@@ -1,0 +1,21 @@
+/// How the bytes of a session go through a process: the same word in log, metric and status.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum DataPath {
+    /// The agent's TLS ends at the gateway, or what the server has of it comes in the gateway's.
+    Tls,
+    /// The agent has no TLS: one of a plain listener.
+    Plain,
+    /// The agent's TLS goes through the gateway unread.
+    Passthrough,
+}
+
+impl DataPath {
+    /// The one word for this path.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Tls => "tls",
+            Self::Plain => "plain",
+            Self::Passthrough => "passthrough",
+        }
+    }
+}
