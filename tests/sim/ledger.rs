@@ -280,7 +280,11 @@ impl Ledger {
         let Some(link) = self.links.get_mut(&id) else { return };
         match message {
             Some(from_server::Message::ServerHello(hello)) => {
-                link.offered = Some(hello.services.clone());
+                // No service of these worlds is one whose agents' TLS goes through.
+                let passes = |place: usize| hello.passthrough.iter().any(|&p| p as usize == place);
+                let services = hello.services.iter().enumerate();
+                let offered = services.filter(|(place, _)| !passes(*place));
+                link.offered = Some(offered.map(|(_, name)| name.clone()).collect());
                 link.disowned.clear();
                 // Those above a smaller number are used, or age.
                 link.spares = link.spares.max(hello.spares as usize);
