@@ -34,6 +34,7 @@ impl GatewayWorker {
             address: connection.peer,
             accepted: connection.opened,
             speaks: Speech::Plain,
+            tls: None,
             device: None,
             aliases: None,
             certificates: Box::default(),
@@ -262,6 +263,7 @@ impl GatewayWorker {
             service: Arc::clone(&self.shared.services[service]),
             device: visitor.device,
             agent: visitor.address,
+            agent_tls: visitor.tls,
             way: Way::Gateway {
                 listener: Arc::clone(&self.shared.listeners[visitor.listener]),
                 server: claim.server,

@@ -234,11 +234,12 @@ fn live_session(
     server: &Arc<str>,
     now: Instant,
 ) -> LiveSession {
-    let Visitor { device, aliases, address, .. } = &waiting.visitor;
+    let Visitor { device, aliases, address, tls, .. } = &waiting.visitor;
     LiveSession {
         device: device.clone(),
         aliases: aliases.clone(),
         agent: *address,
+        agent_tls: *tls,
         service,
         peer: Arc::clone(server),
         since: now,

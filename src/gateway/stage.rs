@@ -4,9 +4,12 @@ use std::time::Instant;
 
 use crate::control::{Request, ServiceId};
 use crate::engine::Urgency;
+use crate::relay::CloseReason;
 use crate::telemetry::counters::HandshakeRole;
 use crate::telemetry::record::Stages;
-use crate::tls::{CertificateId, ClientHello, HelloReader, Identity, ListenerRoles, RoleConfig};
+use crate::tls::{
+    CertificateId, ClientHello, HelloReader, Identity, ListenerRoles, RoleConfig, TlsVersion,
+};
 use crate::uring::Token;
 use crate::wire::FrameDecoder;
 use crate::wire::alpn::Hint;
@@ -88,6 +91,21 @@ impl Stage {
         }
     }
 
+    /// What helps a peer whose handshake was refused, where that is not plain.
+    pub(super) fn advice(&self, reason: CloseReason) -> Option<&'static str> {
+        match self {
+            Self::Handshake { kind, .. } if reason == CloseReason::TlsVersion => Some(match kind {
+                Kind::Foreign(_) => {
+                    "it needs TLS 1.3; with `tls_1_2_agents = true` its listener takes TLS 1.2 as well"
+                }
+                Kind::Signal | Kind::Data | Kind::Agent => {
+                    "it needs TLS 1.3, as every server and every agent of ours speaks it"
+                }
+            }),
+            _ => None,
+        }
+    }
+
     /// The device that an agent has proved to be.
     pub(super) fn device(&self) -> Option<&Arc<str>> {
         match self {
@@ -139,6 +157,18 @@ impl Kind {
         }
     }
 
+    /// The same for whoever says this.
+    pub(super) fn config_for<'r>(
+        &self,
+        roles: &'r ListenerRoles,
+        hello: &ClientHello,
+    ) -> Option<&'r RoleConfig> {
+        match self {
+            Self::Foreign(service) => roles.of_foreign(*service, hello.offers_tls_1_3),
+            Self::Signal | Self::Data | Self::Agent => self.config(roles),
+        }
+    }
+
     /// Who goes first among those who want a handshake.
     pub(super) fn urgency(&self, hello: &ClientHello) -> Urgency {
         match self {
@@ -176,6 +206,8 @@ pub(super) struct Visitor {
     pub(super) address: SocketAddr,
     pub(super) accepted: Instant,
     pub(super) speaks: Speech,
+    /// `None` where it speaks none.
+    pub(super) tls: Option<TlsVersion>,
     /// Verified identity.
     pub(super) device: Option<Arc<str>>,
     /// All its names, where it has several.

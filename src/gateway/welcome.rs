@@ -9,7 +9,7 @@ use super::worker::{GatewayCore, GatewayWorker};
 use crate::engine::Urgency;
 use crate::relay::CloseReason;
 use crate::telemetry::record::{Stage as Stretch, Stages};
-use crate::tls::{Alert, CertificateId, Identity, TlsConnection};
+use crate::tls::{Alert, CertificateId, Identity, TlsConnection, TlsVersion};
 use crate::uring::Token;
 use crate::wire::FrameDecoder;
 
@@ -47,6 +47,9 @@ impl GatewayWorker {
         let Some(tls) = core.connection(token).and_then(|c| c.leg.tls()) else { return Ok(()) };
         let resumed = tls.resumed_chain().is_some();
         counters.handshakes.of(kind.counted_as(), resumed).inc();
+        if tls.version() == Some(TlsVersion::Older) {
+            counters.older_handshakes.inc();
+        }
         if !resumed && generation == self.shared.generation {
             return Ok(());
         }
@@ -105,6 +108,7 @@ impl GatewayWorker {
             generation: self.shared.generation,
             address: connection.peer,
             accepted: connection.opened,
+            tls: tls.and_then(TlsConnection::version),
             speaks: if kind == Kind::Agent { Speech::Messages } else { Speech::Tls },
             device: identity.map(|identity| identity.name().into()),
             aliases: identity.filter(|identity| identity.has_aliases()).cloned().map(Box::new),

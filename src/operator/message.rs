@@ -162,6 +162,8 @@ pub struct ListedSession {
     pub device: Option<String>,
     /// Address of the agent, as the gateway sees it.
     pub agent: std::net::SocketAddr,
+    /// Version of its TLS; `None` for plain TCP, and at a server.
+    pub tls: Option<String>,
     /// Name of its service.
     pub service: String,
     /// Its server, or at a server its gateway.

@@ -13,7 +13,7 @@ use super::stage_times::StageTimes;
 use super::status::{self, Count, Latency, Session, Sessions};
 use crate::limits::{LISTED_SESSIONS, STRANGER_LINES_PER_SECOND};
 use crate::relay::{CloseReason, Party};
-use crate::tls::Identity;
+use crate::tls::{Identity, TlsVersion};
 
 pub use super::stage_times::StageFigures;
 
@@ -39,6 +39,8 @@ pub struct LiveSession {
     pub aliases: Option<Box<Identity>>,
     /// Address of the agent.
     pub agent: SocketAddr,
+    /// What it speaks, as in its record.
+    pub agent_tls: Option<TlsVersion>,
     /// Name of the server, or at a server of the gateway.
     pub peer: Arc<str>,
     /// Name of the service.
@@ -185,6 +187,7 @@ fn listed(live: &LiveSession, now: Instant) -> Session {
     Session {
         who: live.device.as_deref().map_or_else(|| live.agent.to_string(), str::to_owned),
         service: live.service.to_string(),
+        tls: live.agent_tls.map(|version| version.word().to_owned()),
         age_s: now.saturating_duration_since(live.since).as_secs(),
     }
 }
@@ -208,6 +211,7 @@ fn log_session(record: &SessionRecord) {
         service = &*record.service,
         device = record.device.as_deref(),
         agent = %record.agent,
+        agent_tls = record.agent_tls.map(TlsVersion::word),
         listener,
         server,
         gateway,
@@ -310,6 +314,7 @@ mod tests {
             device: Some(who.into()),
             aliases: None,
             agent: SocketAddr::from(([192, 0, 2, 9], 40_000)),
+            agent_tls: Some(TlsVersion::Current),
             service: "web".into(),
             peer: "server-1.lan".into(),
             since,
@@ -325,6 +330,7 @@ mod tests {
             ("service", "web"),
             ("device", "dns:laptop-7.example.com"),
             ("agent", "192.0.2.7:50000"),
+            ("agent_tls", "1.2"),
             ("listener", "agents"),
             ("server", "server-1.lan"),
             ("reason", "finished"),

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::relay::{CloseReason, Party};
+use crate::tls::TlsVersion;
 
 /// A session that was joined, and has ended.
 #[derive(Debug, Clone, PartialEq)]
@@ -17,6 +18,8 @@ pub struct SessionRecord {
     pub device: Option<Arc<str>>,
     /// Address of the agent as the gateway saw it.
     pub agent: SocketAddr,
+    /// What it speaks there: `None` for plain TCP, and where a server writes this, which does not see it.
+    pub agent_tls: Option<TlsVersion>,
     /// Who else took part.
     pub way: Way,
     /// Worker that relayed it.
@@ -138,6 +141,7 @@ pub(super) fn sample(session: &str) -> SessionRecord {
         service: "web".into(),
         device: Some("dns:laptop-7.example.com".into()),
         agent: SocketAddr::from(([192, 0, 2, 7], 50_000)),
+        agent_tls: Some(TlsVersion::Older),
         way: Way::Gateway { listener: "agents".into(), server: "server-1.lan".into() },
         worker: 0,
         bytes_to_server: 1_500,

@@ -74,7 +74,12 @@ fn listeners_of_a_gateway_that_contradict_it_are_refused() {
         ("device_certificates = \"required\"\n", "", "1:1", "missing key `device_certificates`"),
         ("device_ca = \"devices.crt\"\n", "", "1:1", "missing key `device_ca`"),
         ("\"devices.crt\"", "\"./servers.crt\"", "8:13", "CA of `[servers]` as well"),
-        ("\"devices.crt\"", "\"devices.crt\"\nservers = false", "1:1", "no listener lets servers in"),
+        (
+            "\"devices.crt\"",
+            "\"devices.crt\"\nservers = false",
+            "1:1",
+            "no listener lets servers in",
+        ),
         ("[\"[::]:13000\"]", "[\"[::]\"]", "3:14", "the port is missing, as in `[::]:13000`"),
         ("[\"[::]:13000\"]", "[]", "3:13", "`addresses` is empty"),
         ("\"tls\"", "\"tcp\"", "4:8", "write one of \"tls\", \"plain\""),
@@ -153,6 +158,26 @@ fn what_is_weak_or_without_effect_is_a_warning() {
         .expect("it was allowed by name")
         .warnings;
     assert_eq!(warnings.len(), 1);
+}
+
+#[test]
+fn agents_with_tls_1_2_come_only_where_it_is_asked_for_by_name_and_a_warning_says_what_is_weaker() {
+    let with = |keys: &str| {
+        let text = gateway_text("");
+        gateway(&text.replacen("device_certificates", &format!("{keys}\ndevice_certificates"), 1))
+    };
+    for (keys, takes) in
+        [("", false), ("tls_1_2_agents = false", false), ("tls_1_2_agents = true", true)]
+    {
+        let checked = with(keys).expect("it is right");
+        assert_eq!(checked.config.listeners[0].takes_older_agents(), takes, "{keys}");
+        let warnings: Vec<_> = checked.warnings.iter().map(line).collect();
+        assert_eq!(warnings.len(), usize::from(takes), "{warnings:?}");
+        assert!(warnings.iter().all(|warning| warning.contains("names in their certificates")));
+    }
+    assert_refused(with("tls_1_2_agents = \"yes\""), "7:18", "true or false without quotes");
+    let plain = format!("devices = \"any\"\n{PLAIN}service = \"web\"\ntls_1_2_agents = true");
+    assert_refused(gateway(&gateway_text(&plain)), "23:1", "`kind = \"tls\"`");
 }
 
 #[test]

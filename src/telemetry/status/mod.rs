@@ -209,6 +209,8 @@ pub struct Session {
     pub who: String,
     /// Name of the service.
     pub service: String,
+    /// Version of the agent's TLS; `None` for plain TCP, and at a server.
+    pub tls: Option<String>,
     /// Seconds since it was joined.
     pub age_s: u64,
 }
@@ -307,8 +309,12 @@ impl From<&WorkerCounters> for Worker {
 pub(super) fn sample() -> Status {
     let address = |text: &str| text.parse().expect("an address");
     let count = |reason: &str, count| Count { reason: reason.to_owned(), count };
-    let session =
-        |who: &str, age_s| Session { who: who.to_owned(), service: "web".to_owned(), age_s };
+    let session = |who: &str, tls: Option<&str>, age_s| Session {
+        who: who.to_owned(),
+        service: "web".to_owned(),
+        tls: tls.map(str::to_owned),
+        age_s,
+    };
     let latency = |stage: &str, p50_us| Latency {
         stage: stage.to_owned(),
         count: 1_300,
@@ -341,8 +347,8 @@ pub(super) fn sample() -> Status {
         sessions: Sessions {
             live: 1_310,
             oldest: vec![
-                session("dns:laptop-7.example.com", 9_000),
-                session("192.0.2.7:50000", 42),
+                session("dns:laptop-7.example.com", Some("1.2"), 9_000),
+                session("192.0.2.7:50000", None, 42),
             ],
         },
         totals: Totals {

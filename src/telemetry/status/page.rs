@@ -128,7 +128,11 @@ fn oldest_title(status: &Status) -> String {
 }
 
 fn oldest(status: &Status) -> Vec<Row> {
-    let row = |session: &super::Session| row([&session.who, &session.service, &age(session.age_s)]);
+    let row = |session: &super::Session| {
+        let mut row = row([&session.who, &session.service, &age(session.age_s)]);
+        row.extend(session.tls.iter().map(|version| printable(&format!("TLS {version}"))));
+        row
+    };
     status.sessions.oldest.iter().map(row).collect()
 }
 

@@ -1,0 +1,18 @@
+/// A version of TLS that two ends agreed on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TlsVersion {
+    /// TLS 1.2, where a listener takes agents with it, or at a backend.
+    Older,
+    /// TLS 1.3.
+    Current,
+}
+
+impl TlsVersion {
+    /// The one word for it in log, status and lists.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Older => "1.2",
+            Self::Current => "1.3",
+        }
+    }
+}
