@@ -101,6 +101,9 @@ pub const RECEIVE_LEN: usize = 256 * 1024;
 /// reading slowly: what it does not take waits here. The receive at which a peer first stops may be
 /// larger, since the kernel took all before it. One record.
 pub const MIN_RECEIVE_LEN: usize = MAX_RECORD_CONTENT_LEN;
+/// From how many bytes a receive on between two legs without TLS the kernel moves them itself (splice(2)): below it two calls
+/// more cost what the copy costs.
+pub const SPLICE_LEN: usize = 64 * 1024;
 /// Bytes that a socket takes before they can be sent (`TCP_NOTSENT_LOWAT`): what is on its way does not
 /// count, so that a long fat link stays full while a worker comes back within a millisecond, and what
 /// a peer does not read waits elsewhere. The kernel goes beyond it by one packet of 64 KiB.
@@ -318,6 +321,13 @@ pub const REFUSAL_PROBLEMS: usize = 8;
 /// Names of services that a gateway knows in its life: a reload that adds to them beyond this needs a
 /// restart. It is a new set of [`MAX_SERVICES`] names fifteen times.
 pub const MAX_SERVICE_NAMES: usize = 16 * MAX_SERVICES;
+
+// ---- passthrough ----
+
+/// Time from a server's Accepted to the end of the gateway's TLS: a round trip, with room for lost packets.
+pub const STEP_DOWN_TIMEOUT: Duration = Duration::from_secs(5);
+/// Time for the agent's own handshake, where it ends at the server: as long as a gateway gives it by default.
+pub const AGENT_HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 
 // ---- spares ----
 

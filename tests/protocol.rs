@@ -53,6 +53,9 @@ impl Comparison {
                 (Value::EnumNumber(number), Kind::Enum(reasons)) => {
                     reasons.get_value(*number).expect("in the file").name().to_owned()
                 }
+                (Value::List(values), Kind::Uint32) => {
+                    format!("{:?}", values.iter().filter_map(Value::as_u32).collect::<Vec<_>>())
+                }
                 (Value::List(values), _) => {
                     format!("{:?}", values.iter().filter_map(Value::as_str).collect::<Vec<_>>())
                 }
@@ -88,19 +91,27 @@ fn describe(message: &MessageDescriptor) -> String {
     format!("{} ({})", message.name(), fields.collect::<Vec<_>>().join(", "))
 }
 
+fn server_hello() -> ServerHello {
+    ServerHello {
+        services: vec!["web".to_owned(), "ssh".to_owned()],
+        capacity: 7,
+        software: "x".to_owned(),
+        spares: 8,
+        successors: true,
+        passthrough: vec![1],
+    }
+}
+
 fn signal(comparison: &mut Comparison) {
     let mut from = |message, expected: &str| {
         comparison.compare(&FromServer { message: Some(message) }, expected);
     };
     from(
-        from_server::Message::ServerHello(ServerHello {
-            services: vec!["web".to_owned(), "ssh".to_owned()],
-            capacity: 7,
-            software: "x".to_owned(),
-            spares: 8,
-            successors: true,
-        }),
-        r#"hello: {services: ["web", "ssh"], capacity: 7, software: "x", spares: 8, successors: true}"#,
+        from_server::Message::ServerHello(server_hello()),
+        concat!(
+            r#"hello: {services: ["web", "ssh"], capacity: 7, software: "x", spares: 8, "#,
+            "successors: true, passthrough: [1]}",
+        ),
     );
     from(
         from_server::Message::Decline(Decline { id: 1, reason: RefusalReason::ServerFull.into() }),
@@ -189,11 +200,12 @@ fn data_connection(comparison: &mut Comparison) {
             listener_port: 7,
             sni: "n".to_owned(),
             alpn: "h2".to_owned(),
+            passthrough: true,
         }),
         concat!(
             r#"header: {session: "s", service: "web", device: "d", "#,
             "agent_ip: [127, 0, 0, 1], agent_port: 5, ",
-            r#"listener_ip: [127, 0, 0, 2], listener_port: 7, sni: "n", alpn: "h2"}"#,
+            r#"listener_ip: [127, 0, 0, 2], listener_port: 7, sni: "n", alpn: "h2", passthrough: true}"#,
         ),
     );
     to(to_data_connection::Message::Refused(refused()), REFUSED);

@@ -5,7 +5,7 @@ use std::time::Instant;
 use prost_reflect::{DescriptorPool, DynamicMessage, ReflectMessage};
 use vestibule::control::{
     Action, Dispatcher, DispatcherLimits, Event, GatewayAction, GatewayEvent, GatewayLink, LinkId,
-    SessionQuota,
+    ServiceOffer, SessionQuota,
 };
 use vestibule::wire::{
     FromAgent, FromDataConnection, FromServer, GatewayHello, Message, ToAgent, ToDataConnection,
@@ -87,7 +87,7 @@ fn hello_of_yesterday(name: &str) -> Vec<u8> {
 fn a_gateway_of_release_0_1_0_hears_nothing_that_it_does_not_know() {
     let now = Instant::now();
     let mut random = |bytes: &mut [u8]| bytes.fill(7);
-    let mut link = GatewayLink::new(vec!["web".to_owned()], 0, 0, now);
+    let mut link = GatewayLink::new(&[ServiceOffer::new("web")], 0, 0, now);
     link.handle(GatewayEvent::Crls([b"a list"[..].into()].into()), now, &mut random);
     link.handle_timeout(now, &mut random);
     link.handle(GatewayEvent::Dialed, now, &mut random);
@@ -123,7 +123,7 @@ fn a_server_of_release_0_1_0_reads_the_hello_of_a_gateway_that_takes_lists() {
         takes_crls: true,
     };
     let instance = "00112233445566ff".to_owned();
-    let mut dispatcher = Dispatcher::new(limits, vec!["web".to_owned()], instance.clone());
+    let mut dispatcher = Dispatcher::new(limits, vec![ServiceOffer::new("web")], instance.clone());
     let mut random = |bytes: &mut [u8]| bytes.fill(7);
     let (link, server) = (LinkId(1), "lan-1".to_owned());
     dispatcher.handle(Event::LinkOpened { link, server, allowed: vec![0] }, now, &mut random);

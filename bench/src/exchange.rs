@@ -10,6 +10,8 @@
 //! Echo returns what comes. Sink reads the bytes, compares them, and acknowledges with the count of
 //! those that were right, in 8 bytes. Source sends the bytes, and its client compares them.
 //!
+//! A ClientHello in one record before the first exchange is skipped.
+//!
 //! After each piece of bulk the others on the same thread have their turn: otherwise messages would
 //! wait for megabytes inside load generator and backend, and that would be measured instead of the
 //! gateway.
@@ -28,6 +30,9 @@ impl<T: AsyncRead + AsyncWrite + Send + Unpin> ByteStream for T {}
 
 /// Bytes of a header.
 const HEADER_LEN: usize = 17;
+
+/// First byte of a ClientHello, which went through to the backend (RFC 8446 §5.1).
+const HANDSHAKE_RECORD: u8 = 22;
 
 /// What a header asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -155,7 +160,18 @@ async fn read_header<S: ByteStream>(stream: &mut S) -> io::Result<Option<Header>
         return Ok(None);
     }
     stream.read_exact(&mut bytes[first..]).await?;
+    if bytes[0] == HANDSHAKE_RECORD {
+        skip_hello(stream, &mut bytes).await?;
+    }
     Header::from_bytes(bytes).map(Some)
+}
+
+/// Reads on to the header behind a ClientHello, of which `bytes` are the first.
+async fn skip_hello<S: ByteStream>(stream: &mut S, bytes: &mut [u8; HEADER_LEN]) -> io::Result<()> {
+    let record_len = 5 + usize::from(u16::from_be_bytes([bytes[3], bytes[4]]));
+    let mut rest = vec![0; record_len.saturating_sub(HEADER_LEN)];
+    stream.read_exact(&mut rest).await?;
+    stream.read_exact(bytes).await.map(drop)
 }
 
 async fn return_bytes<S: ByteStream>(stream: &mut S, length: u64) -> io::Result<()> {
@@ -239,6 +255,17 @@ mod tests {
         let served = tokio::spawn(async move { serve(&mut backend).await });
         upload(&mut client, 7, 200_000).await.expect("the bytes arrive as they are");
         download(&mut client, 250_000, 200_000).await.expect("also across the end of the period");
+        echo(&mut client, 3, 64).await.expect("the message comes back");
+        close(&mut client).await.expect("both sides end");
+        served.await.expect("no panic").expect("the backend saw a clean end");
+    }
+
+    #[tokio::test]
+    async fn a_client_hello_before_the_first_exchange_is_skipped() {
+        let (mut client, mut backend) = tokio::io::duplex(1000);
+        let served = tokio::spawn(async move { serve(&mut backend).await });
+        let hello = [&[HANDSHAKE_RECORD, 3, 1, 0, 200][..], &[7; 200]].concat();
+        client.write_all(&hello).await.expect("it is taken");
         echo(&mut client, 3, 64).await.expect("the message comes back");
         close(&mut client).await.expect("both sides end");
         served.await.expect("no panic").expect("the backend saw a clean end");

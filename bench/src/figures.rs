@@ -120,9 +120,12 @@ const DESCRIPTORS: Metric = metric("descriptors/session", 2, |of| {
 /// [`reference`].
 pub(crate) fn metrics(scenario: Scenario) -> &'static [Metric] {
     match scenario {
-        Scenario::BulkUp | Scenario::BulkDown | Scenario::PlainUp | Scenario::PlainDown => {
-            &[CPU_PER_GB, THROUGHPUT, MACHINE_PER_GB]
-        }
+        Scenario::BulkUp
+        | Scenario::BulkDown
+        | Scenario::PlainUp
+        | Scenario::PlainDown
+        | Scenario::PassthroughUp
+        | Scenario::PassthroughDown => &[CPU_PER_GB, THROUGHPUT, MACHINE_PER_GB],
         Scenario::SessionRate | Scenario::PlainSessionRate => {
             &[CPU_PER_SESSION, SESSION_RATE, P50, P99, P999, MACHINE_PER_SESSION]
         }

@@ -26,10 +26,12 @@ const EVENTS: usize = 64;
 const LISTENER: u64 = 0;
 
 /// Relays until the process is killed.
-pub(crate) fn run(listen: SocketAddr, backend: SocketAddr) -> Result<(), BenchError> {
+pub(crate) fn run(listen: SocketAddr, backend: SocketAddr, bare: bool) -> Result<(), BenchError> {
     let listener =
         TcpListener::bind(listen).map_err(BenchError::io(format!("listening on {listen}")))?;
-    let floor = Floor::new(listener, backend).map_err(BenchError::io("starting the floor"))?;
+    let passes = (!bare).then(Passes::new);
+    let floor =
+        Floor::new(listener, backend, passes).map_err(BenchError::io("starting the floor"))?;
     floor.serve().map_err(BenchError::io("relaying"))
 }
 
@@ -51,12 +53,13 @@ struct Floor {
     backend: SocketAddr,
     pipes: HashMap<u64, Pipe>,
     next_token: u64,
-    passes: Passes,
+    /// None where the bytes go through as they are.
+    passes: Option<Passes>,
     buffer: Vec<u8>,
 }
 
 impl Floor {
-    fn new(listener: TcpListener, backend: SocketAddr) -> io::Result<Self> {
+    fn new(listener: TcpListener, backend: SocketAddr, passes: Option<Passes>) -> io::Result<Self> {
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
         let token = epoll::EventData::new_u64(LISTENER);
         epoll::add(&epoll, &listener, token, epoll::EventFlags::IN)?;
@@ -66,7 +69,7 @@ impl Floor {
             backend,
             pipes: HashMap::new(),
             next_token: LISTENER + 1,
-            passes: Passes::new(),
+            passes,
             buffer: vec![0; BUFFER_LEN],
         })
     }
@@ -108,7 +111,7 @@ impl Floor {
 
     fn carry(&mut self, token: u64) -> io::Result<()> {
         let Some(pipe) = self.pipes.get(&token) else { return Ok(()) };
-        let flow = pipe.carry(&mut self.buffer, &mut self.passes).unwrap_or_else(|error| {
+        let flow = pipe.carry(&mut self.buffer, self.passes.as_mut()).unwrap_or_else(|error| {
             eprintln!("floor: {error}");
             // Both directions end: the other pipe reads the end that this makes.
             let _ = pipe.from.shutdown(Shutdown::Both);
@@ -126,7 +129,7 @@ impl Floor {
 impl Pipe {
     /// Several turns of receive, two passes, send. The send waits, since no bench sends both ways
     /// without reading.
-    fn carry(&self, buffer: &mut [u8], passes: &mut Passes) -> io::Result<Flow> {
+    fn carry(&self, buffer: &mut [u8], mut passes: Option<&mut Passes>) -> io::Result<Flow> {
         for _ in 0..TURNS {
             match recv(&self.from, &mut *buffer, RecvFlags::DONTWAIT) {
                 Ok((_, 0)) => {
@@ -134,7 +137,9 @@ impl Pipe {
                     return Ok(Flow::Ended);
                 }
                 Ok((_, count)) => {
-                    passes.apply(&mut buffer[..count]);
+                    if let Some(passes) = &mut passes {
+                        passes.apply(&mut buffer[..count]);
+                    }
                     (&*self.to).write_all(&buffer[..count])?;
                 }
                 Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => return Ok(Flow::Open),
@@ -204,7 +209,7 @@ mod tests {
         let address = listener.local_addr().expect("a bound socket has an address");
         let behind = backend.local_addr().expect("a bound socket has an address");
         std::thread::spawn(move || {
-            Floor::new(listener, behind).expect("epoll is available").serve()
+            Floor::new(listener, behind, Some(Passes::new())).expect("epoll is available").serve()
         });
 
         let mut client = TcpStream::connect(address).expect("the floor listens");

@@ -94,6 +94,9 @@ enum Command {
         /// Address of the backend
         #[arg(long)]
         backend: SocketAddr,
+        /// Without the passes
+        #[arg(long)]
+        bare: bool,
     },
     /// A plain relay on tokio-rustls, as a peer
     Relay(RelayArguments),
@@ -135,7 +138,7 @@ fn execute(command: Command) -> Result<(), BenchError> {
         Command::SlowReaders(arguments) => slow::run(&arguments),
         Command::Herd(arguments) => herd::run(&arguments),
         Command::Backend { listen } => backend::run(listen),
-        Command::Floor { listen, backend } => floor::run(listen, backend),
+        Command::Floor { listen, backend, bare } => floor::run(listen, backend, bare),
         Command::Relay(arguments) => relay::run(arguments),
         Command::Shapes(arguments) => shapes::shapes(&arguments),
         Command::Shape(arguments) => shape::run(arguments),

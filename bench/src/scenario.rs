@@ -25,6 +25,10 @@ pub(crate) enum Scenario {
     PlainUp,
     /// As bulk-down, to old agents
     PlainDown,
+    /// As bulk-up, with the devices' own TLS through to the backend
+    PassthroughUp,
+    /// As bulk-down, with the devices' own TLS through to the backend
+    PassthroughDown,
     /// As session-rate, from old agents
     PlainSessionRate,
     /// 4,000 messages a second over 500 sessions
@@ -52,6 +56,8 @@ pub(crate) enum Listener {
     Tls,
     /// Plain TCP, as on port 14000.
     Plain,
+    /// A ClientHello as on port 13000, and behind it bytes that are for the backend alone.
+    Passthrough,
 }
 
 /// How large the figures of a run are.
@@ -183,11 +189,13 @@ pub(crate) enum Newcomer {
 
 impl Scenario {
     /// All, in the order of the table.
-    pub(crate) const ALL: [Self; 14] = [
+    pub(crate) const ALL: [Self; 16] = [
         Self::BulkUp,
         Self::BulkDown,
         Self::PlainUp,
         Self::PlainDown,
+        Self::PassthroughUp,
+        Self::PassthroughDown,
         Self::SessionRate,
         Self::PlainSessionRate,
         Self::Latency,
@@ -207,6 +215,8 @@ impl Scenario {
             Self::BulkDown => "bulk-down",
             Self::PlainUp => "plain-up",
             Self::PlainDown => "plain-down",
+            Self::PassthroughUp => "passthrough-up",
+            Self::PassthroughDown => "passthrough-down",
             Self::SessionRate => "session-rate",
             Self::PlainSessionRate => "plain-session-rate",
             Self::Latency => "latency",
@@ -224,6 +234,7 @@ impl Scenario {
     pub(crate) fn listener(self) -> Listener {
         match self {
             Self::PlainUp | Self::PlainDown | Self::PlainSessionRate => Listener::Plain,
+            Self::PassthroughUp | Self::PassthroughDown => Listener::Passthrough,
             _ => Listener::Tls,
         }
     }
@@ -232,8 +243,8 @@ impl Scenario {
     pub(crate) fn work(self, size: Size) -> Work {
         let full = size == Size::Full;
         match self {
-            Self::BulkUp | Self::PlainUp => bulk(Direction::Up, size),
-            Self::BulkDown | Self::PlainDown => bulk(Direction::Down, size),
+            Self::BulkUp | Self::PlainUp | Self::PassthroughUp => bulk(Direction::Up, size),
+            Self::BulkDown | Self::PlainDown | Self::PassthroughDown => bulk(Direction::Down, size),
             // p99.9 needs some sessions above it.
             Self::SessionRate | Self::PlainSessionRate if full => {
                 Work::SessionRate { sessions: 5_000, concurrency: 16 }

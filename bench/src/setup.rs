@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::Command;
 
 use crate::error::BenchError;
-use crate::tls::{DEVICE_NAME, GATEWAY_NAME, Pki, SERVER_NAME};
+use crate::tls::{DEVICE_NAME, GATEWAY_NAME, PASSTHROUGH_NAME, Pki, SERVER_NAME};
 
 /// Makes the certificates with the command that operators use.
 pub(crate) fn make_pki(vestibule: &Path, pki: &Pki) -> Result<(), BenchError> {
@@ -85,6 +85,13 @@ devices = "verified"
 name = "plain"
 devices = "any"
 
+[[services]]
+name = "passthrough"
+sni = ["{PASSTHROUGH_NAME}"]
+tls = "passthrough"
+listeners = ["internet"]
+devices = "any"
+
 # The load of a fleet comes from one address here, and from one device.
 [addresses]
 exempt = ["0.0.0.0/0"]
@@ -127,6 +134,11 @@ backend = "{backend}"
 [[services]]
 name = "plain"
 backend = "{backend}"
+
+[[services]]
+name = "passthrough"
+backend = "{backend}"
+agent_tls = "passthrough"
 
 [telemetry]
 address = "{telemetry}"

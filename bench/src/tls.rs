@@ -22,6 +22,9 @@ pub(crate) const SERVER_NAME: &str = "server-1.test";
 /// See [`GATEWAY_NAME`].
 pub(crate) const DEVICE_NAME: &str = "device-1.test";
 
+/// The server name of the service whose TLS goes through.
+pub(crate) const PASSTHROUGH_NAME: &str = "passthrough.test";
+
 /// What a client offers to agree on keys.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum Group {

@@ -11,8 +11,8 @@ use x509_parser::prelude::{ASN1Time, FromDer, GeneralName, X509Certificate};
 
 use super::lists;
 use crate::config::{
-    AgentConfig, Credentials, DeviceCertificates, DevicePolicy, GatewayConfig, ListenerKind,
-    ServerConfig,
+    AgentConfig, AgentTls, Credentials, DeviceCertificates, DevicePolicy, GatewayConfig,
+    ListenerKind, ServerConfig,
 };
 use crate::tls::{self, CredentialError, Expiry, Identity};
 
@@ -91,6 +91,12 @@ pub fn files_of_server(config: &ServerConfig) -> Vec<FileProblem> {
                 files.own(credentials, Holder::BackendClient);
             }
         }
+        if let AgentTls::Here(end) = &service.agent_tls {
+            files.own(&end.credentials, Holder::Service);
+            if let Some(ca) = &end.device_ca {
+                files.ca(ca);
+            }
+        }
     }
     files.problems
 }
@@ -114,6 +120,8 @@ enum Holder {
     Server,
     Device,
     BackendClient,
+    /// A server, to agents whose TLS ends there.
+    Service,
 }
 
 /// The problems so far, each once, however often its file is named.
@@ -175,7 +183,7 @@ impl Files {
         // Without the extension, a certificate may be used for anything.
         let Ok(Some(usage)) = leaf.extended_key_usage() else { return };
         let (allowed, needed) = match holder {
-            Holder::Gateway => (usage.value.server_auth, "serverAuth"),
+            Holder::Gateway | Holder::Service => (usage.value.server_auth, "serverAuth"),
             _ => (usage.value.client_auth, "clientAuth"),
         };
         if !allowed {
@@ -191,10 +199,10 @@ impl Files {
     fn check_names(&mut self, path: &Path, leaf: &CertificateDer<'_>, holder: Holder) {
         let problem = match holder {
             Holder::BackendClient => None,
-            Holder::Gateway => {
+            Holder::Gateway | Holder::Service => {
                 let named = parse(leaf).is_some_and(|parsed| names_a_host(&parsed));
                 (!named).then(|| {
-                    "names no host (subjectAltName), so agents and servers can't know the gateway"
+                    "names no host (subjectAltName), so its peers can't know whom they have reached"
                         .to_owned()
                 })
             }
@@ -246,7 +254,7 @@ const fn command(holder: Holder) -> &'static str {
         Holder::Gateway => ", for example with vestibule pki gateway",
         Holder::Server => ", for example with vestibule pki server",
         Holder::Device => ", for example with vestibule pki device",
-        Holder::BackendClient => "",
+        Holder::BackendClient | Holder::Service => "",
     }
 }
 
@@ -263,7 +271,7 @@ fn names_its_devices(config: &GatewayConfig, listener: usize) -> bool {
     // A lone star names nobody.
     let named = |patterns: &[String]| patterns.iter().all(|p| p.bytes().any(|byte| byte != b'*'));
     offered
-        .into_iter()
+        .filter(|service| !service.passthrough)
         .all(|service| matches!(&service.devices, DevicePolicy::Named(patterns) if named(patterns)))
 }
 
@@ -479,6 +487,7 @@ mod tests {
         };
         let mut config = server_config(ca.issue("lan.example.com"), &peers.file);
         config.services = vec![ServedService {
+            agent_tls: AgentTls::AtGateway,
             name: "web".to_owned(),
             backend: backend("one.crt"),
             backend_by_alpn: vec![("h2".to_owned(), backend("two.crt"))],

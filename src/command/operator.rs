@@ -270,15 +270,15 @@ fn sessions_page(list: &SessionList) -> String {
         return "no such session lives\n".to_owned();
     }
     let mut rows =
-        vec![["SESSION", "DEVICE", "AGENT", "TLS", "SERVICE", "OVER", "AGE"].map(str::to_owned)];
+        vec![["SESSION", "DEVICE", "AGENT", "SERVICE", "OVER", "PATH", "AGE"].map(str::to_owned)];
     rows.extend(list.sessions.iter().map(|session| {
         [
             session.session.clone(),
             session.device.clone().unwrap_or_else(|| "-".to_owned()),
             session.agent.to_string(),
-            session.tls.clone().unwrap_or_else(|| "-".to_owned()),
             session.service.clone(),
             session.peer.clone(),
+            session.path.clone(),
             age(session.age_s),
         ]
     }));
@@ -361,17 +361,17 @@ mod tests {
             session: name.to_owned(),
             device: device.map(str::to_owned),
             agent: "192.0.2.7:50000".parse().expect("an address"),
-            tls: device.map(|_| "1.3".to_owned()),
             service: "web".to_owned(),
             peer: "server-1.lan".to_owned(),
+            path: "tls".to_owned(),
             age_s: 3_700,
         };
         let sessions = vec![session("00ff-1", Some("laptop\u{1b}[2J")), session("00ff-10", None)];
         let page = sessions_page(&SessionList { sessions, more: 3 });
         let expected = "\
-            SESSION  DEVICE      AGENT            TLS  SERVICE  OVER          AGE\n\
-            00ff-1   laptop\u{fffd}[2J  192.0.2.7:50000  1.3  web      server-1.lan  1h1m\n\
-            00ff-10  -           192.0.2.7:50000  -    web      server-1.lan  1h1m\n\
+            SESSION  DEVICE      AGENT            SERVICE  OVER          PATH  AGE\n\
+            00ff-1   laptop\u{fffd}[2J  192.0.2.7:50000  web      server-1.lan  tls   1h1m\n\
+            00ff-10  -           192.0.2.7:50000  web      server-1.lan  tls   1h1m\n\
             and 3 more: ask for a device, an address, a service or a server\n";
         assert_eq!(page, expected);
     }

@@ -131,6 +131,8 @@ pub(super) struct WrittenService<'t> {
     pub(super) sni: Vec<Written<String>>,
     pub(super) alpn: Vec<Written<String>>,
     pub(super) default: Option<Written<bool>>,
+    /// `tls = "passthrough"`.
+    pub(super) passthrough: Option<Written<bool>>,
     /// `None` where it is absent.
     pub(super) devices: Option<Written<DevicePolicy>>,
     pub(super) limits: ServiceLimits,
@@ -310,9 +312,15 @@ fn service<'t>(table: &Table<'t>, session: &SessionLimits) -> WrittenService<'t>
         sni: list("sni", "[\"web.example.com\"]", value::sni_pattern),
         alpn: list("alpn", "[\"h2\", \"http/1.1\"]", value::alpn),
         default: table.optional("default", "true").and_then(|field| field.boolean()),
+        passthrough: table.has("tls").then(|| service_tls(table)).flatten(),
         devices: table.optional("devices", "\"verified\"").map(|field| devices(&field)),
         limits: table.table_or_empty("limits", |table| quotas::of_service(table, session)),
     }
+}
+
+/// Whether its agents' own TLS goes through.
+fn service_tls(table: &Table<'_>) -> Option<Written<bool>> {
+    table.choice("tls", &[("passthrough", true), ("gateway", false)])
 }
 
 /// `"all"`, or a list of names.

@@ -7,6 +7,7 @@ use std::path::Path;
 
 use super::gateway::{Selection, WrittenKind, WrittenListener, WrittenServers, WrittenService};
 use super::names::{Names, report_duplicates};
+use super::passthrough_rules;
 use super::problem::{Report, Span, Written};
 use super::revocation::WrittenRevocation;
 use super::table::Table;
@@ -156,20 +157,30 @@ impl Rules<'_, '_> {
         let sni = list("server name", &service.sni);
         let alpn = list("ALPN name", &service.alpn);
         let default = service.default.is_some_and(|default| default.value);
-        if let [first, ..] = &service.alpn[..]
-            && sni.is_empty()
-            && !default
-        {
-            let message = "no foreign agent chooses this service, so its `alpn` is never offered: \
-                           write `sni = [...]` or `default = true`, or leave `alpn` out";
-            self.report.warning(first.span, message);
-        }
         let name = service.name?.value;
         let listeners = self.offered_on(index, service, name, names)?;
-        let devices = self.devices(service, name, &listeners)?;
+        let passthrough = service.passthrough.filter(|passthrough| passthrough.value);
+        let devices = match passthrough {
+            Some(Written { span, .. }) => {
+                let offered = listeners.iter().map(|&at| &self.parts.listeners[at]);
+                passthrough_rules::check(self.report, span, service, name, offered)?
+            }
+            None => self.devices(service, name, &listeners)?,
+        };
         let name = name.to_owned();
         let limits = service.limits.clone();
-        Some(Service { id: index, name, listeners, sni, alpn, default, devices, limits })
+        let passthrough = passthrough.is_some();
+        Some(Service {
+            id: index,
+            name,
+            listeners,
+            sni,
+            alpn,
+            default,
+            passthrough,
+            devices,
+            limits,
+        })
     }
 
     /// Indexes of the listeners where a service is offered: the plain ones that name it, and those
@@ -344,7 +355,9 @@ impl Rules<'_, '_> {
                 continue;
             }
             let mut offered = services.iter().flatten().filter(|s| s.listeners.contains(&at));
-            if let Some(service) = offered.find(|service| !names_devices(&service.devices)) {
+            let lets_all_in =
+                |service: &&Service| !service.passthrough && !names_devices(&service.devices);
+            if let Some(service) = offered.find(lets_all_in) {
                 let message = format!(
                     "this is the CA of `[servers]` as well, so a server's certificate would pass \
                      as a device's: give the devices a CA of their own, or name the devices of \

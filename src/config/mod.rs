@@ -8,6 +8,7 @@ mod gateway_rules;
 mod named_files;
 mod names;
 mod numbers;
+mod passthrough_rules;
 mod problem;
 mod quotas;
 mod revocation;
@@ -221,6 +222,8 @@ pub struct Service {
     pub alpn: Vec<String>,
     /// Taken for a foreign agent where no other service matches; at most one for each listener.
     pub default: bool,
+    /// Whether its agents' own TLS goes through unread (`tls = "passthrough"`): to a gateway they are nobody.
+    pub passthrough: bool,
     /// Who may reach it.
     pub devices: DevicePolicy,
     /// What all of its sessions together may have, and how long each may be quiet.
@@ -399,6 +402,38 @@ pub struct ServedService {
     pub backend: Backend,
     /// By ALPN of the agent, where it differs from `backend`.
     pub backend_by_alpn: Vec<(String, Backend)>,
+    /// Where the TLS of its agents ends.
+    pub agent_tls: AgentTls,
+}
+
+/// Where the TLS of agents ends, as their server sees it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum AgentTls {
+    /// At the gateway, which reads what it relays.
+    #[default]
+    AtGateway,
+    /// At the backend (`agent_tls = "passthrough"`).
+    AtBackend,
+    /// Here (`agent_tls = { ... }`): it goes through the gateway unread as well.
+    Here(AgentTlsEnd),
+}
+
+impl AgentTls {
+    /// Whether it goes through the gateway unread.
+    pub fn is_passthrough(&self) -> bool {
+        !matches!(self, Self::AtGateway)
+    }
+}
+
+/// How a server ends the TLS of agents itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AgentTlsEnd {
+    /// The certificate that agents are shown.
+    pub credentials: Credentials,
+    /// File of the CA of which each must show a certificate; `None`: none is asked for.
+    pub device_ca: Option<PathBuf>,
+    /// ALPN names that are offered, in order of preference; empty: none is agreed.
+    pub alpn: Vec<String>,
 }
 
 /// A TCP backend.

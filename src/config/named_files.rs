@@ -3,7 +3,8 @@
 use std::path::Path;
 
 use super::{
-    BackendTls, Credentials, DeviceCertificates, GatewayConfig, ListenerKind, ServerConfig,
+    AgentTls, AgentTlsEnd, BackendTls, Credentials, DeviceCertificates, GatewayConfig,
+    ListenerKind, ServerConfig,
 };
 
 impl GatewayConfig {
@@ -62,12 +63,22 @@ impl ServerConfig {
         let mut files: Vec<&Path> = self.all_credentials().map(|own| &*own.certificate).collect();
         files.push(&self.gateway_ca);
         files.extend(self.backend_tls().map(|tls| &*tls.ca));
+        files.extend(self.agent_tls().filter_map(|tls| tls.device_ca.as_deref()));
         unique(files)
     }
 
     fn all_credentials(&self) -> impl Iterator<Item = &Credentials> {
         let for_backends = self.backend_tls().filter_map(|tls| tls.credentials.as_ref());
-        std::iter::once(&self.credentials).chain(for_backends)
+        let for_agents = self.agent_tls().map(|tls| &tls.credentials);
+        std::iter::once(&self.credentials).chain(for_backends).chain(for_agents)
+    }
+
+    /// Those that end the TLS of agents here.
+    fn agent_tls(&self) -> impl Iterator<Item = &AgentTlsEnd> {
+        self.services.iter().filter_map(|service| match &service.agent_tls {
+            AgentTls::Here(end) => Some(end),
+            AgentTls::AtGateway | AgentTls::AtBackend => None,
+        })
     }
 
     fn backend_tls(&self) -> impl Iterator<Item = &BackendTls> {

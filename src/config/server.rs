@@ -6,7 +6,9 @@ use super::names::report_duplicates;
 use super::problem::Written;
 use super::section::{self, count};
 use super::table::Table;
-use super::{Backend, BackendTls, HostPort, ServedService, ServerConfig, value};
+use super::{
+    AgentTls, AgentTlsEnd, Backend, BackendTls, HostPort, ServedService, ServerConfig, value,
+};
 use crate::limits::{CONNECT_TIMEOUT_MS, MAX_CONNECTIONS, MAX_SERVICES, MAX_SPARES_OF_SERVER};
 
 const TELEMETRY_PORT: u16 = 9114;
@@ -52,16 +54,19 @@ fn services(table: &Table<'_>) -> Option<Vec<ServedService>> {
         let name = table.required("name", "\"web\"").and_then(|field| field.parse(value::name));
         let backend = backend(table);
         let by_alpn = backends_by_alpn(table);
-        (name, backend, by_alpn)
+        let agent_tls = agent_tls(table, backend.as_ref());
+        (name, backend, by_alpn, agent_tls)
     });
     report_duplicates(table.report, "service", services.iter().filter_map(|(name, ..)| *name));
     if services.len() > MAX_SERVICES {
         table.error(format!("{} services: at most {MAX_SERVICES} are allowed", services.len()));
     }
-    let service = |(name, backend, by_alpn): (Option<Written<&str>>, _, Option<_>)| {
-        let name = name?.value.to_owned();
-        Some(ServedService { name, backend: backend?, backend_by_alpn: by_alpn? })
-    };
+    let service =
+        |(name, backend, by_alpn, agent_tls): (Option<Written<&str>>, _, Option<_>, _)| {
+            let (name, agent_tls): (_, Option<AgentTls>) = (name?.value.to_owned(), agent_tls);
+            let (backend, backend_by_alpn) = (backend?, by_alpn?);
+            Some(ServedService { name, backend, backend_by_alpn, agent_tls: agent_tls? })
+        };
     services.into_iter().map(service).collect()
 }
 
@@ -89,6 +94,51 @@ fn backend(table: &Table<'_>) -> Option<Backend> {
         return None;
     }
     Some(Backend { address: address?, proxy_protocol, tls, connect_timeout })
+}
+
+/// Where the TLS of agents ends, and what can't go with that. `None` where something is wrong.
+fn agent_tls(table: &Table<'_>, backend: Option<&Backend>) -> Option<AgentTls> {
+    let example = "\"passthrough\"";
+    let Some(field) = table.optional("agent_tls", example) else {
+        return Some(AgentTls::AtGateway);
+    };
+    for key in ["by_alpn", "tls"] {
+        let reason = match (key, field.is_table()) {
+            ("by_alpn", _) => "no protocol is agreed yet when the backend is connected",
+            (_, false) => "the agents' own TLS goes to the backend",
+            _ => continue,
+        };
+        if table.has(key) {
+            table.error_at(key, format!("`{key}` can't go with `agent_tls`: {reason}"));
+            return None;
+        }
+    }
+    if !field.is_table() {
+        let through = field.parse(|text| match text {
+            "passthrough" => Ok(AgentTls::AtBackend),
+            _ => Err(format!(
+                "`agent_tls` can't be \"{text}\": write {example}, or the certificate that ends it here, as in \
+                 `agent_tls = {{ certificate = \"pki/web.crt\", key = \"pki/web.key\" }}`"
+            )),
+        });
+        return through.map(|through| through.value);
+    }
+    if backend.is_some_and(|backend| backend.proxy_protocol && backend.tls.is_some()) {
+        let message = "`proxy_protocol` can't go with both `tls` and `agent_tls`: the header stands before TLS with the \
+                       backend, and who comes is known after that";
+        table.error_at("proxy_protocol", message.to_owned());
+        return None;
+    }
+    table.table("agent_tls", |table| {
+        let credentials = section::credentials(table);
+        let device_ca = table.optional("device_ca", "\"pki/devices-ca.crt\"");
+        let device_ca = device_ca.and_then(|field| field.path()).map(|path| path.value);
+        let alpn = table.optional("alpn", "[\"h2\", \"http/1.1\"]");
+        let alpn = alpn.and_then(|field| field.parse_each(value::alpn)).unwrap_or_default();
+        report_duplicates(table.report, "ALPN name", alpn.iter().cloned());
+        let alpn = alpn.into_iter().map(|name| name.value).collect();
+        Some(AgentTls::Here(AgentTlsEnd { credentials: credentials?, device_ca, alpn }))
+    })?
 }
 
 /// `tls = { ... }` of a backend, whose certificate bears the host of `address` unless told otherwise.

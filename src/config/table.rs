@@ -293,6 +293,10 @@ impl<'t> Field<'t> {
         self.value.get_ref().is_array()
     }
 
+    pub(super) fn is_table(&self) -> bool {
+        self.value.get_ref().is_table()
+    }
+
     pub(super) fn written<T>(&self, value: T) -> Written<T> {
         Written { value, span: self.value.span().into() }
     }

@@ -5,7 +5,8 @@ use super::link::{Greeted, Link, Stage};
 use super::queue::{Place, Queue, Waiting};
 use super::quotas::Quotas;
 use super::{
-    Action, AgentRef, DispatcherLimits, Event, LinkId, ServiceId, ServiceStatus, Snapshot, Vital,
+    Action, AgentRef, DispatcherLimits, Event, LinkId, ServiceId, ServiceOffer, ServiceStatus,
+    Snapshot, Vital,
 };
 use crate::limits::MAX_SIGNAL_CONNECTIONS_OF_SERVER;
 use crate::relay::CloseReason;
@@ -34,8 +35,8 @@ const SOFTWARE: &str = concat!("vestibule ", env!("CARGO_PKG_VERSION"));
 #[derive(Debug)]
 pub struct Dispatcher {
     limits: DispatcherLimits,
-    /// Names by number, of those that are gone as well.
-    services: Vec<String>,
+    /// By number, those that are gone as well.
+    services: Vec<ServiceOffer>,
     /// Services that a reload took out of the configuration.
     gone: BTreeSet<ServiceId>,
     instance: String,
@@ -58,9 +59,9 @@ pub struct Dispatcher {
 }
 
 impl Dispatcher {
-    /// `services` are the names of the configuration, in its order. `instance` names this process: 16
+    /// `services` are those of the configuration, in its order. `instance` names this process: 16
     /// hexadecimal digits.
-    pub fn new(limits: DispatcherLimits, services: Vec<String>, instance: String) -> Self {
+    pub fn new(limits: DispatcherLimits, services: Vec<ServiceOffer>, instance: String) -> Self {
         let mut quotas = Quotas::default();
         quotas.grow(services.len());
         Self {
@@ -176,8 +177,8 @@ impl Dispatcher {
             greeting: self.links.len() - links.len(),
             links,
             services: services
-                .map(|(service, (name, waiting))| ServiceStatus {
-                    name: name.clone(),
+                .map(|(service, (offer, waiting))| ServiceStatus {
+                    name: offer.name.clone(),
                     waiting,
                     servers: self.links.iter().filter(|link| link.serves(service)).count(),
                 })
@@ -264,7 +265,7 @@ impl Dispatcher {
         let agreed = link.greeted().map(|greeted| &greeted.services[..]).unwrap_or_default();
         let answer = GatewayHello {
             instance: self.instance.clone(),
-            services: agreed.iter().map(|service| self.services[*service].clone()).collect(),
+            services: agreed.iter().map(|service| self.services[*service].name.clone()).collect(),
             software: SOFTWARE.to_owned(),
             takes_crls: self.limits.takes_crls,
         };

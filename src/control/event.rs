@@ -1,7 +1,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use super::{AgentRef, LinkId, Request, ServiceId, SessionQuota, Ticket};
+use super::{AgentRef, LinkId, Request, ServiceId, ServiceOffer, SessionQuota, Ticket};
 use crate::relay::CloseReason;
 use crate::wire::{CrlOutcome, FromServer, RefusalReason, ToServer};
 
@@ -31,8 +31,8 @@ pub struct DispatcherLimits {
 pub struct Reconfiguration {
     /// Bounds.
     pub limits: DispatcherLimits,
-    /// Names of services by number: those of before, and new ones behind them.
-    pub services: Vec<String>,
+    /// Services by number: those of before, and new ones behind them.
+    pub services: Vec<ServiceOffer>,
     /// Services that are in the configuration no more.
     pub gone: BTreeSet<ServiceId>,
     /// Every signal connection: which services it may serve, or why it ends.

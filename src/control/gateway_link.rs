@@ -2,7 +2,7 @@ use std::collections::{BTreeSet, VecDeque};
 use std::time::Instant;
 
 use super::crl::{Answered, Delivery};
-use super::{Lists, Liveness, Vital, backoff};
+use super::{Lists, Liveness, ServiceOffer, Vital, backoff};
 use crate::limits::{
     DIAL_TIMEOUT, SIGNAL_HELLO_TIMEOUT, SIGNAL_SOUND_AFTER, SUCCESSOR_INTERVAL, TICKET_LEN,
 };
@@ -46,7 +46,7 @@ pub enum GatewayEvent {
     /// A reload was applied: what this server says of itself from now on, as for [`GatewayLink::new`].
     Reconfigured {
         /// Services that it serves.
-        services: Vec<String>,
+        services: Vec<ServiceOffer>,
         /// Sessions that it will hold.
         capacity: u32,
         /// Spares that it will hold.
@@ -156,10 +156,9 @@ struct Up {
 impl GatewayLink {
     /// Dials at once. `services`, `capacity` (0: no bound) and `spares` (how many of them at once) are
     /// told to the gateway.
-    pub fn new(services: Vec<String>, capacity: u32, spares: u32, now: Instant) -> Self {
-        let software = concat!("vestibule ", env!("CARGO_PKG_VERSION")).to_owned();
+    pub fn new(services: &[ServiceOffer], capacity: u32, spares: u32, now: Instant) -> Self {
         Self {
-            hello: ServerHello { services, capacity, software, spares, successors: true },
+            hello: hello(services, capacity, spares),
             crls: Lists::default(),
             state: State::Waiting { until: now, failures: 0 },
             actions: VecDeque::new(),
@@ -209,14 +208,7 @@ impl GatewayLink {
                 }
             }
             GatewayEvent::Reconfigured { services, capacity, spares } => {
-                let software = self.hello.software.clone();
-                self.say_again(ServerHello {
-                    services,
-                    capacity,
-                    software,
-                    spares,
-                    successors: true,
-                });
+                self.say_again(hello(&services, capacity, spares));
             }
             GatewayEvent::Outdated(reason) => {
                 if !matches!(self.state, State::Waiting { .. } | State::Stopped) {
@@ -491,4 +483,11 @@ impl Up {
             server_drains: false,
         })
     }
+}
+
+/// What a server says of itself.
+fn hello(offers: &[ServiceOffer], capacity: u32, spares: u32) -> ServerHello {
+    let software = concat!("vestibule ", env!("CARGO_PKG_VERSION")).to_owned();
+    let (services, passthrough) = ServiceOffer::as_said(offers);
+    ServerHello { services, capacity, software, spares, successors: true, passthrough }
 }

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use super::crl::Receipt;
 use super::spares::Spares;
-use super::{LinkId, LinkStatus, Liveness, ServiceId};
+use super::{LinkId, LinkStatus, Liveness, ServiceId, ServiceOffer};
 use crate::limits::{MAX_CONNECTIONS, MAX_NAME_LEN, SIGNAL_HELLO_TIMEOUT};
 use crate::wire::ServerHello;
 
@@ -40,8 +40,8 @@ pub(super) enum Stage {
 pub(super) struct Greeted {
     /// Offered and allowed.
     pub(super) services: Vec<ServiceId>,
-    /// Names of services that it can serve, as it says.
-    offered: HashSet<String>,
+    /// What it can serve, as it says.
+    offered: HashSet<ServiceOffer>,
     capacity: Option<NonZeroU32>,
     /// Whether it knows how to follow a gateway to another process.
     successors: bool,
@@ -104,10 +104,10 @@ impl Link {
         self.greeted().is_some_and(Greeted::has_room)
     }
 
-    /// Looks again at what the server offers and may serve; `names` are those of services, by number.
-    pub(super) fn agree(&mut self, names: &[String]) {
+    /// Looks again at what the server offers and may serve; `own` are the gateway's services, by number.
+    pub(super) fn agree(&mut self, own: &[ServiceOffer]) {
         let Stage::Greeted(greeted) = &mut self.stage else { return };
-        let offered = |service: &&ServiceId| greeted.offered.contains(&names[**service]);
+        let offered = |service: &&ServiceId| greeted.offered.contains(&own[**service]);
         greeted.services = self.allowed.iter().filter(offered).copied().collect();
     }
 
@@ -130,12 +130,12 @@ impl Link {
         }
     }
 
-    pub(super) fn status(&self, names: &[String]) -> Option<LinkStatus> {
+    pub(super) fn status(&self, own: &[ServiceOffer]) -> Option<LinkStatus> {
         let greeted = self.greeted()?;
         Some(LinkStatus {
             link: self.id,
             server: self.server.clone(),
-            services: greeted.services.iter().map(|service| names[*service].clone()).collect(),
+            services: greeted.services.iter().map(|service| own[*service].name.clone()).collect(),
             waiting: greeted.invitations.len(),
             sessions: greeted.sessions,
             spares: greeted.spares.ready_len(),
@@ -152,7 +152,7 @@ impl Greeted {
     pub(super) fn new(hello: &ServerHello, now: Instant) -> Self {
         Self {
             services: Vec::new(),
-            offered: hello.services.iter().cloned().collect(),
+            offered: ServiceOffer::all_of(hello),
             capacity: NonZeroU32::new(hello.capacity),
             successors: hello.successors,
             software: printable(&hello.software),
@@ -176,7 +176,7 @@ impl Greeted {
 
     /// Its server was reloaded, and says hello again.
     pub(super) fn renew(&mut self, hello: &ServerHello) {
-        self.offered = hello.services.iter().cloned().collect();
+        self.offered = ServiceOffer::all_of(hello);
         self.capacity = NonZeroU32::new(hello.capacity);
         self.software = printable(&hello.software);
         self.successors = hello.successors;
@@ -184,9 +184,9 @@ impl Greeted {
     }
 
     /// It declined a service that it had offered.
-    pub(super) fn disown(&mut self, service: ServiceId, name: &str) {
+    pub(super) fn disown(&mut self, service: ServiceId, offer: &ServiceOffer) {
         self.services.retain(|served| *served != service);
-        self.offered.remove(name);
+        self.offered.remove(offer);
     }
 
     /// Whether it may be invited for a service.

@@ -19,6 +19,8 @@ use crate::tls::{Alert, Pieces, TlsConnection, looks_like_tls};
 use crate::uring::Readiness;
 use crate::wire::{self, FrameDecoder, Message};
 
+mod bare;
+
 /// Places for plain payload in one receive.
 const RECEIVE_PLACES: usize = RECEIVE_LEN.div_ceil(MAX_RECORD_CONTENT_LEN);
 
@@ -38,6 +40,8 @@ pub struct Leg {
     write_side: WriteSide,
     /// Until the first bytes of a plain leg have come.
     refuses_tls: bool,
+    /// Whether it is a leg of a session: what stands behind the end of its TLS is nobody's.
+    is_joined: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -61,6 +65,7 @@ impl Leg {
             outbox: Outbox::default(),
             write_side: WriteSide::Open,
             refuses_tls: false,
+            is_joined: false,
         }
     }
 
@@ -238,16 +243,17 @@ impl Leg {
     }
 
     /// Opens the records in the first `len` bytes of the buffer, sends what TLS answers, and keeps the
-    /// beginning of a record for the next receive.
+    /// beginning of a record for the next receive, or what stands behind the end of TLS.
     fn open(&mut self, scratch: &mut Scratch, len: usize) -> Result<(), Failure> {
         let Some(tls) = &mut self.tls else { return Ok(()) };
         let Scratch { buffer, pieces, outgoing, beginnings, .. } = scratch;
         outgoing.clear();
         let result = tls.open(buffer, len, pieces, outgoing);
+        let ended = tls.peer_has_closed();
         self.send(&[IoSlice::new(outgoing)])?;
         let used = result.map_err(|_| Failure::Corrupt)?;
         self.pending.clear();
-        if used < len {
+        if used < len && !(ended && self.is_joined) {
             beginnings.lend(&mut self.pending, MAX_RECORD_LEN);
             self.pending.extend_from_slice(&buffer[used..len]);
         }
@@ -300,22 +306,6 @@ impl Leg {
     /// Whether there is still room to read ahead.
     pub fn may_read_ahead(&self) -> bool {
         self.unread.len() <= READ_AHEAD_LEN
-    }
-
-    /// From now on TLS as the first bytes of this plain leg is a failure.
-    pub fn refuse_tls(&mut self) {
-        self.refuses_tls = true;
-    }
-
-    /// Whether the first bytes that wait in the socket are those of TLS, which the leg refuses.
-    pub fn is_offered_refused_tls(&self) -> bool {
-        let mut first = [0; 2];
-        self.refuses_tls && matches!(self.socket.peek(&mut first), Ok(2)) && looks_like_tls(&first)
-    }
-
-    /// Whether the peer ended its direction before it sent anything.
-    pub fn is_empty_stream(&self) -> bool {
-        matches!(self.socket.peek(&mut [0]), Ok(0) | Err(_))
     }
 
     /// Sends the payload of the last receive, and keeps what the socket does not take.
@@ -395,6 +385,7 @@ impl Leg {
 
     /// Forgets what only the time before a session needs.
     pub fn settle(&mut self) {
+        self.is_joined = true;
         if let Some(tls) = &mut self.tls {
             tls.forget_agreement();
         }

@@ -10,6 +10,7 @@ mod leg;
 mod listener;
 mod mailbox;
 mod outbox;
+mod pipe;
 mod received;
 mod scratch;
 mod session;

@@ -4,7 +4,7 @@ use super::core::Growth;
 use super::leg::Leg;
 use super::received::Received;
 use super::scratch::Scratch;
-use crate::limits::{MAX_ANSWERS_LEN, STEPS_PER_TURN, TURN_LEN};
+use crate::limits::{MAX_ANSWERS_LEN, SPLICE_LEN, STEPS_PER_TURN, TURN_LEN};
 use crate::relay::{Ending, Failure, Pace, Relay, RelayLimits, Side, Step, Throttle};
 use crate::uring::Token;
 
@@ -149,6 +149,15 @@ fn step(
         Some(Step::Receive(_)) if !source.has_input() || source.outbox_len() > MAX_ANSWERS_LEN => {
             Ok(false)
         }
+        Some(Step::Receive(at_most))
+            if at_most >= SPLICE_LEN
+                && source.has_input()
+                && source.is_bare()
+                && target.is_bare()
+                && scratch.has_pipe() =>
+        {
+            splice(relay, from, source, target, scratch, (count, at_most), now)
+        }
         Some(Step::Receive(at_most)) => match source.receive(scratch, at_most) {
             Received::Nothing => Ok(source.has_input()),
             Received::End => {
@@ -165,6 +174,39 @@ fn step(
                 Ok(true)
             }
         },
+    }
+}
+
+/// The same between two legs without TLS: the kernel moves the bytes. `count` are those that came from there so far.
+fn splice(
+    relay: &mut Relay,
+    from: Side,
+    source: &mut Leg,
+    target: &mut Leg,
+    scratch: &mut Scratch,
+    (count, at_most): (&mut u64, usize),
+    now: Instant,
+) -> Result<bool, Ending> {
+    let to = from.other();
+    let Some(pipe) = scratch.take_pipe() else { return Ok(false) };
+    match source.receive_into(&pipe, at_most).map_err(|failure| relay.failed(from, failure))? {
+        None => {
+            scratch.put_pipe(pipe);
+            Ok(source.has_input())
+        }
+        Some(0) => {
+            scratch.put_pipe(pipe);
+            relay.source_ended(from, now);
+            Ok(true)
+        }
+        Some(len) => {
+            *count += len as u64;
+            relay.received(from, len, now);
+            target.send_from(&pipe, len, scratch).map_err(|failure| relay.failed(to, failure))?;
+            scratch.put_pipe(pipe);
+            relay.set_blocked(to, target.outbox_len() > 0);
+            Ok(true)
+        }
     }
 }
 

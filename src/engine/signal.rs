@@ -229,6 +229,7 @@ impl Wire {
         }
         let used = used?;
         plain.extend(pieces.runs(incoming).flatten());
+        // What stands behind its end is not looked at: the connection is over.
         incoming.copy_within(used..len, 0);
         Ok(len - used)
     }

@@ -63,6 +63,8 @@ pub(super) enum Role {
     Agent,
     /// Any other program, for this service.
     Foreign(ServiceId),
+    /// The same, and its TLS goes through unread.
+    Unread(ServiceId),
 }
 
 /// Chooses the role by ALPN, and the service of a foreign agent by listener, SNI and ALPN.
@@ -89,7 +91,10 @@ pub(super) fn role(
     closest
         .map(|(_, _, service)| service)
         .or_else(|| offered().find(|service| service.default))
-        .map(|service| Role::Foreign(service.id))
+        .map(|service| match service.passthrough {
+            true => Role::Unread(service.id),
+            false => Role::Foreign(service.id),
+        })
         .ok_or(RefusalReason::ServiceUnknown)
 }
 
@@ -118,25 +123,28 @@ fn star_matches(pattern: &str, name: &str) -> bool {
     name.split_once('.').is_some_and(|(label, rest)| !label.is_empty() && rest == parent)
 }
 
-/// The service that our own agent names.
+/// The service that our own agent names. Its TLS ends at the gateway, so those that let none end there are not for it.
 pub(super) fn named_service(
     config: &GatewayConfig,
     listener: usize,
     name: &str,
 ) -> Result<ServiceId, RefusalReason> {
     let mut services = config.services.iter();
-    let found = services.find(|s| s.name == name && s.listeners.contains(&listener));
+    let found =
+        services.find(|s| s.name == name && s.listeners.contains(&listener) && !s.passthrough);
     found.map(|service| service.id).ok_or(RefusalReason::ServiceUnknown)
 }
 
-/// Whether this device may reach this service by this listener.
+/// Whether this device may reach this service by this listener. `is_unread`: its TLS is not ours.
 pub(super) fn admit(
     config: &GatewayConfig,
     listener: usize,
     service: ServiceId,
     device: Option<&Identity>,
+    is_unread: bool,
 ) -> Result<(), RefusalReason> {
-    let service = config.service(service).filter(|s| s.listeners.contains(&listener));
+    let offered = |s: &&Service| s.listeners.contains(&listener) && s.passthrough == is_unread;
+    let service = config.service(service).filter(offered);
     let allowed = match &service.ok_or(RefusalReason::ServiceUnknown)?.devices {
         DevicePolicy::Any => true,
         DevicePolicy::Verified => device.is_some(),
@@ -249,19 +257,34 @@ mod tests {
     fn a_device_reaches_what_its_policy_names_and_nothing_else() {
         let mut config = config();
         let not_allowed = Err(RefusalReason::DeviceNotAllowed);
-        assert_eq!(admit(&config, 0, 4, None), not_allowed);
+        assert_eq!(admit(&config, 0, 4, None, false), not_allowed);
         config.services[4].devices = DevicePolicy::Any;
-        assert_eq!(admit(&config, 0, 4, None), Ok(()));
-        assert_eq!(admit(&config, 0, 5, None), not_allowed);
+        assert_eq!(admit(&config, 0, 4, None, false), Ok(()));
+        assert_eq!(admit(&config, 0, 5, None, false), not_allowed);
     }
 
     #[test]
     fn nobody_reaches_a_service_that_is_gone_or_offered_elsewhere() {
         let mut config = config();
         config.services[4].devices = DevicePolicy::Any;
-        assert_eq!(admit(&config, 1, 4, None), Err(RefusalReason::ServiceUnknown));
+        assert_eq!(admit(&config, 1, 4, None, false), Err(RefusalReason::ServiceUnknown));
         config.services.remove(4);
-        assert_eq!(admit(&config, 0, 4, None), Err(RefusalReason::ServiceUnknown));
+        assert_eq!(admit(&config, 0, 4, None, false), Err(RefusalReason::ServiceUnknown));
+    }
+
+    #[test]
+    fn whose_tls_goes_through_is_told_by_its_hello_and_reaches_no_service_that_ends_it() {
+        let mut config = config();
+        let web = config.services.iter_mut().find(|service| service.name == "web").expect("web");
+        (web.passthrough, web.devices) = (true, DevicePolicy::Any);
+        let id = web.id;
+        let hello = ClientHello { sni: "web.example.com".to_owned(), ..ClientHello::default() };
+        assert_eq!(role(&config, 0, &hello), Ok(Role::Unread(id)));
+        assert_eq!(named_service(&config, 0, "web"), Err(RefusalReason::ServiceUnknown));
+        assert_eq!(admit(&config, 0, id, None, true), Ok(()));
+        assert_eq!(admit(&config, 0, id, None, false), Err(RefusalReason::ServiceUnknown));
+        config.services[4].devices = DevicePolicy::Any;
+        assert_eq!(admit(&config, 0, 4, None, true), Err(RefusalReason::ServiceUnknown));
     }
 
     #[test]

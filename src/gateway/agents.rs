@@ -34,7 +34,6 @@ impl GatewayWorker {
             address: connection.peer,
             accepted: connection.opened,
             speaks: Speech::Plain,
-            tls: None,
             device: None,
             aliases: None,
             certificates: Box::default(),
@@ -100,12 +99,13 @@ impl GatewayWorker {
         self.end_admission(core, token);
         let listener = visitor.listener;
         let before = std::mem::replace(&mut visitor.generation, self.shared.generation);
+        let is_unread = visitor.speaks == Speech::Unread;
         let allowed = if before == self.shared.generation {
-            admission::admit(&self.shared.config, listener, service, identity)
+            admission::admit(&self.shared.config, listener, service, identity, is_unread)
                 .map_err(CloseReason::Refused)
         } else {
             // Our own agent, which has named its service after a reload.
-            self.judge_device(core, token, listener, service)
+            self.judge_device(core, token, listener, service, is_unread)
         };
         let address = visitor.address.ip();
         let allowed = allowed.and_then(|()| self.check_blocks(address, identity));
@@ -181,6 +181,9 @@ impl GatewayWorker {
             Some(CloseReason::UnexpectedTls)
         } else if !readiness.read_closed {
             None
+        } else if speaks == Speech::Unread {
+            // Nobody ends TLS cleanly before its handshake.
+            Some(CloseReason::AgentLeft)
         } else if speaks == Speech::Plain {
             connection.leg.is_empty_stream().then_some(CloseReason::AgentLeft)
         } else {
@@ -234,7 +237,8 @@ impl GatewayWorker {
                 let message = ToAgent { message: Some(to_agent::Message::Refused(refused)) };
                 connection.leg.send_message(&message, scratch)
             }
-            Speech::Tls => connection.leg.end_with_alert(Alert::from(reason)),
+            Speech::Tls(_) => connection.leg.end_with_alert(Alert::from(reason)),
+            Speech::Unread => connection.leg.send_raw(&Alert::from(reason).unprotected_record()),
             Speech::Plain => Err(Failure::Reset),
         };
         match told {
@@ -263,11 +267,11 @@ impl GatewayWorker {
             service: Arc::clone(&self.shared.services[service]),
             device: visitor.device,
             agent: visitor.address,
-            agent_tls: visitor.tls,
             way: Way::Gateway {
                 listener: Arc::clone(&self.shared.listeners[visitor.listener]),
                 server: claim.server,
             },
+            path: visitor.speaks.path(),
             worker: u32::try_from(self.index).expect("workers are few"),
             bytes_to_server: session.bytes.inward,
             bytes_to_agent: session.bytes.outward,

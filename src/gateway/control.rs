@@ -103,7 +103,7 @@ impl Control {
         upgrades: Upgrades,
     ) -> Self {
         let limits = dispatcher_limits(&shared.config);
-        let services = shared.services.iter().map(ToString::to_string).collect();
+        let services = shared.offers();
         Self {
             dispatcher: Dispatcher::new(limits, services, shared.instance.clone()),
             ledger: Ledger::new(shared.config.limits.max_connections),

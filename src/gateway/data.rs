@@ -118,6 +118,7 @@ impl GatewayWorker {
             listener_port,
             sni: visitor.sni.clone(),
             alpn: visitor.alpn.clone(),
+            passthrough: visitor.speaks == Speech::Unread,
         };
         ToDataConnection { message: Some(to_data_connection::Message::SessionHeader(header)) }
     }
@@ -133,7 +134,7 @@ impl GatewayWorker {
         match message {
             Ok(None) => {}
             Ok(Some(FromDataConnection { message: Some(message) })) => match message {
-                from_data_connection::Message::Accepted(_) => self.join(core, agent, token),
+                from_data_connection::Message::Accepted(_) => self.accepted(core, agent, token),
                 from_data_connection::Message::Refused(Refused { reason, .. }) => {
                     let reason =
                         RefusalReason::try_from(reason).unwrap_or(RefusalReason::Unspecified);
@@ -153,6 +154,20 @@ impl GatewayWorker {
         }
     }
 
+    /// The backend is there. An agent whose TLS is not ours is joined once that of its data connection has ended.
+    fn accepted(&mut self, core: &mut GatewayCore, agent: Token, data: Token) {
+        let is_unread = match core.stage(agent) {
+            Some(Stage::Claimed { waiting, .. }) => waiting.visitor.speaks == Speech::Unread,
+            _ => false,
+        };
+        if !is_unread {
+            return self.join(core, agent, data);
+        }
+        let Some(Stage::Answering { proven, agent, .. }) = core.take_stage(data) else { return };
+        core.enter(data, Stage::SteppingDown { proven, agent });
+        self.step_down(core, data);
+    }
+
     /// The claim led to no session: both connections end, for the same reason. The data connection is
     /// reset, since its server may have joined its own end by now, and would pass an end on as the agent's.
     /// One that refused has not.
@@ -168,7 +183,11 @@ impl GatewayWorker {
 
     /// Turns down the agent of a data connection that claimed it.
     fn turn_claimed_down(&mut self, core: &mut GatewayCore, token: Token, reason: CloseReason) {
-        let Some(Stage::Answering { agent, .. }) = core.stage(token) else { return };
+        let Some(Stage::Answering { agent, .. } | Stage::SteppingDown { agent, .. }) =
+            core.stage(token)
+        else {
+            return;
+        };
         let agent = *agent;
         if let Some(Stage::Claimed { claim, .. }) = core.stage(agent) {
             let invitation = claim.invitation;
@@ -188,7 +207,7 @@ impl GatewayWorker {
         self.fail(core, token, reason);
     }
 
-    fn join(&mut self, core: &mut GatewayCore, agent: Token, data: Token) {
+    pub(super) fn join(&mut self, core: &mut GatewayCore, agent: Token, data: Token) {
         // The header and its answer may have passed within one turn.
         core.now = Instant::now();
         if self.is_revoked(core, agent) {
@@ -234,14 +253,14 @@ fn live_session(
     server: &Arc<str>,
     now: Instant,
 ) -> LiveSession {
-    let Visitor { device, aliases, address, tls, .. } = &waiting.visitor;
+    let Visitor { device, aliases, address, speaks, .. } = &waiting.visitor;
     LiveSession {
         device: device.clone(),
         aliases: aliases.clone(),
         agent: *address,
-        agent_tls: *tls,
         service,
         peer: Arc::clone(server),
+        path: speaks.path(),
         since: now,
     }
 }

@@ -9,6 +9,7 @@ mod lists;
 mod mail;
 mod operator;
 mod pages;
+mod passthrough;
 pub mod proxy_header;
 mod reload;
 mod return_times;
@@ -38,7 +39,7 @@ use tokio::sync::Notify;
 
 use self::operator::Kept;
 use crate::config::{GatewayConfig, ListenerKind};
-use crate::control::{DispatcherLimits, SessionQuota, Tickets};
+use crate::control::{DispatcherLimits, ServiceId, ServiceOffer, SessionQuota, Tickets};
 use crate::engine::{self, EventLoop, ListenError, Post, StartError, WorkerSettings, WorkerThread};
 use crate::limits::{MAX_SIGNAL_CONNECTIONS, SPARES_DIVISOR, UPGRADE_NEWS};
 use crate::operator::{Blocks, Door, Keeper, KeeperError};
@@ -177,6 +178,15 @@ impl Shared {
         shared.brought = brought;
         shared.brought.retain(in_use.iter().map(|revocation| &**revocation));
         Ok(shared)
+    }
+
+    /// Its services by number, as servers are told of them.
+    fn offers(&self) -> Vec<ServiceOffer> {
+        let offer = |(number, name): (ServiceId, &Arc<str>)| ServiceOffer {
+            name: name.to_string(),
+            passthrough: self.config.service(number).is_some_and(|service| service.passthrough),
+        };
+        self.services.iter().enumerate().map(offer).collect()
     }
 }
 

@@ -128,7 +128,7 @@ impl Control {
         let verdict = |link: &Link| self.verdict(&link.proven, &link.chain);
         let changed = Reconfiguration {
             limits: dispatcher_limits(config),
-            services: known.iter().map(ToString::to_string).collect(),
+            services: self.shared.offers(),
             gone: (0..known.len()).filter(is_gone).collect(),
             links: self.links.iter().map(|(id, link)| (*id, verdict(link))).collect(),
         };

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use crate::control::{Request, ServiceId};
 use crate::engine::Urgency;
-use crate::relay::CloseReason;
+use crate::relay::{CloseReason, DataPath};
 use crate::telemetry::counters::HandshakeRole;
 use crate::telemetry::record::Stages;
 use crate::tls::{
@@ -44,6 +44,8 @@ pub(super) enum Stage {
     Offered(Offered),
     /// A data connection whose server is connecting the backend.
     Answering { proven: Proven, agent: Token, decoder: FrameDecoder },
+    /// A data connection whose server has the backend, and whose TLS is about to end.
+    SteppingDown { proven: Proven, agent: Token },
     /// On its way to the worker that holds its agent, or to another process of this gateway.
     Transferring { to: Elsewhere, listener: usize, seen: Vec<u8> },
     /// On its way to the control thread.
@@ -82,7 +84,8 @@ impl Stage {
             Self::Claiming { proven, .. }
             | Self::Spare { proven, .. }
             | Self::Offered(Offered { proven, .. })
-            | Self::Answering { proven, .. } => Some(proven.listener),
+            | Self::Answering { proven, .. }
+            | Self::SteppingDown { proven, .. } => Some(proven.listener),
             Self::Request { visitor, .. } => Some(visitor.listener),
             Self::Waiting(waiting) | Self::Claimed { waiting, .. } => {
                 Some(waiting.visitor.listener)
@@ -123,7 +126,8 @@ impl Stage {
             Self::Claiming { proven, .. }
             | Self::Spare { proven, .. }
             | Self::Offered(Offered { proven, .. })
-            | Self::Answering { proven, .. } => Some(&proven.server),
+            | Self::Answering { proven, .. }
+            | Self::SteppingDown { proven, .. } => Some(&proven.server),
             _ => None,
         }
     }
@@ -206,8 +210,6 @@ pub(super) struct Visitor {
     pub(super) address: SocketAddr,
     pub(super) accepted: Instant,
     pub(super) speaks: Speech,
-    /// `None` where it speaks none.
-    pub(super) tls: Option<TlsVersion>,
     /// Verified identity.
     pub(super) device: Option<Arc<str>>,
     /// All its names, where it has several.
@@ -225,9 +227,23 @@ pub(super) enum Speech {
     /// Our own agent: by a message.
     Messages,
     /// A foreign agent: by an alert.
-    Tls,
+    Tls(TlsVersion),
     /// An old one on plain TCP: by a reset.
     Plain,
+    /// A foreign agent whose own TLS goes to its server: by an alert before that has a key.
+    Unread,
+}
+
+impl Speech {
+    /// How the bytes of its session go.
+    pub(super) const fn path(self) -> DataPath {
+        match self {
+            Self::Messages | Self::Tls(TlsVersion::Current) => DataPath::Tls,
+            Self::Tls(TlsVersion::Older) => DataPath::OlderTls,
+            Self::Plain => DataPath::Plain,
+            Self::Unread => DataPath::Passthrough,
+        }
+    }
 }
 
 /// An agent that was admitted.

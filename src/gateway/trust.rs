@@ -7,7 +7,7 @@ use std::sync::Arc;
 use rustls::pki_types::{CertificateDer, UnixTime};
 
 use super::admission;
-use super::stage::{Kind, Proven, Stage};
+use super::stage::{Kind, Proven, Speech, Stage};
 use super::worker::{GatewayCore, GatewayWorker};
 use super::{Shared, settings, share};
 use crate::config::AllowedServer;
@@ -88,7 +88,8 @@ impl GatewayWorker {
             return true;
         }
         let (listener, service) = (waiting.visitor.listener, waiting.service);
-        match self.judge_device(core, token, listener, service) {
+        let is_unread = waiting.visitor.speaks == Speech::Unread;
+        match self.judge_device(core, token, listener, service, is_unread) {
             Ok(()) => {
                 if let Some(Stage::Waiting(waiting)) = core.stage(token) {
                     waiting.visitor.generation = self.shared.generation;
@@ -109,6 +110,7 @@ impl GatewayWorker {
         token: Token,
         listener: usize,
         service: ServiceId,
+        is_unread: bool,
     ) -> Result<(), CloseReason> {
         let tls = core.connection(token).and_then(|connection| connection.leg.tls());
         let chain = tls.map(TlsConnection::peer_chain);
@@ -116,7 +118,7 @@ impl GatewayWorker {
             self.shared.verify(listener, &Kind::Agent, chain)?;
         }
         let identity = chain.and_then(<[_]>::first).map(Identity::of).and_then(Result::ok);
-        admission::admit(&self.shared.config, listener, service, identity.as_ref())
+        admission::admit(&self.shared.config, listener, service, identity.as_ref(), is_unread)
             .map_err(CloseReason::Refused)
     }
 }

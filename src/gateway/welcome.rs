@@ -101,6 +101,7 @@ impl GatewayWorker {
         stages.set(Stretch::AcceptToHello, hello_at - connection.opened);
         stages.set(Stretch::Handshake, now - hello_at);
         let tls = connection.leg.tls();
+        let version = tls.and_then(TlsConnection::version).unwrap_or(TlsVersion::Current);
         let alpn = tls.and_then(TlsConnection::alpn).unwrap_or_default();
         let chain = tls.map(TlsConnection::peer_chain).unwrap_or_default();
         let visitor = Visitor {
@@ -108,8 +109,7 @@ impl GatewayWorker {
             generation: self.shared.generation,
             address: connection.peer,
             accepted: connection.opened,
-            tls: tls.and_then(TlsConnection::version),
-            speaks: if kind == Kind::Agent { Speech::Messages } else { Speech::Tls },
+            speaks: if kind == Kind::Agent { Speech::Messages } else { Speech::Tls(version) },
             device: identity.map(|identity| identity.name().into()),
             aliases: identity.filter(|identity| identity.has_aliases()).cloned().map(Box::new),
             certificates: CertificateId::of_chain(chain),

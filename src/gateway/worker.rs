@@ -109,6 +109,7 @@ impl engine::Role for GatewayWorker {
             Some(Stage::Spare { .. }) => drop(self.watch_spare(core, token)),
             Some(Stage::Offered(_)) => self.read_taken(core, token),
             Some(Stage::Answering { .. }) => self.read_answer(core, token),
+            Some(Stage::SteppingDown { .. }) => self.step_down(core, token),
             Some(Stage::Transferring { .. } | Stage::Signalling(_)) | None => {}
         }
     }
@@ -117,6 +118,10 @@ impl engine::Role for GatewayWorker {
         match core.stage(token) {
             Some(Stage::Answering { .. }) => {
                 let reason = CloseReason::Refused(RefusalReason::BackendTimeout);
+                self.answer_failed(core, token, reason);
+            }
+            Some(Stage::SteppingDown { .. }) => {
+                let reason = CloseReason::Refused(RefusalReason::InvitationTimeout);
                 self.answer_failed(core, token, reason);
             }
             Some(Stage::Spare { .. }) => self.spare_is_old(core, token),
@@ -306,6 +311,9 @@ impl GatewayWorker {
             }
             Ok(Role::Agent) => Kind::Agent,
             Ok(Role::Foreign(service)) => Kind::Foreign(service),
+            Ok(Role::Unread(service)) => {
+                return self.admit_unread(core, token, listener, service, hello, seen);
+            }
         };
         if let Err((alert, reason)) = self.may_shake_hands(core, token, &kind) {
             return self.fail_with(core, token, &alert.unprotected_record(), reason);

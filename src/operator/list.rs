@@ -35,9 +35,9 @@ fn listed(session: &str, live: &LiveSession, now: Instant) -> ListedSession {
         session: session.to_owned(),
         device: live.device.as_deref().map(str::to_owned),
         agent: live.agent,
-        tls: live.agent_tls.map(|version| version.word().to_owned()),
         service: live.service.to_string(),
         peer: live.peer.to_string(),
+        path: live.path.word().to_owned(),
         age_s: now.saturating_duration_since(live.since).as_secs(),
     }
 }
@@ -48,6 +48,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::relay::DataPath;
 
     #[test]
     fn a_page_holds_the_oldest_of_those_that_are_meant() {
@@ -59,9 +60,9 @@ mod tests {
                 device: Some(format!("laptop-{number}").into()),
                 aliases: None,
                 agent: SocketAddr::from(([192, 0, 2, 9], 40_000)),
-                agent_tls: None,
                 service: if number % 2 == 0 { "web" } else { "ssh" }.into(),
                 peer: "server-1.lan".into(),
+                path: DataPath::Tls,
                 since: start + Duration::from_secs(number),
             };
             ledger.session_joined(format!("s-{number}"), live);

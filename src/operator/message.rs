@@ -162,12 +162,12 @@ pub struct ListedSession {
     pub device: Option<String>,
     /// Address of the agent, as the gateway sees it.
     pub agent: std::net::SocketAddr,
-    /// Version of its TLS; `None` for plain TCP, and at a server.
-    pub tls: Option<String>,
     /// Name of its service.
     pub service: String,
     /// Its server, or at a server its gateway.
     pub peer: String,
+    /// How its bytes go: `tls`, `plain` or `passthrough`.
+    pub path: String,
     /// Seconds since it was joined.
     pub age_s: u64,
 }

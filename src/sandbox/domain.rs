@@ -184,6 +184,7 @@ mod tests {
             connect: BTreeSet::new(),
             binds_privileged_port: false,
             passes_descriptors: false,
+            splices: false,
         }
     }
 

@@ -8,8 +8,8 @@ use seccompiler::{
     SeccompFilter, SeccompRule, apply_filter,
 };
 
+use super::needs::Needs;
 use super::system_calls::{self, FATAL, Thread};
-use crate::config::Role;
 
 /// A system call that is allowed.
 #[derive(Debug, Clone)]
@@ -103,12 +103,16 @@ impl Filters {
 
 /// Makes some calls fatal for the calling thread and those that it starts, and prepares the filters of a
 /// role, which each thread applies itself.
-pub(super) fn install(role: Role, passes_descriptors: bool) -> Result<Filters, String> {
+pub(super) fn install(needs: &Needs) -> Result<Filters, String> {
     let build = || {
         let of = |thread| {
-            let mut calls = system_calls::of(role, thread);
-            if passes_descriptors && thread == Thread::Control {
-                calls.extend(system_calls::passing_descriptors());
+            let mut calls = system_calls::of(needs.role, thread);
+            match thread {
+                Thread::Control if needs.passes_descriptors => {
+                    calls.extend(system_calls::passing_descriptors());
+                }
+                Thread::Worker if needs.splices => calls.extend(system_calls::splicing()),
+                _ => {}
             }
             allow_list(calls)
         };
@@ -169,6 +173,7 @@ mod tests {
     use rustix::io::Errno;
 
     use super::*;
+    use crate::config::Role;
 
     /// What a thread of a role hears from the kernel. Filters are the thread's own, so that the others of
     /// this process go on as before.

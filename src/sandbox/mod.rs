@@ -50,8 +50,7 @@ pub fn enter(needs: Needs, options: &Options) -> Result<(), NotAllOn> {
     let capabilities_dropped =
         steps.take(Part::Capabilities, || privileges::drop_capabilities(keep_binding)).is_some();
     let domain = domain::enter(&needs, &mut steps);
-    let filters =
-        steps.take(Part::SystemCalls, || filter::install(needs.role, needs.passes_descriptors));
+    let filters = steps.take(Part::SystemCalls, || filter::install(&needs));
     steps.take(Part::Rings, || uring::sees_own_rings().map_err(|error| part::ring_advice(&error)));
     let states = steps.finish()?;
     let _ = ENTERED.set(Entered { needs, states, domain, filters, capabilities_dropped });

@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 
 use super::Part;
 use crate::config::{
-    Backend, Credentials, DeviceCertificates, GatewayConfig, HostPort, ListenerKind, Role,
-    ServerConfig,
+    AgentTls, AgentTlsEnd, Backend, Credentials, DeviceCertificates, GatewayConfig, HostPort,
+    ListenerKind, Role, ServerConfig,
 };
 
 /// Ports below this need a capability, unless the host says otherwise.
@@ -30,6 +30,8 @@ pub struct Needs {
     pub(super) binds_privileged_port: bool,
     /// Whether descriptors go to and come from another process of the same gateway.
     pub(super) passes_descriptors: bool,
+    /// Whether the kernel moves bytes between sockets that have no TLS of ours.
+    pub(super) splices: bool,
 }
 
 impl Needs {
@@ -59,6 +61,7 @@ impl Needs {
             connect: BTreeSet::new(),
             binds_privileged_port: ports.into_iter().any(is_privileged),
             passes_descriptors: config.upgrade_socket.is_some(),
+            splices: config.services.iter().any(|service| service.passthrough),
         }
     }
 
@@ -79,6 +82,12 @@ impl Needs {
                 tls.credentials.iter().for_each(|own| add(&mut files, own));
             }
         }
+        for service in &config.services {
+            if let AgentTls::Here(AgentTlsEnd { credentials, device_ca, .. }) = &service.agent_tls {
+                add(&mut files, credentials);
+                files.extend(device_ca.clone());
+            }
+        }
         let names = hosts.iter().any(|host| host.host.parse::<IpAddr>().is_err());
         let mut connect: BTreeSet<u16> = hosts.iter().map(|host| host.port).collect();
         if names {
@@ -93,6 +102,7 @@ impl Needs {
             connect,
             binds_privileged_port: telemetry.is_some_and(is_privileged),
             passes_descriptors: false,
+            splices: config.services.iter().any(|service| service.agent_tls == AgentTls::AtBackend),
         }
     }
 

@@ -217,6 +217,12 @@ pub(super) fn passing_descriptors() -> Vec<Call> {
     vec![Call::always(libc::SYS_recvmsg), Call::when(libc::SYS_sendmsg, no_connection)]
 }
 
+/// What moves bytes from socket to socket through a pipe. Where a reload brings the first service that needs it, bytes are
+/// copied until the next start.
+pub(super) fn splicing() -> Vec<Call> {
+    always(&[libc::SYS_pipe2, libc::SYS_splice])
+}
+
 fn always(list: &[c_long]) -> Vec<Call> {
     list.iter().copied().map(Call::always).collect()
 }
@@ -336,6 +342,15 @@ mod tests {
         for thread in [Thread::Log, Thread::Worker, Thread::Control] {
             let calls = numbers(Role::Gateway, thread);
             assert!(!passing.iter().any(|call| calls.contains(call)), "{thread:?}");
+        }
+    }
+
+    #[test]
+    fn only_where_tls_goes_through_the_kernel_moves_bytes_between_sockets() {
+        let splicing: Vec<_> = splicing().iter().map(|call| call.number).collect();
+        for role in [Role::Gateway, Role::Server] {
+            let calls = numbers(role, Thread::Worker);
+            assert!(!splicing.iter().any(|call| calls.contains(call)), "{role:?}");
         }
     }
 

@@ -302,10 +302,11 @@ impl Control {
         match event {
             SignalEvent::Message(message) => {
                 let was_up = self.is_up(gateway);
+                let untaken = self.shared.untaken(&message);
                 self.handle(gateway, GatewayEvent::Message(message));
                 if !was_up && self.is_up(gateway) {
                     let name = &self.links[&gateway].gateway.address;
-                    info!(gateway = %name, "signal connection is up");
+                    info!(gateway = %name, untaken, "signal connection is up");
                 }
             }
             SignalEvent::Closed(reason) => {

@@ -142,6 +142,13 @@ impl ServerWorker {
             Ok((service, visitor))
         };
         match service.and_then(visitor) {
+            Ok((service, visitor))
+                if visitor.passthrough != service.config.agent_tls.is_passthrough() =>
+            {
+                let reason = RefusalReason::PassthroughMismatch;
+                tell_refusal(core, token, reason);
+                self.order_failed(core, token, &order, CloseReason::Refused(reason));
+            }
             Ok((service, visitor)) => self.deliver(core, token, order, service, visitor),
             Err(reason) => self.order_failed(core, token, &order, reason),
         }
@@ -163,14 +170,22 @@ impl ServerWorker {
 
     /// A gateway whose agent has left resets the data connection: the backend is not needed then.
     pub(super) fn watch_data(&mut self, core: &mut ServerCore, token: Token) {
-        let Some(connection) = core.connection(token) else { return };
-        if !connection.leg.readiness().hung_up {
-            return;
-        }
         let Some(Stage::Delivering { backend }) = core.stage(token) else { return };
         let backend = *backend;
-        if let Some(Stage::Connecting(delivery) | Stage::Securing(delivery)) =
-            core.take_stage(backend)
+        let Some(connection) = core.connection(token) else { return };
+        if !connection.leg.readiness().hung_up {
+            return match core.stage(backend) {
+                Some(Stage::SteppingDown(_)) => self.step_down(core, backend),
+                Some(Stage::Welcoming(_)) => self.welcome(core, backend),
+                _ => {}
+            };
+        }
+        if let Some(
+            Stage::Connecting(delivery)
+            | Stage::Securing(delivery)
+            | Stage::SteppingDown(delivery)
+            | Stage::Welcoming(delivery),
+        ) = core.take_stage(backend)
         {
             self.fail_delivery(core, &delivery, CloseReason::Reset(Party::Gateway));
         }

@@ -9,6 +9,7 @@ mod lists;
 mod mail;
 mod operator;
 mod pages;
+mod passthrough;
 mod proxy_protocol;
 mod reload;
 mod seats;
@@ -31,8 +32,8 @@ use rustls::pki_types::ServerName;
 use thiserror::Error;
 use tokio::sync::Notify;
 
-use crate::config::{BackendTls, ServedService, ServerConfig};
-use crate::control::{GatewayEvent, GatewayLink};
+use crate::config::{AgentTls, BackendTls, ServedService, ServerConfig};
+use crate::control::{GatewayEvent, GatewayLink, ServiceOffer};
 use crate::engine::{self, EventLoop, Post, StartError, WorkerSettings, fill_random};
 use crate::operator::Door;
 use crate::relay::RelayLimits;
@@ -40,11 +41,11 @@ use crate::reload::Watch;
 use crate::sandbox;
 use crate::telemetry::counters::WorkerCounters;
 use crate::tls::{
-    CredentialError, Expiry, Identity, backend_config, client_config, gateway_verifier,
-    load_credentials, load_roots, warn_of_key_file,
+    CredentialError, Expiry, Identity, RoleConfig, agent_end, backend_config, client_config,
+    gateway_verifier, load_credentials, load_roots, warn_of_key_file,
 };
 use crate::uring::Waker;
-use crate::wire::alpn;
+use crate::wire::{ToServer, alpn, to_server};
 use control::Control;
 use lists::OwnList;
 use reload::ServerReader;
@@ -90,6 +91,8 @@ struct Service {
     config: ServedService,
     /// By the ALPN of the agents; empty for the service's own backend.
     tls: HashMap<String, (Arc<ClientConfig>, ServerName<'static>)>,
+    /// Where the agents' own TLS ends here.
+    agent_tls: Option<RoleConfig>,
 }
 
 impl Shared {
@@ -134,16 +137,30 @@ impl Shared {
     }
 
     /// What gateways are told: services, sessions, spares.
-    fn hello(&self) -> (Vec<String>, u32, u32) {
+    fn hello(&self) -> (Vec<ServiceOffer>, u32, u32) {
         let bounded = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
-        let services = self.services.iter().map(|service| service.name.to_string()).collect();
+        let offer = |service: &Arc<Service>| ServiceOffer {
+            name: service.name.to_string(),
+            passthrough: service.config.agent_tls.is_passthrough(),
+        };
+        let services = self.services.iter().map(offer).collect();
         (services, bounded(self.seats.told()), bounded(self.config.max_spares))
+    }
+
+    /// The services that a gateway sends nobody for, by its hello; `None` where it takes them all. It does not have them,
+    /// does not let this server serve them, or has their TLS end elsewhere.
+    fn untaken(&self, message: &ToServer) -> Option<String> {
+        let Some(to_server::Message::GatewayHello(hello)) = &message.message else { return None };
+        let names = self.services.iter().map(|service| &*service.name);
+        let untaken: Vec<_> =
+            names.filter(|name| !hello.services.iter().any(|taken| taken == name)).collect();
+        (!untaken.is_empty()).then(|| untaken.join(", "))
     }
 
     /// The signal connection to a gateway, to be dialled.
     fn new_link(&self) -> GatewayLink {
         let (services, capacity, spares) = self.hello();
-        let mut link = GatewayLink::new(services, capacity, spares, Instant::now());
+        let mut link = GatewayLink::new(&services, capacity, spares, Instant::now());
         link.handle(GatewayEvent::Crls(self.own_lists()), Instant::now(), &mut fill_random);
         link
     }
@@ -158,7 +175,11 @@ impl Service {
                 tls.insert(protocol.to_owned(), prepare(of_backend, protocol)?);
             }
         }
-        Ok(Self { name: config.name.as_str().into(), config: config.clone(), tls })
+        let agent_tls = match &config.agent_tls {
+            AgentTls::Here(end) => Some(agent_end(end)?),
+            AgentTls::AtGateway | AgentTls::AtBackend => None,
+        };
+        Ok(Self { name: config.name.as_str().into(), config: config.clone(), tls, agent_tls })
     }
 
     /// TLS for a backend: that of the agent's ALPN, or the service's own.

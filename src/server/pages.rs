@@ -73,7 +73,8 @@ impl Pages for ServerPages {
         let ready = self.readiness().is_ok();
         let control = self.control.borrow();
         let now = Instant::now();
-        let (services, ..) = control.shared.hello();
+        let services = control.shared.services.iter();
+        let services: Vec<String> = services.map(|service| service.name.to_string()).collect();
         let signal_connections = control.links.values().map(|link| SignalConnection {
             peer: link.gateway.address.to_string(),
             address: link.open.as_ref().map(|open| open.address),

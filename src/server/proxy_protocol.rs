@@ -53,6 +53,7 @@ mod tests {
             listener: "198.51.100.1:13000".parse().expect("an address"),
             sni: "web.example.com".to_owned(),
             alpn: String::new(),
+            passthrough: false,
         }
     }
 

@@ -21,6 +21,10 @@ pub(super) enum Stage {
     Connecting(Box<Delivery>),
     /// Its TLS handshake.
     Securing(Box<Delivery>),
+    /// A backend that is connected; the TLS of the data connection is about to end.
+    SteppingDown(Box<Delivery>),
+    /// A backend that is connected; the agent's own TLS begins, behind that of the data connection.
+    Welcoming(Box<Delivery>),
 }
 
 /// A claimed agent on its way to the backend.

@@ -2,7 +2,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
 use crate::limits::{MAX_IDENTITY_LEN, MAX_PRINTED_LEN};
-use crate::relay::CloseReason;
+use crate::relay::{CloseReason, DataPath};
 use crate::wire::SessionHeader;
 
 /// Whom a session brings, as its gateway said in a session header that was well-formed.
@@ -20,9 +20,16 @@ pub struct Visitor {
     pub sni: String,
     /// Protocol agreed with the agent by ALPN; empty where there was none.
     pub alpn: String,
+    /// Whether its own TLS went through the gateway unread.
+    pub passthrough: bool,
 }
 
 impl Visitor {
+    /// How the bytes of its session go.
+    pub fn path(&self) -> DataPath {
+        if self.passthrough { DataPath::Passthrough } else { DataPath::Tls }
+    }
+
     /// Checks what a gateway says, which may have been taken over: what it sends goes into our log
     /// and to the backend.
     pub fn of(header: SessionHeader, invited_for: &str) -> Result<Self, CloseReason> {
@@ -42,8 +49,8 @@ impl Visitor {
             return Err(CloseReason::FrameInvalid);
         };
         let device = (!header.device.is_empty()).then(|| header.device.into());
-        let SessionHeader { session, sni, alpn, .. } = header;
-        Ok(Self { session, device, agent, listener, sni, alpn })
+        let SessionHeader { session, sni, alpn, passthrough, .. } = header;
+        Ok(Self { session, device, agent, listener, sni, alpn, passthrough })
     }
 }
 
@@ -71,6 +78,7 @@ mod tests {
             listener_port: 13000,
             sni: "web.example.com".to_owned(),
             alpn: "h2".to_owned(),
+            passthrough: false,
         }
     }
 

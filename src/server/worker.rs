@@ -19,7 +19,7 @@ use super::visitor::Visitor;
 use super::{Service, Shared, settings};
 use crate::config::Backend;
 use crate::engine::{self, Connection, Core, Post, Session, Urgency};
-use crate::relay::{CloseReason, Party};
+use crate::relay::{CloseReason, Failure, Party};
 use crate::telemetry::counters::HandshakeRole;
 use crate::telemetry::ledger::LiveSession;
 use crate::telemetry::record::{SessionRecord, Stage as Stretch, Stages, Way};
@@ -64,7 +64,8 @@ impl engine::Role for ServerWorker {
             Some(Stage::Claiming { .. }) => self.read_header(core, token),
             Some(Stage::Delivering { .. }) => self.watch_data(core, token),
             Some(Stage::Securing(_)) => self.secure(core, token),
-            None => {}
+            // The backend is there; its news is the session's.
+            Some(Stage::SteppingDown(_) | Stage::Welcoming(_)) | None => {}
         }
     }
 
@@ -73,6 +74,7 @@ impl engine::Role for ServerWorker {
             Some(Stage::Connecting(_) | Stage::Securing(_)) => {
                 self.backend_failed(core, token, RefusalReason::BackendTimeout);
             }
+            Some(Stage::SteppingDown(_) | Stage::Welcoming(_)) => self.agent_is_late(core, token),
             Some(Stage::Delivering { .. }) | None => {}
             Some(Stage::Claiming { order, .. }) if order.is_spare() => {
                 self.data_failed(core, token, CloseReason::SpareUnused);
@@ -186,17 +188,11 @@ impl ServerWorker {
         token: Token,
         delivery: Box<Delivery>,
     ) {
-        let backend = backend_of(&delivery);
-        let tls = backend.tls.is_some();
-        let sends_header = backend.proxy_protocol;
-        if let Some(connection) = core.connection(token)
-            && sends_header
-        {
-            let header = proxy_protocol::header(&delivery.visitor);
-            let sent = header.is_ok_and(|header| connection.leg.send_raw(&header).is_ok());
-            if !sent {
-                return self.try_next_address(core, token, delivery, RefusalReason::BackendRefused);
-            }
+        let tls = backend_of(&delivery).tls.is_some();
+        // An agent that is to prove itself here is introduced after that.
+        let is_known = delivery.service.agent_tls.is_none();
+        if is_known && self.introduce(core, token, &delivery).is_err() {
+            return self.try_next_address(core, token, delivery, RefusalReason::BackendRefused);
         }
         if !tls {
             return self.join(core, token, delivery);
@@ -212,6 +208,21 @@ impl ServerWorker {
             }
             _ => self.try_next_address(core, token, delivery, RefusalReason::BackendTlsFailed),
         }
+    }
+
+    /// Tells the backend who comes, where it wants to know.
+    pub(super) fn introduce(
+        &self,
+        core: &mut ServerCore,
+        backend: Token,
+        delivery: &Delivery,
+    ) -> Result<(), Failure> {
+        let Some(connection) = core.connection(backend) else { return Ok(()) };
+        if !backend_of(delivery).proxy_protocol {
+            return Ok(());
+        }
+        let header = proxy_protocol::header(&delivery.visitor).map_err(|_| Failure::Reset)?;
+        connection.leg.send_raw(&header)
     }
 
     fn secure(&mut self, core: &mut ServerCore, token: Token) {
@@ -266,16 +277,26 @@ impl ServerWorker {
     }
 
     fn join(&mut self, core: &mut ServerCore, backend: Token, delivery: Box<Delivery>) {
+        if delivery.visitor.passthrough {
+            return self.begin_step_down(core, backend, delivery);
+        }
         let accepted = from_data_connection::Message::Accepted(Accepted {});
         let message = FromDataConnection { message: Some(accepted) };
         let sent = core
             .with_scratch(delivery.data)
             .map(|(connection, scratch)| connection.leg.send_message(&message, scratch));
         if !matches!(sent, Some(Ok(()))) {
-            core.reset(backend);
-            core.reset(delivery.data);
-            return self.fail_delivery(core, &delivery, CloseReason::Reset(Party::Gateway));
+            return self.undelivered(core, backend, &delivery, CloseReason::Reset(Party::Gateway));
         }
+        self.joined(core, backend, delivery);
+    }
+
+    pub(super) fn joined(
+        &mut self,
+        core: &mut ServerCore,
+        backend: Token,
+        delivery: Box<Delivery>,
+    ) {
         let address = &backend_of(&delivery).address;
         let name: Arc<str> = address.to_string().into();
         let Delivery { order, service, visitor, data, claimed, .. } = *delivery;
@@ -283,9 +304,9 @@ impl ServerWorker {
             device: visitor.device.clone(),
             aliases: None,
             agent: visitor.agent,
-            agent_tls: None,
             peer: Arc::clone(&order.gateway.address),
             service: Arc::clone(&service.name),
+            path: visitor.path(),
             since: core.now,
         };
         let session = visitor.session.clone();
@@ -307,11 +328,11 @@ impl ServerWorker {
         stages.set(Stretch::ClaimToJoined, joined - claimed);
         stages.set(Stretch::AcceptToJoined, joined - order.received);
         let record = Box::new(SessionRecord {
+            path: visitor.path(),
             session: visitor.session,
             service,
             device: visitor.device,
             agent: visitor.agent,
-            agent_tls: None,
             way: Way::Server { gateway: Arc::clone(&order.gateway.address), backend },
             worker: self.index,
             bytes_to_server: session.bytes.inward,

@@ -12,8 +12,8 @@ use super::record::{ConnectionRecord, SessionRecord, Stage, Way};
 use super::stage_times::StageTimes;
 use super::status::{self, Count, Latency, Session, Sessions};
 use crate::limits::{LISTED_SESSIONS, STRANGER_LINES_PER_SECOND};
-use crate::relay::{CloseReason, Party};
-use crate::tls::{Identity, TlsVersion};
+use crate::relay::{CloseReason, DataPath, Party};
+use crate::tls::Identity;
 
 pub use super::stage_times::StageFigures;
 
@@ -21,6 +21,7 @@ pub use super::stage_times::StageFigures;
 #[derive(Debug)]
 pub struct Ledger {
     sessions_ended: BTreeMap<(Arc<str>, CloseReason), u64>,
+    paths: BTreeMap<DataPath, u64>,
     connections_ended: BTreeMap<CloseReason, u64>,
     stages: [StageTimes; Stage::ALL.len()],
     live: HashMap<String, LiveSession>,
@@ -39,12 +40,12 @@ pub struct LiveSession {
     pub aliases: Option<Box<Identity>>,
     /// Address of the agent.
     pub agent: SocketAddr,
-    /// What it speaks, as in its record.
-    pub agent_tls: Option<TlsVersion>,
     /// Name of the server, or at a server of the gateway.
     pub peer: Arc<str>,
     /// Name of the service.
     pub service: Arc<str>,
+    /// How its bytes go.
+    pub path: DataPath,
     /// When it was joined.
     pub since: Instant,
 }
@@ -54,6 +55,7 @@ impl Ledger {
     pub fn new(max_live: usize) -> Self {
         Self {
             sessions_ended: BTreeMap::new(),
+            paths: BTreeMap::new(),
             connections_ended: BTreeMap::new(),
             stages: std::array::from_fn(|_| StageTimes::new()),
             live: HashMap::new(),
@@ -79,6 +81,7 @@ impl Ledger {
     pub fn session_ended(&mut self, record: &SessionRecord) {
         self.live.remove(&record.session);
         *self.sessions_ended.entry((Arc::clone(&record.service), record.reason)).or_default() += 1;
+        *self.paths.entry(record.path).or_default() += 1;
         for stage in Stage::ALL {
             if let Some(took) = record.stages.get(stage) {
                 self.stages[stage as usize].note(took);
@@ -123,6 +126,7 @@ impl Ledger {
             sessions_ended: sessions_ended
                 .map(|((service, reason), &count)| (Arc::clone(service), *reason, count))
                 .collect(),
+            paths: self.paths.iter().map(|(&path, &count)| (path, count)).collect(),
             connections_ended: self
                 .connections_ended
                 .iter()
@@ -177,6 +181,8 @@ impl Ledger {
 pub struct Figures {
     /// By service and reason.
     pub sessions_ended: Vec<(Arc<str>, CloseReason, u64)>,
+    /// Sessions that ended, by how their bytes went.
+    pub paths: Vec<(DataPath, u64)>,
     /// By reason.
     pub connections_ended: Vec<(CloseReason, u64)>,
     /// One for each stage.
@@ -187,7 +193,7 @@ fn listed(live: &LiveSession, now: Instant) -> Session {
     Session {
         who: live.device.as_deref().map_or_else(|| live.agent.to_string(), str::to_owned),
         service: live.service.to_string(),
-        tls: live.agent_tls.map(|version| version.word().to_owned()),
+        path: live.path.word().to_owned(),
         age_s: now.saturating_duration_since(live.since).as_secs(),
     }
 }
@@ -211,11 +217,11 @@ fn log_session(record: &SessionRecord) {
         service = &*record.service,
         device = record.device.as_deref(),
         agent = %record.agent,
-        agent_tls = record.agent_tls.map(TlsVersion::word),
         listener,
         server,
         gateway,
         backend,
+        path = record.path.word(),
         worker = record.worker,
         bytes_to_server = record.bytes_to_server,
         bytes_to_agent = record.bytes_to_agent,
@@ -314,9 +320,9 @@ mod tests {
             device: Some(who.into()),
             aliases: None,
             agent: SocketAddr::from(([192, 0, 2, 9], 40_000)),
-            agent_tls: Some(TlsVersion::Current),
             service: "web".into(),
             peer: "server-1.lan".into(),
+            path: DataPath::Tls,
             since,
         }
     }
@@ -330,7 +336,6 @@ mod tests {
             ("service", "web"),
             ("device", "dns:laptop-7.example.com"),
             ("agent", "192.0.2.7:50000"),
-            ("agent_tls", "1.2"),
             ("listener", "agents"),
             ("server", "server-1.lan"),
             ("reason", "finished"),

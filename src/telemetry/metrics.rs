@@ -132,6 +132,11 @@ impl Snapshot {
             let labels = [("service", &**service), ("reason", reason.word())];
             counter(&mut family.encode_family(&labels)?, *count)?;
         }
+        let help = "Sessions that ended, by how their bytes went";
+        let mut family = page.family("vestibule_session_paths", help, None, MetricType::Counter)?;
+        for &(path, count) in &self.figures.paths {
+            counter(&mut family.encode_family(&[("path", path.word())])?, count)?;
+        }
         let help = "Time of each stage of a session, up to being joined";
         let mut family =
             page.family("vestibule_stage", help, Some(&Unit::Seconds), MetricType::Histogram)?;

@@ -4,8 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::relay::{CloseReason, Party};
-use crate::tls::TlsVersion;
+use crate::relay::{CloseReason, DataPath, Party};
 
 /// A session that was joined, and has ended.
 #[derive(Debug, Clone, PartialEq)]
@@ -18,10 +17,10 @@ pub struct SessionRecord {
     pub device: Option<Arc<str>>,
     /// Address of the agent as the gateway saw it.
     pub agent: SocketAddr,
-    /// What it speaks there: `None` for plain TCP, and where a server writes this, which does not see it.
-    pub agent_tls: Option<TlsVersion>,
     /// Who else took part.
     pub way: Way,
+    /// How its bytes went.
+    pub path: DataPath,
     /// Worker that relayed it.
     pub worker: u32,
     /// Payload from the agent to the server, in bytes.
@@ -141,8 +140,8 @@ pub(super) fn sample(session: &str) -> SessionRecord {
         service: "web".into(),
         device: Some("dns:laptop-7.example.com".into()),
         agent: SocketAddr::from(([192, 0, 2, 7], 50_000)),
-        agent_tls: Some(TlsVersion::Older),
         way: Way::Gateway { listener: "agents".into(), server: "server-1.lan".into() },
+        path: DataPath::Tls,
         worker: 0,
         bytes_to_server: 1_500,
         bytes_to_agent: 64_000,

@@ -122,7 +122,7 @@ impl TlsConnection {
 
     /// Opens the records at the front of the first `len` bytes of `buffer`. Payload is then in
     /// `buffer`, where `pieces` tells. Returns the bytes that are done with: the rest is the beginning
-    /// of a record, to be shown again with what follows it.
+    /// of a record, to be shown again with what follows it, or stands behind the peer's close_notify.
     ///
     /// After an error the connection is of no more use; the alert for the peer is in `outgoing`.
     pub fn open(

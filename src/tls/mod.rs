@@ -39,6 +39,7 @@ pub use revocation::{
     Revocation, load_lists, read_lists,
 };
 pub use roles::{
-    ListenerRoles, backend_config, client_config, gateway_verifier, listener_roles, provider,
+    ListenerRoles, agent_end, backend_config, client_config, gateway_verifier, listener_roles,
+    provider,
 };
 pub use version::TlsVersion;

@@ -17,7 +17,8 @@ use super::known_chains::KnownChains;
 use super::resumption::RoleConfig;
 use super::revocation::{Anchor, BroughtLists, HeldList, Revocation, load_lists};
 use crate::config::{
-    BackendTls, DeviceCertificates, GatewayConfig, ListenerKind, RevocationPolicy, RevocationRules,
+    AgentTlsEnd, BackendTls, DeviceCertificates, GatewayConfig, ListenerKind, RevocationPolicy,
+    RevocationRules,
 };
 use crate::control::ServiceId;
 use crate::limits::MAX_BACKEND_SESSIONS;
@@ -141,6 +142,7 @@ impl ListenerRoles {
         let agent = agent.with_tickets(before.map(|before| &before.agent))?;
         let offered =
             config.services.iter().filter(|service| service.listeners.contains(&listener));
+        let offered = offered.filter(|service| !service.passthrough);
         let (mut foreign, mut older_foreign) = (HashMap::new(), HashMap::new());
         for service in offered {
             let protocols =
@@ -211,6 +213,17 @@ pub fn client_config(
     alpn: Vec<Vec<u8>>,
 ) -> Result<ClientConfig, CredentialError> {
     client_config_of(CURRENT, roots, credentials, alpn)
+}
+
+/// Ends the TLS of agents at a server: TLS 1.3 only, with tickets. Loads its files.
+pub fn agent_end(tls: &AgentTlsEnd) -> Result<RoleConfig, CredentialError> {
+    let verifier = match &tls.device_ca {
+        Some(ca) => Trust::load(ca, &RevocationRules::default(), false)?.verifier(None)?,
+        None => WebPkiClientVerifier::no_client_auth(),
+    };
+    let protocols = tls.alpn.iter().map(|name| name.clone().into_bytes()).collect();
+    role_config(CURRENT, load_credentials(&tls.credentials)?, verifier, protocols)?
+        .with_tickets(None)
 }
 
 /// Verifies the chain of a gateway again, whose connection began before a reload. As [`client_config`] does.

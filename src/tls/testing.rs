@@ -287,6 +287,7 @@ fn service(id: usize, name: &str, listeners: &[usize], alpn: &[&str]) -> Service
         sni: vec![],
         alpn: alpn.iter().map(ToString::to_string).collect(),
         default: false,
+        passthrough: false,
         devices: DevicePolicy::Verified,
         limits: ServiceLimits {
             sessions: SessionQuota::default(),

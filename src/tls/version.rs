@@ -6,13 +6,3 @@ pub enum TlsVersion {
     /// TLS 1.3.
     Current,
 }
-
-impl TlsVersion {
-    /// The one word for it in log, status and lists.
-    pub const fn word(self) -> &'static str {
-        match self {
-            Self::Older => "1.2",
-            Self::Current => "1.3",
-        }
-    }
-}

@@ -108,6 +108,9 @@ pub struct ServerHello {
     /// Whether it knows of [`Successor`].
     #[prost(bool, tag = "5")]
     pub successors: bool,
+    /// Places in `services`, from 0, of those whose agents keep their TLS to themselves beyond the gateway.
+    #[prost(uint32, repeated, tag = "6")]
+    pub passthrough: Vec<u32>,
 }
 
 /// First message of a gateway, in answer to the first ServerHello.
@@ -319,6 +322,9 @@ pub struct SessionHeader {
     /// Protocol agreed with the agent by ALPN; empty where there was none.
     #[prost(string, tag = "9")]
     pub alpn: String,
+    /// Whether TLS of the data connection ends behind Accepted, and what follows is the agent's own TLS.
+    #[prost(bool, tag = "10")]
+    pub passthrough: bool,
 }
 
 /// The server has the header that came over a spare, and connects the backend.

@@ -48,11 +48,13 @@ pub enum RefusalReason {
     ServiceTooFast = 19,
     /// An operator of the gateway has blocked this device, or its address.
     DeviceBlocked = 20,
+    /// Gateway and server do not agree on where the agents' TLS ends.
+    PassthroughMismatch = 21,
 }
 
 impl RefusalReason {
     /// Every reason, in the order of its number.
-    pub const ALL: [Self; 21] = [
+    pub const ALL: [Self; 22] = [
         Self::Unspecified,
         Self::ServiceUnknown,
         Self::DeviceNotAllowed,
@@ -74,6 +76,7 @@ impl RefusalReason {
         Self::ServiceFull,
         Self::ServiceTooFast,
         Self::DeviceBlocked,
+        Self::PassthroughMismatch,
     ];
 
     /// The one word for this reason, in log, metric and status.
@@ -100,6 +103,7 @@ impl RefusalReason {
             Self::ServiceFull => "service_full",
             Self::ServiceTooFast => "service_too_fast",
             Self::DeviceBlocked => "device_blocked",
+            Self::PassthroughMismatch => "passthrough_mismatch",
         }
     }
 

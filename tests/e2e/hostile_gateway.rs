@@ -74,6 +74,7 @@ impl Scene {
             listener_port: port,
             sni: "localhost".to_owned(),
             alpn: String::new(),
+            passthrough: false,
         }
     }
 

@@ -16,6 +16,7 @@ mod lifecycle;
 mod limits;
 mod openssl;
 mod operator;
+mod passthrough;
 mod reload;
 mod resumption;
 mod revocation;

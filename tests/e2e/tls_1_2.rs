@@ -58,7 +58,7 @@ fn refused(gateway: std::net::SocketAddr, name: &str, config: &Arc<ClientConfig>
 // ---- who ----
 
 #[test]
-fn an_agent_with_tls_1_2_gets_back_what_it_sends_and_log_metric_and_status_show_its_version() {
+fn an_agent_with_tls_1_2_gets_back_what_it_sends_and_log_metric_and_status_show_its_path() {
     let backend = Backend::by_hand();
     let site = site(&FILE, backend.address);
     let (mut agent, mut service) = session(&site, &backend);
@@ -66,16 +66,16 @@ fn an_agent_with_tls_1_2_gets_back_what_it_sends_and_log_metric_and_status_show_
     assert_talks(&mut newer);
     wait_until("the status page shows both", || {
         let listed = site.gateway.telemetry.status().sessions.oldest;
-        let versions: Vec<_> = listed.iter().map(|session| session.tls.as_deref()).collect();
-        versions == [Some("1.2"), Some("1.3")]
+        let paths: Vec<_> = listed.iter().map(|session| &session.path[..]).collect();
+        paths == ["tls_1_2", "tls"]
     });
     agent.end();
     service.end();
-    site.gateway.process.line("session ended", &[("agent_tls", "1.2"), ("reason", "finished")]);
+    site.gateway.process.line("session ended", &[("path", "tls_1_2"), ("reason", "finished")]);
     assert_eq!(agent.ending(), Ending::Clean);
     newer.0.end();
     newer.1.end();
-    site.gateway.process.line("session ended", &[("agent_tls", "1.3"), ("reason", "finished")]);
+    site.gateway.process.line("session ended", &[("path", "tls"), ("reason", "finished")]);
     assert_eq!(site.gateway.telemetry.metric(OLDER_HANDSHAKES), 1);
     site.gateway.process.line("agents may come with TLS 1.2", &[("level", "WARN")]);
 }

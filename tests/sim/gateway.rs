@@ -5,7 +5,8 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use vestibule::control::{
-    Action, AgentRef, Dispatcher, DispatcherLimits, Event, LinkId, Reconfiguration, SessionQuota,
+    Action, AgentRef, Dispatcher, DispatcherLimits, Event, LinkId, Reconfiguration, ServiceOffer,
+    SessionQuota,
 };
 use vestibule::relay::{CloseReason, RelayLimits};
 use vestibule::wire::{FrameDecoder, FromServer, Pong, ToServer, from_server, to_server};
@@ -152,7 +153,7 @@ impl Gateway {
             index,
             life,
             clock: Clock::new(nature.start, &mut nature.random),
-            dispatcher: Dispatcher::new(told, services.clone(), instance.clone()),
+            dispatcher: Dispatcher::new(told, offers(&services), instance.clone()),
             ledger: Ledger::new(settings.limits.clone(), services),
             workers: workers
                 .map(|worker| Worker::new(index, life, worker, &instance, settings))
@@ -329,7 +330,7 @@ impl Gateway {
         }
         let changed = Reconfiguration {
             limits: told(settings, nature),
-            services: settings.services.clone(),
+            services: offers(&settings.services),
             gone: settings.gone.clone(),
             links,
         };
@@ -437,4 +438,9 @@ fn pinged(action: &Action) -> Option<LinkId> {
         }
         _ => None,
     }
+}
+
+/// Services by their names, as gateways and servers speak of them.
+pub(super) fn offers(names: &[String]) -> Vec<ServiceOffer> {
+    names.iter().cloned().map(ServiceOffer::new).collect()
 }

@@ -62,6 +62,7 @@ impl HostileServer {
                 software: "\u{1b}[2J".to_owned(),
                 spares: u32::try_from(nature.random.below(9)).expect("small"),
                 successors: nature.random.percent(50),
+                passthrough: if nature.random.percent(5) { vec![0] } else { Vec::new() },
             };
             let message = from_server::Message::ServerHello(hello);
             nature.say(id, End::Dialer, &FromServer { message: Some(message) });

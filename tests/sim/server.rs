@@ -145,7 +145,12 @@ impl Server {
         let link = || {
             let ServerSettings { offered, capacity, spares, .. } = &**settings;
             Link {
-                machine: GatewayLink::new(offered.clone(), *capacity, *spares, now),
+                machine: GatewayLink::new(
+                    &super::gateway::offers(offered),
+                    *capacity,
+                    *spares,
+                    now,
+                ),
                 wire: None,
                 decoder: FrameDecoder::default(),
                 heard: None,

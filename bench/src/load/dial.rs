@@ -18,7 +18,7 @@ use super::Ends;
 use super::tally::Tally;
 use crate::error::BenchError;
 use crate::exchange::{self, ByteStream};
-use crate::tls::{GATEWAY_NAME, Pki};
+use crate::tls::{GATEWAY_NAME, PASSTHROUGH_NAME, Pki};
 
 /// Longest time for an echo or an end: beyond it nobody would wait.
 const ANSWER_DEADLINE: Duration = Duration::from_secs(30);
@@ -39,6 +39,8 @@ pub(crate) type Stream = Box<dyn ByteStream>;
 pub(crate) struct Dialer {
     address: SocketAddr,
     connector: Option<TlsConnector>,
+    /// All that is said in TLS, where it is to go through unread.
+    only_hello: Option<Arc<[u8]>>,
     ends: Ends,
 }
 
@@ -50,7 +52,15 @@ impl Dialer {
         ends: Ends,
     ) -> Result<Self, BenchError> {
         let config = pki.map(Pki::device_config).transpose()?;
-        Ok(Self { address, connector: config.map(TlsConnector::from), ends })
+        let connector = config.map(TlsConnector::from);
+        Ok(Self { address, connector, only_hello: None, ends })
+    }
+
+    /// One that says a ClientHello for [`PASSTHROUGH_NAME`], and goes on as if TLS had been agreed on with the backend.
+    pub(super) fn only_hello(self) -> Result<Self, BenchError> {
+        let hello = self.hello_for(PASSTHROUGH_NAME);
+        let hello = hello.map_err(BenchError::io("making a ClientHello"))?;
+        Ok(Self { only_hello: Some(hello.into()), ..self })
     }
 
     /// A new connection with a full handshake.
@@ -60,10 +70,14 @@ impl Dialer {
 
     /// A ClientHello; empty for plain agents.
     pub(super) fn hello(&self) -> io::Result<Vec<u8>> {
+        self.hello_for(GATEWAY_NAME)
+    }
+
+    fn hello_for(&self, server: &'static str) -> io::Result<Vec<u8>> {
         let mut hello = Vec::new();
         if let Some(connector) = &self.connector {
             let config = Arc::clone(connector.config());
-            let mut tls = ClientConnection::new(config, name()).map_err(io::Error::other)?;
+            let mut tls = ClientConnection::new(config, name(server)).map_err(io::Error::other)?;
             tls.write_tls(&mut hello)?;
         }
         Ok(hello)
@@ -87,11 +101,15 @@ impl Dialer {
     }
 
     async fn dial_unbounded(&self) -> io::Result<Stream> {
-        let stream = TcpStream::connect(self.address).await?;
+        let mut stream = TcpStream::connect(self.address).await?;
         stream.set_nodelay(true)?;
+        if let Some(hello) = &self.only_hello {
+            stream.write_all(hello).await?;
+            return Ok(Box::new(stream));
+        }
         Ok(match &self.connector {
             Some(connector) => {
-                let stream = connector.connect(name(), stream).await?;
+                let stream = connector.connect(name(GATEWAY_NAME), stream).await?;
                 match self.ends {
                     Ends::Answered => Box::new(stream),
                     Ends::Unanswered => Box::new(Unanswered(stream)),
@@ -102,8 +120,8 @@ impl Dialer {
     }
 }
 
-fn name() -> ServerName<'static> {
-    ServerName::try_from(GATEWAY_NAME).expect("a valid DNS name")
+fn name(server: &'static str) -> ServerName<'static> {
+    ServerName::try_from(server).expect("a valid DNS name")
 }
 
 /// Sessions that have each had an answer from the backend, opened in a few rows side by side.

@@ -48,6 +48,8 @@ pub(crate) struct Plan {
     pub(crate) address: SocketAddr,
     /// The device's certificate; `None` for plain TCP.
     pub(crate) pki: Option<Pki>,
+    /// Whether a ClientHello is all that is said in TLS: what follows goes through unread.
+    pub(crate) passthrough: bool,
     /// How its sessions end.
     pub(crate) ends: Ends,
     /// The work.
@@ -74,7 +76,10 @@ pub(crate) fn run() -> Result<(), BenchError> {
     std::io::stdin().lock().read_line(&mut line).map_err(BenchError::io("reading the plan"))?;
     let plan: Plan = serde_json::from_str(&line)
         .map_err(|source| BenchError::Conversation { what: "plan", source })?;
-    let dialer = Dialer::new(plan.address, plan.pki.as_ref(), plan.ends)?;
+    let mut dialer = Dialer::new(plan.address, plan.pki.as_ref(), plan.ends)?;
+    if plan.passthrough {
+        dialer = dialer.only_hello()?;
+    }
     let (runtime, background) = (one_thread(0)?, one_thread(BACKGROUND_NICENESS)?);
     let report = runtime.block_on(execute(dialer, plan.work, background.handle()));
     // Sessions that hang are not waited for: they are counted, and end with the process.

@@ -134,5 +134,11 @@ fn start(case: &Case, ground: &Ground) -> Result<Running, BenchError> {
     command.args(["--listen", &listen.to_string(), "--backend", &ground.backend.to_string()]);
     command.args(case.settings.arguments());
     let process = start_own(case.shape.name(), &mut command, &ground.folder, listen)?;
-    Ok(Running { address: listen, pki: None, ends: Ends::Answered, processes: vec![process] })
+    Ok(Running {
+        address: listen,
+        pki: None,
+        passthrough: false,
+        ends: Ends::Answered,
+        processes: vec![process],
+    })
 }

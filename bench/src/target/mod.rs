@@ -37,7 +37,7 @@ pub(crate) enum Target {
     Nginx,
     /// Its server and its client, for devices that speak no TLS
     Rathole,
-    /// Copying with two AEAD passes, for the bulk scenarios
+    /// Copying, for the bulk scenarios: with two AEAD passes, or none where TLS goes through
     Floor,
     /// As `vestibule`, with another binary
     #[value(skip)]
@@ -73,6 +73,8 @@ pub(crate) struct Running {
     pub(crate) address: SocketAddr,
     /// What devices need for TLS; `None` for plain TCP.
     pub(crate) pki: Option<Pki>,
+    /// Whether their TLS goes through it unread.
+    pub(crate) passthrough: bool,
     /// How its sessions end.
     pub(crate) ends: Ends,
     /// That in the gateway's place first, then that in the server's.
@@ -112,16 +114,17 @@ impl Target {
         let asked = scenario.listener();
         match self {
             // It does no handshakes and is not fair: it says something about bulk only.
-            Self::Floor => {
-                matches!(scenario, Scenario::BulkUp | Scenario::BulkDown).then_some(Listener::Plain)
-            }
+            Self::Floor => match scenario {
+                Scenario::BulkUp | Scenario::BulkDown => Some(Listener::Plain),
+                Scenario::PassthroughUp | Scenario::PassthroughDown => Some(asked),
+                _ => None,
+            },
             // It speaks no TLS with devices.
             Self::Rathole => {
                 (asked == Listener::Plain || scenario == Scenario::Idle).then_some(Listener::Plain)
             }
-            Self::Vestibule | Self::Relay | Self::Haproxy | Self::Nginx | Self::Build(_) => {
-                Some(asked)
-            }
+            Self::Nginx => (asked != Listener::Passthrough).then_some(asked),
+            Self::Vestibule | Self::Relay | Self::Haproxy | Self::Build(_) => Some(asked),
         }
     }
 
@@ -140,7 +143,7 @@ impl Target {
                 own::start_vestibule(ground, listener, &build.program, build.workers)
             }
             Self::Relay => own::start_relay(ground, listener),
-            Self::Floor => own::start_floor(ground),
+            Self::Floor => own::start_floor(ground, listener),
             Self::Haproxy => Peer::Haproxy.start(ground, listener),
             Self::Nginx => Peer::Nginx.start(ground, listener),
             Self::Rathole => Peer::Rathole.start(ground, listener),
@@ -151,7 +154,8 @@ impl Target {
 impl Running {
     /// A plan for the load generator.
     pub(crate) fn plan(&self, work: Work) -> Plan {
-        Plan { address: self.address, pki: self.pki.clone(), ends: self.ends, work }
+        let Self { address, passthrough, ends, .. } = *self;
+        Plan { address, pki: self.pki.clone(), passthrough, ends, work }
     }
 
     fn new(
@@ -160,8 +164,9 @@ impl Running {
         address: SocketAddr,
         processes: Vec<Process>,
     ) -> Self {
-        let pki = (listener == Listener::Tls).then(|| ground.pki.clone());
-        Self { address, pki, ends: Ends::Answered, processes }
+        let pki = (listener != Listener::Plain).then(|| ground.pki.clone());
+        let passthrough = listener == Listener::Passthrough;
+        Self { address, pki, passthrough, ends: Ends::Answered, processes }
     }
 
     /// What each process has used so far, in the order of [`Running::processes`].

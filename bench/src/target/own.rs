@@ -28,7 +28,7 @@ pub(super) fn start_vestibule(
         (&mut server, Readiness::Answers(server_telemetry)),
     ])?;
     let address = match listener {
-        Listener::Tls => tls,
+        Listener::Tls | Listener::Passthrough => tls,
         Listener::Plain => plain,
     };
     Ok(Running::new(ground, listener, address, vec![gateway, server]))
@@ -49,13 +49,14 @@ fn start_role(
 
 pub(super) fn start_relay(ground: &Ground, listener: Listener) -> Result<Running, BenchError> {
     let [outer, inner] = free_addresses()?;
-    let inward = match listener {
-        Listener::Tls => "tls",
-        Listener::Plain => "plain",
+    let (inward, within) = match listener {
+        Listener::Tls => ("tls", "tls"),
+        Listener::Plain => ("plain", "tls"),
+        Listener::Passthrough => ("plain", "plain"),
     };
     let processes = vec![
-        start_hop(ground, "gateway", (inward, outer), ("tls", inner))?,
-        start_hop(ground, "server", ("tls", inner), ("plain", ground.backend))?,
+        start_hop(ground, "gateway", (inward, outer), (within, inner))?,
+        start_hop(ground, "server", (within, inner), ("plain", ground.backend))?,
     ];
     Ok(Running::new(ground, listener, outer, processes))
 }
@@ -73,13 +74,16 @@ fn start_hop(
     start_own(name, &mut command, &ground.folder, listen)
 }
 
-pub(super) fn start_floor(ground: &Ground) -> Result<Running, BenchError> {
+pub(super) fn start_floor(ground: &Ground, listener: Listener) -> Result<Running, BenchError> {
     let [listen] = free_addresses()?;
     let mut command = Command::new(&ground.bench);
     command.arg("floor");
+    if listener == Listener::Passthrough {
+        command.arg("--bare");
+    }
     command.args(["--listen", &listen.to_string(), "--backend", &ground.backend.to_string()]);
     let process = start_own("floor", &mut command, &ground.folder, listen)?;
-    Ok(Running::new(ground, Listener::Plain, listen, vec![process]))
+    Ok(Running::new(ground, listener, listen, vec![process]))
 }
 
 /// Starts the backend of all targets.

@@ -33,7 +33,10 @@ pub(crate) enum Peer {
 struct Addresses {
     tls: SocketAddr,
     plain: SocketAddr,
+    passthrough: SocketAddr,
     inner: SocketAddr,
+    /// Between the two places, without TLS of theirs.
+    inner_bare: SocketAddr,
 }
 
 impl Peer {
@@ -69,13 +72,14 @@ impl Peer {
 
     /// Starts it in the gateway's place, and once more in the server's.
     pub(super) fn start(self, ground: &Ground, listener: Listener) -> Result<Running, BenchError> {
-        let [tls, plain, inner] = free_addresses()?;
-        let addresses = Addresses { tls, plain, inner };
+        let [tls, plain, passthrough, inner, inner_bare] = free_addresses()?;
+        let addresses = Addresses { tls, plain, passthrough, inner, inner_bare };
         let mut gateway = self.start_one(ground, "gateway", &addresses)?;
         let mut server = self.start_one(ground, "server", &addresses)?;
         let address = match listener {
             Listener::Tls => tls,
             Listener::Plain => plain,
+            Listener::Passthrough => passthrough,
         };
         wait_for_all(&mut [
             (&mut gateway, Readiness::Accepts(address)),
@@ -178,7 +182,9 @@ fn fill(template: &str, ground: &Ground, place: &str, addresses: &Addresses) -> 
         ("tickets", tickets.to_owned()),
         ("tls", addresses.tls.to_string()),
         ("plain", addresses.plain.to_string()),
+        ("passthrough", addresses.passthrough.to_string()),
         ("inner", addresses.inner.to_string()),
+        ("inner_bare", addresses.inner_bare.to_string()),
         ("backend", ground.backend.to_string()),
         ("folder", path(&ground.folder)),
         ("stream_module", NGINX_STREAM_MODULE.to_owned()),
@@ -203,7 +209,13 @@ mod tests {
     #[test]
     fn every_blank_of_every_configuration_is_filled() {
         let address = SocketAddr::from(([127, 0, 0, 1], 1));
-        let addresses = Addresses { tls: address, plain: address, inner: address };
+        let addresses = Addresses {
+            tls: address,
+            plain: address,
+            passthrough: address,
+            inner: address,
+            inner_bare: address,
+        };
         let folder = PathBuf::from("/run");
         let ground = Ground {
             folder: folder.clone(),

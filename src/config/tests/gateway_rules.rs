@@ -151,7 +151,6 @@ fn what_is_weak_or_without_effect_is_a_warning() {
         let warnings = gateway(&text).expect("the file is right").warnings;
         assert!(warnings.iter().any(|warning| warning.message.contains(advice)), "{warnings:?}");
     };
-    warned("alpn = [\"h2\"]", "its `alpn` is never offered");
     warned("[[services]]\nname = \"b\"", "no server may serve this service");
     warned(&format!("devices = \"any\"\n{PLAIN}service = \"web\""), "is plain");
     let warnings = agent(&AGENT.replace("127.0.0.1:2222\"", "0.0.0.0:1\"\nallow_remote = true"))

@@ -1,6 +1,7 @@
 //! Files as operators write them, and what they are told.
 
 mod gateway_rules;
+mod passthrough;
 mod quotas;
 mod revocation;
 

@@ -176,7 +176,7 @@ impl Dispatcher {
         let invitation = Invitation {
             id,
             ticket: ticket.as_bytes().to_vec(),
-            service: self.services[waiting.request.service].clone(),
+            service: self.services[waiting.request.service].name.clone(),
             worker: waiting.agent.worker,
             expires_in_ms: milliseconds(left),
             spare_for_ms: 0,

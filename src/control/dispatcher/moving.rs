@@ -14,13 +14,13 @@ impl Dispatcher {
     pub fn services_that_follow(&self) -> BTreeSet<&str> {
         let following = self.links.iter().filter_map(|link| link.greeted());
         let services = following.filter(|greeted| greeted.follows()).flat_map(|g| &g.services);
-        services.map(|service| &*self.services[*service]).collect()
+        services.map(|service| &*self.services[*service].name).collect()
     }
 
     /// Whether every one of these services, of those that this gateway has, has a server here.
     pub fn serves_all<'s>(&self, services: impl IntoIterator<Item = &'s String>) -> bool {
         let mut known = services.into_iter().filter_map(|name| {
-            let index = self.services.iter().position(|known| known == name)?;
+            let index = self.services.iter().position(|known| known.name == *name)?;
             (!self.gone.contains(&index)).then_some(index)
         });
         known.all(|service| self.is_served(service))

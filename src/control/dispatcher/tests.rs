@@ -1,7 +1,7 @@
 use std::time::Duration;
 
 use super::*;
-use crate::control::{Request, SessionQuota};
+use crate::control::{Request, ServiceOffer, SessionQuota};
 use crate::limits::{MAX_INVITATIONS_PER_AGENT, SIGNAL_DEAD_AFTER, SIGNAL_HELLO_TIMEOUT};
 use crate::wire::{FromServer, Withdraw};
 
@@ -63,7 +63,7 @@ impl Bench {
             services: Vec::new(),
             takes_crls: true,
         };
-        let services = vec!["web".to_owned(), "ssh".to_owned()];
+        let services = ["web", "ssh"].map(ServiceOffer::new).into();
         let dispatcher = Dispatcher::new(limits, services, "00112233445566ff".to_owned());
         Self { dispatcher, now: Instant::now(), drawn: 0 }
     }

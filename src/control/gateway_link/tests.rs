@@ -45,7 +45,7 @@ fn goodbye() -> GatewayAction {
 impl Bench {
     fn new() -> Self {
         let now = Instant::now();
-        Self { link: GatewayLink::new(vec!["web".to_owned()], 10, 2, now), now }
+        Self { link: GatewayLink::new(&[ServiceOffer::new("web")], 10, 2, now), now }
     }
 
     fn up() -> Self {
@@ -280,7 +280,7 @@ fn a_withdrawn_spare_is_closed_and_so_is_every_one_of_a_lost_connection() {
 #[test]
 fn a_gateway_is_told_what_has_changed_and_nothing_else() {
     let changed = |services: &[&str]| GatewayEvent::Reconfigured {
-        services: services.iter().map(ToString::to_string).collect(),
+        services: services.iter().copied().map(ServiceOffer::new).collect(),
         capacity: 10,
         spares: 2,
     };
@@ -305,8 +305,11 @@ fn a_gateway_is_told_what_has_changed_and_nothing_else() {
 fn a_change_before_the_connection_stands_is_in_its_first_hello() {
     let mut bench = Bench::new();
     assert_eq!(bench.jump(), [GatewayAction::Dial]);
-    let changed =
-        GatewayEvent::Reconfigured { services: vec!["ssh".to_owned()], capacity: 1, spares: 0 };
+    let changed = GatewayEvent::Reconfigured {
+        services: vec![ServiceOffer::new("ssh")],
+        capacity: 1,
+        spares: 0,
+    };
     assert_eq!(bench.happen(changed), []);
     let said = bench.happen(GatewayEvent::Dialed);
     let [

@@ -323,3 +323,49 @@ fn a_refused_handshake_ends_with_its_alert_and_a_clean_end() {
     far.read_to_end(&mut heard).expect("no reset");
     assert_eq!(heard.first(), Some(&21), "an alert: {heard:?}");
 }
+
+#[test]
+fn the_kernel_moves_bulk_between_bare_legs_and_no_session_gets_what_another_left_in_the_pipe() {
+    const LEN: usize = 8 << 20;
+    let pattern = |seed: u8| -> Vec<u8> {
+        (0..LEN).map(|at| (at / 7) as u8 ^ (at % 251) as u8 ^ seed).collect()
+    };
+    let mut scratch = Scratch::default();
+    // The first one's reader goes away while bytes are on their way; those after it must not notice.
+    for (seed, leaves) in [(1, true), (2, false), (3, false)] {
+        let ((outer, mut agent), (inner, mut server)) = (leg(), leg());
+        let mut pair = Pair::new(outer, inner);
+        pair.scratch = scratch;
+        let sent = pattern(seed);
+        let expected = sent.clone();
+        let writer = thread::spawn(move || {
+            // Ends early where the reader leaves.
+            let _ = agent.write_all(&sent);
+            agent
+        });
+        let reader = thread::spawn(move || {
+            let mut bytes = vec![0; if leaves { LEN / 4 } else { LEN }];
+            server.read_exact(&mut bytes).expect("all that is read");
+            (bytes, server)
+        });
+        if leaves {
+            pair.run_until(|_, _| reader.is_finished());
+            let (bytes, server) = reader.join().expect("the reader ends");
+            assert!(bytes == expected[..LEN / 4]);
+            SockRef::from(&server).set_linger(Some(Duration::ZERO)).expect("a socket");
+            drop(server);
+            pair.run_until(|_, turn| matches!(turn, Turn::Over(Ending { reset: true, .. })));
+        } else {
+            pair.run_until(|_, _| reader.is_finished());
+            assert!(
+                reader.join().expect("the reader ends").0 == expected,
+                "each byte in its place"
+            );
+        }
+        let Pair { outer, inner, scratch: used, .. } = pair;
+        drop((outer, inner));
+        writer.join().expect("the writer ends");
+        scratch = used;
+        assert!(scratch.has_pipe());
+    }
+}

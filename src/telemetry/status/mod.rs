@@ -209,8 +209,8 @@ pub struct Session {
     pub who: String,
     /// Name of the service.
     pub service: String,
-    /// Version of the agent's TLS; `None` for plain TCP, and at a server.
-    pub tls: Option<String>,
+    /// How its bytes go: `tls`, `tls_1_2`, `plain` or `passthrough`.
+    pub path: String,
     /// Seconds since it was joined.
     pub age_s: u64,
 }
@@ -309,10 +309,10 @@ impl From<&WorkerCounters> for Worker {
 pub(super) fn sample() -> Status {
     let address = |text: &str| text.parse().expect("an address");
     let count = |reason: &str, count| Count { reason: reason.to_owned(), count };
-    let session = |who: &str, tls: Option<&str>, age_s| Session {
+    let session = |who: &str, path: &str, age_s| Session {
         who: who.to_owned(),
         service: "web".to_owned(),
-        tls: tls.map(str::to_owned),
+        path: path.to_owned(),
         age_s,
     };
     let latency = |stage: &str, p50_us| Latency {
@@ -347,8 +347,8 @@ pub(super) fn sample() -> Status {
         sessions: Sessions {
             live: 1_310,
             oldest: vec![
-                session("dns:laptop-7.example.com", Some("1.2"), 9_000),
-                session("192.0.2.7:50000", None, 42),
+                session("dns:laptop-7.example.com", "tls", 9_000),
+                session("192.0.2.7:50000", "plain", 42),
             ],
         },
         totals: Totals {

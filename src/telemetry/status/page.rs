@@ -129,9 +129,7 @@ fn oldest_title(status: &Status) -> String {
 
 fn oldest(status: &Status) -> Vec<Row> {
     let row = |session: &super::Session| {
-        let mut row = row([&session.who, &session.service, &age(session.age_s)]);
-        row.extend(session.tls.iter().map(|version| printable(&format!("TLS {version}"))));
-        row
+        row([&session.who, &session.service, &session.path, &age(session.age_s)])
     };
     status.sessions.oldest.iter().map(row).collect()
 }

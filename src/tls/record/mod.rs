@@ -120,9 +120,9 @@ impl Records {
         self.peer_closed
     }
 
-    /// Opens every whole record at the front of `bytes`, in place. Payload is added to `pieces`; what
-    /// is to be sent in answer, to `answers`. Returns the bytes that are done with: the rest is the
-    /// beginning of a record, to be shown again with what follows it.
+    /// Opens every whole record at the front of `bytes`, in place, up to a close_notify. Payload is added to
+    /// `pieces`; what is to be sent in answer, to `answers`. Returns the bytes that are done with: the rest is the
+    /// beginning of a record, to be shown again with what follows it, or stands behind the end of TLS.
     ///
     /// After an error, which is also told to the peer in `answers`, nothing more is opened or sealed.
     pub(super) fn open(
@@ -133,7 +133,7 @@ impl Records {
     ) -> Result<usize, RecordError> {
         self.check()?;
         let mut at = 0;
-        // Whatever follows a close_notify is ignored (RFC 8446 §6.1).
+        // What follows a close_notify is none of TLS (RFC 8446 §6.1).
         while !self.peer_closed {
             match self.open_record(&mut bytes[at..], at, pieces, answers) {
                 Ok(Some(len)) => at += len,
@@ -141,7 +141,7 @@ impl Records {
                 Err(error) => return Err(self.fail(error, answers)),
             }
         }
-        Ok(bytes.len())
+        Ok(at)
     }
 
     /// Opens one record; returns its length, or `None` where it is not whole.

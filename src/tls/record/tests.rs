@@ -247,8 +247,12 @@ fn a_close_notify_ends_what_comes_and_nothing_behind_it_counts() {
     let mut bytes = sealed(&mut theirs, b"last words");
     bytes.extend(record(&mut theirs, ALERT, &[WARNING, USER_CANCELED], 0));
     theirs.seal_end(&mut bytes).expect("sealed");
+    let end = bytes.len();
     bytes.extend(b"anything at all");
-    assert_eq!(open(&mut ours, &bytes).expect("a clean end").0, b"last words");
+    let (mut pieces, mut answers) = (Pieces::default(), Vec::new());
+    let used = ours.open(&mut bytes, &mut pieces, &mut answers).expect("a clean end");
+    assert_eq!(used, end, "what stands behind it is left");
+    assert_eq!(pieces.runs(&bytes).collect::<Vec<_>>().concat(), b"last words");
     assert!(ours.peer_has_closed());
     assert_eq!(open(&mut theirs, &sealed(&mut ours, b"answer")).expect("open").0, b"answer");
 }

@@ -156,6 +156,29 @@ impl Peer {
         self.truncate();
     }
 
+    /// Ends its TLS, waits for the end of the other side's, and goes on without.
+    pub(crate) fn end_tls(&mut self) {
+        self.end_tls_with(&[]);
+        // One record after another, so that TLS sees none of the bytes behind its end.
+        while !self.tls.as_mut().is_some_and(|tls| has_closed(tls)) {
+            let mut record = vec![0; 5];
+            self.socket.read_exact(&mut record).expect("a record");
+            let start = record.len();
+            record.resize(start + usize::from(u16::from_be_bytes([record[3], record[4]])), 0);
+            self.socket.read_exact(&mut record[start..]).expect("a whole record");
+            let tls = self.tls.as_mut().expect("it has TLS");
+            tls.read_tls(&mut &record[..]).expect("a slice can be read");
+        }
+        self.tls = None;
+    }
+
+    /// Says that its TLS ends, and sends bare bytes right behind that.
+    pub(crate) fn end_tls_with(&mut self, behind: &[u8]) {
+        self.tls.as_mut().expect("it has TLS").send_close_notify();
+        self.flush().expect("the other side takes it");
+        self.socket.write_all(behind).expect("the other side takes it");
+    }
+
     /// Ends its direction without a `close_notify`.
     pub(crate) fn truncate(&self) {
         self.socket.shutdown(Shutdown::Write).expect("the connection lives");
@@ -223,6 +246,11 @@ impl Peer {
             }
         }
     }
+}
+
+/// Whether the other side's close_notify is among what was read.
+fn has_closed(tls: &mut Connection) -> bool {
+    tls.process_new_packets().expect("well-formed records").peer_has_closed()
 }
 
 impl Read for Peer {

@@ -39,11 +39,33 @@ impl ScriptedServer {
         services: &[&str],
         spares: u32,
     ) -> Self {
+        let services = services.iter().map(ToString::to_string).collect();
+        Self::saying(
+            world,
+            name,
+            gateway,
+            ServerHello { services, spares, ..ServerHello::default() },
+        )
+    }
+
+    /// One that also has services whose agents' TLS goes through.
+    pub(crate) fn passing(
+        world: &World,
+        name: &str,
+        gateway: SocketAddr,
+        services: &[&str],
+        passing: &[&str],
+    ) -> Self {
+        let places = (0..).skip(services.len()).take(passing.len()).collect();
+        let services = services.iter().chain(passing).map(ToString::to_string).collect();
+        let hello = ServerHello { services, passthrough: places, ..ServerHello::default() };
+        Self::saying(world, name, gateway, hello)
+    }
+
+    fn saying(world: &World, name: &str, gateway: SocketAddr, hello: ServerHello) -> Self {
         let config = world.server_client(name, vec![alpn::SIGNAL.to_vec()]);
         let mut signal = Peer::dial_tls(gateway, World::GATEWAY_NAME, &config);
-        let services = services.iter().map(ToString::to_string).collect();
-        let software = "a test".to_owned();
-        let hello = ServerHello { services, software, spares, ..ServerHello::default() };
+        let hello = ServerHello { software: "a test".to_owned(), ..hello };
         signal.say(&from_server(from_server::Message::ServerHello(hello)));
         let Some(to_server::Message::GatewayHello(hello)) = signal.hear::<ToServer>().message
         else {

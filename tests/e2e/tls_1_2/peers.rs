@@ -163,7 +163,7 @@ fn a_renegotiation_by_openssl_ends_its_session_with_a_reason_and_no_other() {
     agent.hear("to and fro");
     agent.say("R\n");
     agent.hear("no renegotiation");
-    let ended = site.gateway.process.line("session ended", &[("agent_tls", "1.2")]);
+    let ended = site.gateway.process.line("session ended", &[("path", "tls_1_2")]);
     let reason = ended["reason"].as_str().unwrap_or_default();
     assert!(reason.starts_with("agent_"), "{ended}");
     other.expect_echo(b"after");
@@ -206,7 +206,7 @@ fn curl_talks_with_tls_1_2_where_it_is_taken_and_hears_why_not_elsewhere() {
     };
     let taken = site(&FILE, backend());
     assert_eq!(curl(&taken, "1.2").0, "from the LAN");
-    taken.gateway.process.line("session ended", &[("agent_tls", "1.2")]);
+    taken.gateway.process.line("session ended", &[("path", "tls_1_2")]);
     let (said, error) = curl(&site(&GatewayFile::DEFAULT, backend()), "1.2");
     assert!(said.is_empty() && error.contains("protocol version"), "{said} {error}");
 }

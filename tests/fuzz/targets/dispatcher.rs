@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 use arbitrary::Arbitrary;
 use libfuzzer_sys::fuzz_target;
 use vestibule::control::{
-    Action, AgentRef, Dispatcher, DispatcherLimits, Event, LinkId, Purpose, Request, SessionQuota,
-    SessionRate, SpareFailure, Ticket, Tickets,
+    Action, AgentRef, Dispatcher, DispatcherLimits, Event, LinkId, Purpose, Request, ServiceOffer,
+    SessionQuota, SessionRate, SpareFailure, Ticket, Tickets,
 };
 use vestibule::limits::{MAX_CRL_LEN, MAX_FRAME_LEN};
 use vestibule::wire::{
@@ -154,7 +154,7 @@ impl World {
             },
             services: vec![SessionQuota { max_sessions: Some(MAX_SESSIONS[1]), rate: None }],
         };
-        let services = SERVICES.map(str::to_owned).into();
+        let services = SERVICES.map(ServiceOffer::new).into();
         Self {
             dispatcher: Dispatcher::new(limits, services, "00112233445566ff".to_owned()),
             now: Instant::now(),

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use arbitrary::Arbitrary;
 use libfuzzer_sys::fuzz_target;
-use vestibule::control::{GatewayAction, GatewayEvent, GatewayLink};
+use vestibule::control::{GatewayAction, GatewayEvent, GatewayLink, ServiceOffer};
 use vestibule::limits::{
     MAX_CRL_PIECE_LEN, MAX_FRAME_LEN, MAX_IDENTITY_LEN, MAX_PRINTED_LEN, TICKET_LEN,
 };
@@ -106,8 +106,7 @@ struct World {
 impl World {
     fn new() -> Self {
         let now = Instant::now();
-        let services = SERVICES.map(str::to_owned).into();
-        let mut link = GatewayLink::new(services, 100, SPARES, now);
+        let mut link = GatewayLink::new(&SERVICES.map(ServiceOffer::new), 100, SPARES, now);
         let lists: [Arc<[u8]>; LISTS] =
             [vec![1_u8; 2 * MAX_CRL_PIECE_LEN], vec![2_u8]].map(Into::into);
         link.handle(GatewayEvent::Crls(lists.into()), now, &mut |_| {});

@@ -67,7 +67,7 @@ fn an_agent_whose_server_may_not_serve_it_any_more_is_moved_and_its_invitation_i
 fn a_service_that_was_added_is_served_by_whoever_offers_it() {
     let mut bench = Bench::with_servers(&[1]);
     // Every server of the bench offers `mail`, which the configuration did not have.
-    let mail = |changed: &mut Reconfiguration| changed.services.push("mail".to_owned());
+    let mail = |changed: &mut Reconfiguration| changed.services.push(ServiceOffer::new("mail"));
     assert_eq!(bench.reload(mail, &[(1, &[0, 1, 2])]), []);
     let seen = bench.happen(admission(7, 2));
     assert_eq!(only_invitation(&seen, 7).0, 1);
@@ -116,4 +116,18 @@ fn no_spare_of_a_server_that_is_left_is_given_out() {
     assert!(seen.contains(&Seen::SpareClosed(spare)), "{seen:?}");
     let seen = bench.admit(9);
     assert!(!seen.iter().any(|seen| matches!(seen, Seen::Given(..))), "{seen:?}");
+}
+
+#[test]
+fn a_server_is_invited_only_where_it_lets_the_tls_of_a_service_end_where_the_gateway_does() {
+    let mut bench = Bench::with_servers(&[1]);
+    let (_, invitation) = bench.invited(7);
+    let pass = |changed: &mut Reconfiguration| changed.services[0].passthrough = true;
+    let seen = bench.reload(pass, &[(1, &[0, 1])]);
+    assert_eq!(seen[0], Seen::Withdrawn(1, invitation), "the server would end it elsewhere");
+    assert_eq!(seen[1..], [Seen::Refused(7, RefusalReason::NoServer)]);
+    let services = vec!["mail".to_owned(), "web".to_owned()];
+    let hello = ServerHello { services, passthrough: vec![1], ..ServerHello::default() };
+    assert_eq!(bench.hear(1, from_server::Message::ServerHello(hello)), []);
+    assert_eq!(bench.invited(8).0, 1);
 }
