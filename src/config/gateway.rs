@@ -96,6 +96,7 @@ pub(super) enum WrittenKind<'t> {
         /// `None` where no certificate is asked for.
         device_revocation: Option<WrittenRevocation>,
         servers: bool,
+        older_agents: bool,
     },
     Plain {
         service: Option<Written<&'t str>>,
@@ -181,6 +182,7 @@ const TLS_KEYS: &[&str] = &[
     "device_crls",
     "device_revocation",
     "servers",
+    "tls_1_2_agents",
 ];
 /// What is there for certificates of devices.
 const DEVICE_KEYS: [&str; 3] = ["device_ca", "device_crls", "device_revocation"];
@@ -200,7 +202,19 @@ fn tls_listener<'t>(table: &Table<'t>) -> WrittenKind<'t> {
         device_certificates,
         device_revocation,
         servers: table.boolean("servers", true),
+        older_agents: older_agents(table),
     }
+}
+
+/// Whether agents may come with TLS 1.2, of which it is said what they lose.
+fn older_agents(table: &Table<'_>) -> bool {
+    let written = table.optional("tls_1_2_agents", "true").and_then(|field| field.boolean());
+    let Some(written) = written.filter(|written| written.value) else { return false };
+    let message = "agents may come with TLS 1.2: whoever is on the way reads the names in their certificates, and \
+                   what is recorded today may be opened by a quantum computer one day; take this out \
+                   once all of them speak TLS 1.3";
+    table.report.warning(written.span, message);
+    true
 }
 
 fn plain_listener<'t>(table: &Table<'t>) -> WrittenKind<'t> {

@@ -104,7 +104,13 @@ impl Rules<'_, '_> {
                 allow_tls: *allow_tls,
                 agents_from: agents_from.clone()?,
             },
-            WrittenKind::Tls { credentials, device_certificates, device_revocation, servers } => {
+            WrittenKind::Tls {
+                credentials,
+                device_certificates,
+                device_revocation,
+                servers,
+                older_agents,
+            } => {
                 let rules = device_revocation.as_ref();
                 let rules = rules.map(|rules| rules.check(self.report, self.bring_crls(), true));
                 ListenerKind::Tls {
@@ -112,6 +118,7 @@ impl Rules<'_, '_> {
                     device_certificates: device_certificates.as_ref()?.value.clone(),
                     device_revocation: rules.unwrap_or_default(),
                     servers: *servers,
+                    older_agents: *older_agents,
                 }
             }
         };

@@ -89,10 +89,17 @@ pub struct Listener {
     pub kind: ListenerKind,
 }
 
+impl Listener {
+    /// Whether foreign agents may come with TLS 1.2.
+    pub fn takes_older_agents(&self) -> bool {
+        matches!(self.kind, ListenerKind::Tls { older_agents: true, .. })
+    }
+}
+
 /// What is spoken on a listener.
 #[derive(Debug, Clone, PartialEq)]
 pub enum ListenerKind {
-    /// TLS 1.3, usually port 13000.
+    /// TLS 1.3, usually port 13000; from agents 1.2 as well where it says so.
     Tls {
         /// The gateway's own certificate.
         credentials: Credentials,
@@ -102,6 +109,8 @@ pub enum ListenerKind {
         device_revocation: RevocationRules,
         /// Whether servers may connect here too (`servers = true`, the default).
         servers: bool,
+        /// Whether foreign agents may come with TLS 1.2 (`tls_1_2_agents = true`).
+        older_agents: bool,
     },
     /// Plain TCP of old agents, usually port 14000.
     Plain {

@@ -158,7 +158,7 @@ impl Leg {
         let Some(tls) = &mut self.tls else { return Ok(false) };
         outgoing.clear();
         let result = tls.handshake(incoming, outgoing);
-        if matches!(result, Ok(Some(_))) && tls.is_server() {
+        if matches!(result, Ok(Some(_))) && tls.ended_with_a_ticket() {
             // A ticket, for which no peer waits.
             self.outbox.hold(outgoing);
             outgoing.clear();
@@ -313,7 +313,7 @@ impl Leg {
         let Scratch { buffer, pieces, outgoing, remainders, .. } = scratch;
         outgoing.clear();
         if let Some(tls) = &mut self.tls {
-            tls.seal(buffer, pieces, outgoing).map_err(|_| Failure::Corrupt)?;
+            tls.seal(buffer, pieces, outgoing).map_err(|error| error.sealing_failure())?;
         }
         self.send(&[IoSlice::new(outgoing)])?;
         if self.outbox.is_empty() {

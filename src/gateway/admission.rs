@@ -218,7 +218,8 @@ mod tests {
     fn chosen(sni: &str, alpn: &[&str]) -> String {
         let config = config();
         let alpn = alpn.iter().map(|name| name.as_bytes().to_vec()).collect();
-        match role(&config, 0, &ClientHello { sni: sni.to_owned(), alpn, resumes: false }) {
+        match role(&config, 0, &ClientHello { sni: sni.to_owned(), alpn, ..ClientHello::default() })
+        {
             Ok(Role::Foreign(service)) => config.services[service].name.clone(),
             other => format!("{other:?}"),
         }

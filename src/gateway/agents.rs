@@ -237,7 +237,7 @@ impl GatewayWorker {
                 let message = ToAgent { message: Some(to_agent::Message::Refused(refused)) };
                 connection.leg.send_message(&message, scratch)
             }
-            Speech::Tls => connection.leg.end_with_alert(Alert::from(reason)),
+            Speech::Tls(_) => connection.leg.end_with_alert(Alert::from(reason)),
             Speech::Unread => connection.leg.send_raw(&Alert::from(reason).unprotected_record()),
             Speech::Plain => Err(Failure::Reset),
         };

@@ -4,10 +4,12 @@ use std::time::Instant;
 
 use crate::control::{Request, ServiceId};
 use crate::engine::Urgency;
-use crate::relay::DataPath;
+use crate::relay::{CloseReason, DataPath};
 use crate::telemetry::counters::HandshakeRole;
 use crate::telemetry::record::Stages;
-use crate::tls::{CertificateId, ClientHello, HelloReader, Identity, ListenerRoles, RoleConfig};
+use crate::tls::{
+    CertificateId, ClientHello, HelloReader, Identity, ListenerRoles, RoleConfig, TlsVersion,
+};
 use crate::uring::Token;
 use crate::wire::FrameDecoder;
 use crate::wire::alpn::Hint;
@@ -92,6 +94,21 @@ impl Stage {
         }
     }
 
+    /// What helps a peer whose handshake was refused, where that is not plain.
+    pub(super) fn advice(&self, reason: CloseReason) -> Option<&'static str> {
+        match self {
+            Self::Handshake { kind, .. } if reason == CloseReason::TlsVersion => Some(match kind {
+                Kind::Foreign(_) => {
+                    "it needs TLS 1.3; with `tls_1_2_agents = true` its listener takes TLS 1.2 as well"
+                }
+                Kind::Signal | Kind::Data | Kind::Agent => {
+                    "it needs TLS 1.3, as every server and every agent of ours speaks it"
+                }
+            }),
+            _ => None,
+        }
+    }
+
     /// The device that an agent has proved to be.
     pub(super) fn device(&self) -> Option<&Arc<str>> {
         match self {
@@ -141,6 +158,18 @@ impl Kind {
             Self::Data => roles.data.as_ref(),
             Self::Agent => Some(&roles.agent),
             Self::Foreign(service) => roles.foreign.get(service),
+        }
+    }
+
+    /// The same for whoever says this.
+    pub(super) fn config_for<'r>(
+        &self,
+        roles: &'r ListenerRoles,
+        hello: &ClientHello,
+    ) -> Option<&'r RoleConfig> {
+        match self {
+            Self::Foreign(service) => roles.of_foreign(*service, hello.offers_tls_1_3),
+            Self::Signal | Self::Data | Self::Agent => self.config(roles),
         }
     }
 
@@ -198,7 +227,7 @@ pub(super) enum Speech {
     /// Our own agent: by a message.
     Messages,
     /// A foreign agent: by an alert.
-    Tls,
+    Tls(TlsVersion),
     /// An old one on plain TCP: by a reset.
     Plain,
     /// A foreign agent whose own TLS goes to its server: by an alert before that has a key.
@@ -209,7 +238,8 @@ impl Speech {
     /// How the bytes of its session go.
     pub(super) const fn path(self) -> DataPath {
         match self {
-            Self::Messages | Self::Tls => DataPath::Tls,
+            Self::Messages | Self::Tls(TlsVersion::Current) => DataPath::Tls,
+            Self::Tls(TlsVersion::Older) => DataPath::OlderTls,
             Self::Plain => DataPath::Plain,
             Self::Unread => DataPath::Passthrough,
         }

@@ -9,7 +9,7 @@ use super::worker::{GatewayCore, GatewayWorker};
 use crate::engine::Urgency;
 use crate::relay::CloseReason;
 use crate::telemetry::record::{Stage as Stretch, Stages};
-use crate::tls::{Alert, CertificateId, Identity, TlsConnection};
+use crate::tls::{Alert, CertificateId, Identity, TlsConnection, TlsVersion};
 use crate::uring::Token;
 use crate::wire::FrameDecoder;
 
@@ -47,6 +47,9 @@ impl GatewayWorker {
         let Some(tls) = core.connection(token).and_then(|c| c.leg.tls()) else { return Ok(()) };
         let resumed = tls.resumed_chain().is_some();
         counters.handshakes.of(kind.counted_as(), resumed).inc();
+        if tls.version() == Some(TlsVersion::Older) {
+            counters.older_handshakes.inc();
+        }
         if !resumed && generation == self.shared.generation {
             return Ok(());
         }
@@ -98,6 +101,7 @@ impl GatewayWorker {
         stages.set(Stretch::AcceptToHello, hello_at - connection.opened);
         stages.set(Stretch::Handshake, now - hello_at);
         let tls = connection.leg.tls();
+        let version = tls.and_then(TlsConnection::version).unwrap_or(TlsVersion::Current);
         let alpn = tls.and_then(TlsConnection::alpn).unwrap_or_default();
         let chain = tls.map(TlsConnection::peer_chain).unwrap_or_default();
         let visitor = Visitor {
@@ -105,7 +109,7 @@ impl GatewayWorker {
             generation: self.shared.generation,
             address: connection.peer,
             accepted: connection.opened,
-            speaks: if kind == Kind::Agent { Speech::Messages } else { Speech::Tls },
+            speaks: if kind == Kind::Agent { Speech::Messages } else { Speech::Tls(version) },
             device: identity.map(|identity| identity.name().into()),
             aliases: identity.filter(|identity| identity.has_aliases()).cloned().map(Box::new),
             certificates: CertificateId::of_chain(chain),

@@ -274,6 +274,9 @@ impl GatewayWorker {
             Err(HelloError::Damaged { answer }) => {
                 self.fail_with(core, token, &answer, CloseReason::HandshakeFailed);
             }
+            Err(HelloError::TooOld { answer }) => {
+                self.fail_with(core, token, &answer, CloseReason::TlsVersion);
+            }
         }
         true
     }
@@ -315,7 +318,7 @@ impl GatewayWorker {
         if let Err((alert, reason)) = self.may_shake_hands(core, token, &kind) {
             return self.fail_with(core, token, &alert.unprotected_record(), reason);
         }
-        let config = kind.config(roles).map(|role| Arc::clone(&role.config));
+        let config = kind.config_for(roles, hello).map(|role| Arc::clone(&role.config));
         let tls = config.and_then(|config| TlsConnection::server(config).ok());
         let (Some(tls), Some(connection)) = (tls, core.connection(token)) else {
             // Servers are not taken on this listener.
@@ -371,7 +374,9 @@ impl GatewayWorker {
             Ok(true) => self.established(core, token),
             Err(HandshakeError { reason, detail }) => {
                 if let Some(detail) = detail {
-                    tracing::debug!(peer = %connection.peer, %reason, detail, "handshake refused");
+                    let peer = connection.peer;
+                    let advice = core.stage(token).and_then(|stage| stage.advice(reason));
+                    tracing::debug!(%peer, %reason, detail, advice, "handshake refused");
                 }
                 self.fail(core, token, reason);
             }

@@ -35,6 +35,8 @@ pub enum CloseReason {
     Truncated(Party),
     /// The peer broke the rules of TLS after the handshake, or sent a fatal alert.
     Corrupt(Party),
+    /// A session over TLS 1.2 has sent as many records as its key may seal.
+    KeyUsedUp,
     /// No byte in either direction for `idle_timeout_ms`.
     IdleTimeout,
     /// One direction had ended, and the other moved no byte for `half_closed_timeout_ms`.
@@ -51,8 +53,10 @@ pub enum CloseReason {
     NotTls,
     /// TLS on a plain listener.
     UnexpectedTls,
-    /// The TLS handshake failed: no common version, suite or group, or a fatal alert.
+    /// The TLS handshake failed: no common suite or group, or a fatal alert.
     HandshakeFailed,
+    /// The peer offers no version of TLS that is taken there.
+    TlsVersion,
     /// The peer showed no certificate, and its role needs one.
     CertificateMissing,
     /// The peer's certificate is expired or not valid yet.
@@ -133,6 +137,7 @@ impl CloseReason {
             Self::Reset(party) => by_party!(party, "reset"),
             Self::Truncated(party) => by_party!(party, "truncated"),
             Self::Corrupt(party) => by_party!(party, "corrupt"),
+            Self::KeyUsedUp => "key_used_up",
             Self::IdleTimeout => "idle_timeout",
             Self::HalfClosedTimeout => "half_closed_timeout",
             Self::DrainTimeout => "drain_timeout",
@@ -142,6 +147,7 @@ impl CloseReason {
             Self::NotTls => "not_tls",
             Self::UnexpectedTls => "unexpected_tls",
             Self::HandshakeFailed => "handshake_failed",
+            Self::TlsVersion => "tls_version",
             Self::CertificateMissing => "certificate_missing",
             Self::CertificateExpired => "certificate_expired",
             Self::CertificateUntrusted => "certificate_untrusted",
@@ -204,8 +210,9 @@ impl fmt::Display for CloseReason {
 }
 
 /// The reasons that hold nothing more.
-const ALONE: [CloseReason; 34] = [
+const ALONE: [CloseReason; 36] = [
     CloseReason::Finished,
+    CloseReason::KeyUsedUp,
     CloseReason::IdleTimeout,
     CloseReason::HalfClosedTimeout,
     CloseReason::DrainTimeout,
@@ -215,6 +222,7 @@ const ALONE: [CloseReason; 34] = [
     CloseReason::NotTls,
     CloseReason::UnexpectedTls,
     CloseReason::HandshakeFailed,
+    CloseReason::TlsVersion,
     CloseReason::CertificateMissing,
     CloseReason::CertificateExpired,
     CloseReason::CertificateUntrusted,

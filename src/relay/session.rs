@@ -44,6 +44,8 @@ pub enum Failure {
     Corrupt,
     /// TLS where only plain bytes are taken.
     UnexpectedTls,
+    /// Its key has sealed as many records as one may, and its TLS can't make another.
+    KeyUsedUp,
 }
 
 impl Failure {
@@ -54,6 +56,7 @@ impl Failure {
             Self::Truncated => CloseReason::Truncated(party),
             Self::Corrupt => CloseReason::Corrupt(party),
             Self::UnexpectedTls => CloseReason::UnexpectedTls,
+            Self::KeyUsedUp => CloseReason::KeyUsedUp,
         }
     }
 }

@@ -23,7 +23,7 @@ use crate::relay::{CloseReason, Failure, Party};
 use crate::telemetry::counters::HandshakeRole;
 use crate::telemetry::ledger::LiveSession;
 use crate::telemetry::record::{SessionRecord, Stage as Stretch, Stages, Way};
-use crate::tls::{TlsConnection, check_dates, handshake_failure};
+use crate::tls::{TlsConnection, TlsVersion, check_dates, handshake_failure};
 use crate::uring::Token;
 use crate::wire::{Accepted, FromDataConnection, RefusalReason, Refused, from_data_connection};
 
@@ -381,7 +381,11 @@ pub(super) fn check_resumed(
     role: HandshakeRole,
 ) -> Result<(), rustls::Error> {
     let counters = Arc::clone(&core.counters);
-    let chain = core.connection(token).and_then(|c| c.leg.tls()?.resumed_chain());
+    let tls = core.connection(token).and_then(|connection| connection.leg.tls());
+    if tls.and_then(TlsConnection::version) == Some(TlsVersion::Older) {
+        counters.older_handshakes.inc();
+    }
+    let chain = tls.and_then(TlsConnection::resumed_chain);
     counters.handshakes.of(role, chain.is_some()).inc();
     chain.map_or(Ok(()), |chain| check_dates(chain, UnixTime::now()))
 }

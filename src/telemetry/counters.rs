@@ -18,6 +18,8 @@ pub struct WorkerCounters {
     pub handshakes_open: Gauge,
     /// TLS handshakes that were finished.
     pub handshakes: Handshakes,
+    /// Those of them that agreed on TLS 1.2.
+    pub older_handshakes: Counter,
     /// Sessions joined and not ended.
     pub sessions_open: Gauge,
     /// Spares that wait for an agent.

@@ -110,6 +110,9 @@ impl Snapshot {
                 counter(&mut family.encode_family(&labels)?, count)?;
             }
         }
+        let help = "Those of them that agreed on TLS 1.2";
+        let older = self.sum(|worker| worker.older_handshakes.get());
+        page.counter("vestibule_tls_1_2_handshakes", help, older)?;
         let help = "Connections that became no session, by close reason";
         let mut family =
             page.family("vestibule_connections_ended", help, None, MetricType::Counter)?;
@@ -322,6 +325,7 @@ mod tests {
             worker.connections_accepted.add(3);
             worker.bytes_agent_to_server.add(1_500);
             worker.handshakes.of(HandshakeRole::Agent, true).inc();
+            worker.older_handshakes.inc();
         }
         Snapshot {
             role: Role::Gateway,
@@ -363,6 +367,7 @@ mod tests {
             "vestibule_connections gauge",
             "vestibule_handshakes gauge",
             "vestibule_handshakes_finished counter",
+            "vestibule_tls_1_2_handshakes counter",
             "vestibule_connections_ended counter",
             "vestibule_sessions gauge",
             "vestibule_sessions_ended counter",
@@ -406,6 +411,7 @@ mod tests {
         for line in [
             "vestibule_connections_accepted_total 6",
             "vestibule_handshakes_finished_total{role=\"agent\",kind=\"resumed\"} 2",
+            "vestibule_tls_1_2_handshakes_total 2",
             "vestibule_sessions_ended_total{service=\"web\",reason=\"finished\"} 1",
             "vestibule_relayed_bytes_total{direction=\"agent_to_server\",worker=\"1\"} 1500",
             "vestibule_stage_seconds_count{stage=\"handshake\"} 1",

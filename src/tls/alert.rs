@@ -26,6 +26,8 @@ pub enum Alert {
     AccessDenied = 49,
     /// A message that can't be read.
     DecodeError = 50,
+    /// No version of TLS in common.
+    ProtocolVersion = 70,
     /// There is no session now, through no fault of the agent.
     InternalError = 80,
     /// No service of that name.
@@ -57,12 +59,18 @@ impl From<CloseReason> for Alert {
     }
 }
 
-const ALERT: u8 = 21;
 const FATAL: u8 = 2;
 
 impl Alert {
+    /// Of the record that holds an alert.
+    pub(super) const CONTENT_TYPE: u8 = 21;
+
+    pub(super) fn content(self) -> [u8; 2] {
+        [FATAL, self as u8]
+    }
+
     /// The record of this alert before any keys are agreed.
     pub fn unprotected_record(self) -> [u8; 7] {
-        [ALERT, 3, 3, 0, 2, FATAL, self as u8]
+        [Self::CONTENT_TYPE, 3, 3, 0, 2, FATAL, self as u8]
     }
 }

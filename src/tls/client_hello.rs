@@ -1,7 +1,8 @@
 use rustls::server::Acceptor;
+use rustls::{Error, PeerIncompatible};
 
 use super::Alert;
-use crate::limits::MAX_CLIENT_HELLO_LEN;
+use crate::limits::{MAX_CLIENT_HELLO_LEN, RECORD_HEADER_LEN};
 
 /// What a ClientHello says that chooses a role, before any answer is given.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -10,6 +11,8 @@ pub struct ClientHello {
     pub sni: String,
     /// Protocols that the client offers, in its order.
     pub alpn: Vec<Vec<u8>>,
+    /// Whether it offers TLS 1.3. Who does gets that, whatever else it offers.
+    pub offers_tls_1_3: bool,
     /// Whether it says that it resumes. Whether it can is not known yet.
     pub resumes: bool,
 }
@@ -28,6 +31,11 @@ pub enum HelloError {
     NotTls,
     /// TLS, and damaged or too large.
     Damaged {
+        /// The record of the alert.
+        answer: Vec<u8>,
+    },
+    /// TLS before 1.2, which nobody takes.
+    TooOld {
         /// The record of the alert.
         answer: Vec<u8>,
     },
@@ -60,7 +68,15 @@ impl HelloReader {
                 Ok(None) => {}
                 Ok(Some(accepted)) => {
                     let hello = accepted.client_hello();
-                    return Ok(Some(summary(&hello, offers_psk(&self.seen).unwrap_or(false))));
+                    return Ok(Some(summary(&hello, &Offers::read(&self.seen))));
+                }
+                // Later versions have it, since without it the only hash would be SHA-1.
+                Err((
+                    Error::PeerIncompatible(PeerIncompatible::SignatureAlgorithmsExtensionRequired),
+                    _,
+                )) => {
+                    let answer = Alert::ProtocolVersion.unprotected_record().to_vec();
+                    return Err(HelloError::TooOld { answer });
                 }
                 Err((_, mut alert)) => {
                     let mut answer = Vec::new();
@@ -96,36 +112,65 @@ fn too_large() -> HelloError {
     HelloError::Damaged { answer: Alert::InternalError.unprotected_record().to_vec() }
 }
 
-fn summary(hello: &rustls::server::ClientHello<'_>, resumes: bool) -> ClientHello {
+fn summary(hello: &rustls::server::ClientHello<'_>, offers: &Offers) -> ClientHello {
     ClientHello {
         sni: hello.server_name().unwrap_or_default().to_ascii_lowercase(),
         alpn: hello.alpn().into_iter().flatten().map(<[u8]>::to_vec).collect(),
-        resumes,
+        offers_tls_1_3: offers.tls_1_3,
+        resumes: offers.psk,
     }
 }
 
-/// Whether a ClientHello that rustls has accepted has the extension `pre_shared_key`, which rustls does
-/// not show. `None` where it is not all in the first record: it decides about a place in a queue only.
-fn offers_psk(seen: &[u8]) -> Option<bool> {
-    /// RFC 8446 §4.2.
-    const PRE_SHARED_KEY: [u8; 2] = [0, 41];
-    let mut record = seen.get(3..)?;
-    let mut message = take_vector(&mut record, 2)?;
-    // Type, length; version, random (RFC 8446 §4.1.2).
-    message = message.get(4 + 2 + 32..)?;
-    for prefix_len in [1, 2, 1] {
-        // Session id, cipher suites, compression methods.
-        take_vector(&mut message, prefix_len)?;
+/// What rustls does not show of a ClientHello that it has accepted. It decides about a place in a queue, and
+/// about the configuration of an agent with TLS 1.2, for which rustls judges by its own reading.
+#[derive(Default)]
+struct Offers {
+    tls_1_3: bool,
+    psk: bool,
+}
+
+impl Offers {
+    fn read(seen: &[u8]) -> Self {
+        let mut offers = Self::default();
+        // What can't be read further offers no more.
+        let _ = offers.read_extensions(&handshake_bytes(seen));
+        offers
     }
-    let mut extensions = take_vector(&mut message, 2)?;
-    while let Some((kind, rest)) = extensions.split_at_checked(2) {
-        if kind == PRE_SHARED_KEY {
-            return Some(true);
+
+    fn read_extensions(&mut self, mut message: &[u8]) -> Option<()> {
+        /// RFC 8446 §4.2.
+        const PRE_SHARED_KEY: [u8; 2] = [0, 41];
+        const SUPPORTED_VERSIONS: [u8; 2] = [0, 43];
+        const TLS_1_3: [u8; 2] = [3, 4];
+        // Type, length; version, random (RFC 8446 §4.1.2).
+        message = message.get(4 + 2 + 32..)?;
+        for prefix_len in [1, 2, 1] {
+            // Session id, cipher suites, compression methods.
+            take_vector(&mut message, prefix_len)?;
         }
-        extensions = rest;
-        take_vector(&mut extensions, 2)?;
+        let mut extensions = take_vector(&mut message, 2)?;
+        while let Some((kind, rest)) = extensions.split_at_checked(2) {
+            extensions = rest;
+            let mut content = take_vector(&mut extensions, 2)?;
+            self.psk |= kind == PRE_SHARED_KEY;
+            if kind == SUPPORTED_VERSIONS {
+                let versions = take_vector(&mut content, 1)?;
+                self.tls_1_3 |= versions.chunks_exact(2).any(|version| version == TLS_1_3);
+            }
+        }
+        Some(())
     }
-    Some(false)
+}
+
+/// The content of the records at the front of `seen`, as far as it goes.
+fn handshake_bytes(mut seen: &[u8]) -> Vec<u8> {
+    let mut content = Vec::new();
+    while let Some(rest) = seen.get(RECORD_HEADER_LEN - 2..) {
+        seen = rest;
+        let Some(record) = take_vector(&mut seen, 2) else { break };
+        content.extend_from_slice(record);
+    }
+    content
 }
 
 /// Takes a vector with its length before it (RFC 8446 §3.4).

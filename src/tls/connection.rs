@@ -9,6 +9,7 @@ use thiserror::Error;
 use super::alert::Alert;
 use super::record::{Pieces, RecordError, Records};
 use super::rustls_end::RustlsEnd;
+use super::version::TlsVersion;
 
 /// One end of a TLS connection as a state machine over byte slices, without a socket: first
 /// [`TlsConnection::handshake`], then the other calls.
@@ -156,9 +157,8 @@ impl TlsConnection {
         match &mut self.stage {
             Stage::Records(records) => Ok(records.seal(buffer, pieces, outgoing)?),
             Stage::Older(end) => {
-                for piece in pieces.iter() {
-                    end.seal(&buffer[piece], outgoing)?;
-                }
+                let sealed = pieces.iter().try_for_each(|piece| end.seal(&buffer[piece], outgoing));
+                sealed.inspect_err(|error| self.stage = Stage::Failed(Box::new(error.clone())))?;
                 pieces.clear();
                 Ok(())
             }
@@ -170,7 +170,11 @@ impl TlsConnection {
     pub fn seal_copy(&mut self, payload: &[u8], outgoing: &mut Vec<u8>) -> Result<(), TlsError> {
         match &mut self.stage {
             Stage::Records(records) => Ok(records.seal_copy(payload, outgoing)?),
-            Stage::Older(end) => Ok(end.seal(payload, outgoing)?),
+            Stage::Older(end) => {
+                let sealed = end.seal(payload, outgoing);
+                Ok(sealed
+                    .inspect_err(|error| self.stage = Stage::Failed(Box::new(error.clone())))?)
+            }
             other => Err(other.refusal()),
         }
     }
@@ -185,18 +189,30 @@ impl TlsConnection {
     }
 
     /// Turns the connection into its last record: a fatal alert that says why. Empty before the
-    /// handshake is over, when there are no keys for it, and with TLS 1.2, whose keys rustls keeps.
+    /// handshake is over, when there are no keys for it.
     pub fn into_fatal_alert(self, alert: Alert) -> Vec<u8> {
         let mut outgoing = Vec::new();
-        if let Stage::Records(records) = self.stage {
-            records.seal_alert(alert, &mut outgoing);
+        match self.stage {
+            Stage::Records(records) => records.seal_alert(alert, &mut outgoing),
+            Stage::Older(end) => end.seal_alert(alert, &mut outgoing),
+            Stage::Handshake(_) | Stage::Failed(_) => {}
         }
         outgoing
     }
 
-    /// Whether the peer dialled. A server's last word in a handshake is a ticket.
-    pub fn is_server(&self) -> bool {
-        self.is_server
+    /// Whether our last word in the handshake was a ticket, for which no peer waits: so it is where we are
+    /// the server, but for TLS 1.2, where it is what the peer waits for.
+    pub fn ended_with_a_ticket(&self) -> bool {
+        self.is_server && matches!(self.stage, Stage::Records(_))
+    }
+
+    /// The version agreed on; `None` until the handshake is over, and well.
+    pub fn version(&self) -> Option<TlsVersion> {
+        match &self.stage {
+            Stage::Records(_) => Some(TlsVersion::Current),
+            Stage::Older(_) => Some(TlsVersion::Older),
+            Stage::Handshake(_) | Stage::Failed(_) => None,
+        }
     }
 
     /// Until both sides have the keys of the session.

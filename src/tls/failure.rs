@@ -1,7 +1,7 @@
-use rustls::{CertificateError, Error};
+use rustls::{AlertDescription, CertificateError, Error, PeerIncompatible};
 
 use super::TlsError;
-use crate::relay::CloseReason;
+use crate::relay::{CloseReason, Failure};
 
 impl TlsError {
     /// The close reason of a handshake that came to this.
@@ -9,6 +9,15 @@ impl TlsError {
         match self {
             Self::Rustls(error) => handshake_failure(error),
             Self::Record(_) => CloseReason::HandshakeFailed,
+        }
+    }
+
+    /// How a leg broke that can't seal its payload.
+    pub fn sealing_failure(&self) -> Failure {
+        match self {
+            // rustls has no other use for it.
+            Self::Rustls(Error::EncryptError) => Failure::KeyUsedUp,
+            _ => Failure::Corrupt,
         }
     }
 }
@@ -28,6 +37,14 @@ pub fn handshake_failure(error: &Error) -> CloseReason {
             CertificateError::UnknownRevocationStatus | CertificateError::ExpiredRevocationList,
         ) => CloseReason::RevocationUnknown,
         Error::InvalidCertificate(_) => CloseReason::CertificateUntrusted,
+        Error::PeerIncompatible(
+            PeerIncompatible::SupportedVersionsExtensionRequired
+            | PeerIncompatible::Tls12NotOffered
+            | PeerIncompatible::Tls12NotOfferedOrEnabled
+            | PeerIncompatible::ServerDoesNotSupportTls12Or13
+            | PeerIncompatible::ServerTlsVersionIsDisabledByOurConfig,
+        )
+        | Error::AlertReceived(AlertDescription::ProtocolVersion) => CloseReason::TlsVersion,
         _ => CloseReason::HandshakeFailed,
     }
 }

@@ -18,6 +18,7 @@ mod roles;
 mod rustls_end;
 #[cfg(test)]
 pub(crate) mod testing;
+mod version;
 
 pub use alert::Alert;
 pub use client_hello::{ClientHello, HelloError, HelloReader, looks_like_tls};
@@ -41,3 +42,4 @@ pub use roles::{
     ListenerRoles, agent_end, backend_config, client_config, gateway_verifier, listener_roles,
     provider,
 };
+pub use version::TlsVersion;

@@ -24,6 +24,10 @@ use crate::control::ServiceId;
 use crate::limits::MAX_BACKEND_SESSIONS;
 use crate::wire::alpn;
 
+const CURRENT: &[&SupportedProtocolVersion] = &[&TLS13];
+/// For those who may be older.
+const OLDER: &[&SupportedProtocolVersion] = &[&TLS13, &TLS12];
+
 /// One configuration for each role on a TLS listener; the `ClientHello` chooses.
 #[derive(Debug, Clone)]
 pub struct ListenerRoles {
@@ -35,6 +39,8 @@ pub struct ListenerRoles {
     pub agent: RoleConfig,
     /// Foreign agents, by the services that this listener offers.
     pub foreign: HashMap<ServiceId, RoleConfig>,
+    /// Those of them that do not offer TLS 1.3, where the listener takes TLS 1.2 from agents; else none.
+    pub older_foreign: HashMap<ServiceId, RoleConfig>,
     /// Which certificates of devices count no more; `None` where no list is looked at.
     pub device_revocation: Option<Arc<Revocation>>,
     /// Which certificates of servers count no more.
@@ -72,7 +78,7 @@ pub fn listener_roles(
     listener: usize,
     brought: &BroughtLists,
 ) -> Result<ListenerRoles, CredentialError> {
-    let ListenerKind::Tls { credentials, device_certificates, device_revocation, servers } =
+    let ListenerKind::Tls { credentials, device_certificates, device_revocation, servers, .. } =
         &config.listeners[listener].kind
     else {
         panic!("listener {} is plain and has no TLS roles", config.listeners[listener].name);
@@ -116,8 +122,11 @@ impl ListenerRoles {
             Some(trust) => trust.verifier(device_revocation.clone())?,
             None => WebPkiClientVerifier::no_client_auth(),
         };
+        let role_of = |versions, verifier: &Arc<dyn ClientCertVerifier>, protocols| {
+            role_config(versions, Arc::clone(&files.own), Arc::clone(verifier), protocols)
+        };
         let role = |verifier: &Arc<dyn ClientCertVerifier>, protocols: Vec<Vec<u8>>| {
-            role_config(Arc::clone(&files.own), Arc::clone(verifier), protocols)
+            role_of(CURRENT, verifier, protocols)
         };
         let (signal, data) = match &files.servers {
             Some(trust) => {
@@ -134,13 +143,35 @@ impl ListenerRoles {
         let offered =
             config.services.iter().filter(|service| service.listeners.contains(&listener));
         let offered = offered.filter(|service| !service.passthrough);
-        let foreign = offered.map(|service| {
-            let protocols = service.alpn.iter().map(|name| name.clone().into_bytes()).collect();
+        let (mut foreign, mut older_foreign) = (HashMap::new(), HashMap::new());
+        for service in offered {
+            let protocols =
+                || service.alpn.iter().map(|name| name.clone().into_bytes()).collect::<Vec<_>>();
             let before = before.and_then(|before| before.foreign.get(&service.id));
-            Ok((service.id, role(&devices, protocols)?.with_tickets(before)?))
-        });
-        let foreign = foreign.collect::<Result<_, CredentialError>>()?;
-        Ok(Self { signal, data, agent, foreign, device_revocation, server_revocation, files })
+            foreign.insert(service.id, role(&devices, protocols())?.with_tickets(before)?);
+            if config.listeners[listener].takes_older_agents() {
+                // With TLS 1.3 as well, so that whoever was made to offer less is told (RFC 8446 §4.1.3). Without
+                // tickets: one of TLS 1.2 opens what was recorded of each session that it resumes.
+                older_foreign.insert(service.id, role_of(OLDER, &devices, protocols())?);
+            }
+        }
+        Ok(Self {
+            signal,
+            data,
+            agent,
+            foreign,
+            older_foreign,
+            device_revocation,
+            server_revocation,
+            files,
+        })
+    }
+
+    /// For a foreign agent of that service: whoever offers TLS 1.3 gets it, and is refused without it unless
+    /// the listener takes TLS 1.2. `None` where the service is not offered.
+    pub fn of_foreign(&self, service: ServiceId, offers_tls_1_3: bool) -> Option<&RoleConfig> {
+        let older = self.older_foreign.get(&service).filter(|_| !offers_tls_1_3);
+        older.or_else(|| self.foreign.get(&service))
     }
 
     /// Those of devices, and those of servers, where lists are looked at.
@@ -181,7 +212,7 @@ pub fn client_config(
     credentials: Option<Arc<CertifiedKey>>,
     alpn: Vec<Vec<u8>>,
 ) -> Result<ClientConfig, CredentialError> {
-    client_config_of(&[&TLS13], roots, credentials, alpn)
+    client_config_of(CURRENT, roots, credentials, alpn)
 }
 
 /// Ends the TLS of agents at a server: TLS 1.3 only, with tickets. Loads its files.
@@ -191,7 +222,8 @@ pub fn agent_end(tls: &AgentTlsEnd) -> Result<RoleConfig, CredentialError> {
         None => WebPkiClientVerifier::no_client_auth(),
     };
     let protocols = tls.alpn.iter().map(|name| name.clone().into_bytes()).collect();
-    role_config(load_credentials(&tls.credentials)?, verifier, protocols)?.with_tickets(None)
+    role_config(CURRENT, load_credentials(&tls.credentials)?, verifier, protocols)?
+        .with_tickets(None)
 }
 
 /// Verifies the chain of a gateway again, whose connection began before a reload. As [`client_config`] does.
@@ -207,7 +239,7 @@ pub fn backend_config(
     alpn: Vec<Vec<u8>>,
 ) -> Result<ClientConfig, CredentialError> {
     let credentials = tls.credentials.as_ref().map(load_credentials).transpose()?;
-    let mut config = client_config_of(&[&TLS13, &TLS12], load_roots(&tls.ca)?, credentials, alpn)?;
+    let mut config = client_config_of(OLDER, load_roots(&tls.ca)?, credentials, alpn)?;
     config.resumption = Resumption::in_memory_sessions(MAX_BACKEND_SESSIONS);
     Ok(config)
 }
@@ -227,15 +259,18 @@ pub fn provider() -> Arc<CryptoProvider> {
 
 /// Without tickets: nobody resumes.
 fn role_config(
+    versions: &[&'static SupportedProtocolVersion],
     credentials: Arc<CertifiedKey>,
     verifier: Arc<dyn ClientCertVerifier>,
     alpn: Vec<Vec<u8>>,
 ) -> Result<RoleConfig, CredentialError> {
     let mut config = ServerConfig::builder_with_provider(provider())
-        .with_protocol_versions(&[&TLS13])?
+        .with_protocol_versions(versions)?
         .with_client_cert_verifier(Arc::clone(&verifier))
         .with_cert_resolver(Arc::new(SingleCertAndKey::from(credentials)));
     config.alpn_protocols = alpn;
+    // Else who is in the middle could make two sessions of TLS 1.2 that look the same (RFC 7627 §1).
+    config.require_ems = true;
     config.send_tls13_tickets = 0;
     config.session_storage = Arc::new(NoServerSessionStorage {});
     config.enable_secret_extraction = true;

@@ -5,7 +5,8 @@ use rustls::unbuffered::{
 };
 use rustls::{CommonState, Error, ExtractedSecrets, ProtocolVersion};
 
-use super::record::Secrets;
+use super::Alert;
+use super::record::{RecordKey, Secrets};
 use crate::limits::{MAX_PENDING_LEN, MAX_RECORD_LEN, RECORD_HEADER_LEN};
 
 /// A connection in the hands of rustls: its handshake, and the records of TLS 1.2.
@@ -82,20 +83,36 @@ impl RustlsEnd {
     ) -> Result<Vec<u8>, Error> {
         self.pending.extend_from_slice(incoming);
         self.shown = self.pending.len();
-        let mut payload = Vec::new();
+        let mut payload = Vec::with_capacity(incoming.len());
         self.run(Task::Open(&mut payload), outgoing)?;
         self.check_waiting(self.pending.len(), MAX_PENDING_LEN, outgoing)?;
+        // A connection at rest holds no buffer, and one in the middle of a record no more than that.
+        self.pending.shrink_to_fit();
         Ok(payload)
     }
 
     /// Appends the records that carry `payload`.
     pub(super) fn seal(&mut self, payload: &[u8], outgoing: &mut Vec<u8>) -> Result<(), Error> {
-        self.run(Task::Seal(payload), outgoing)
+        let len = outgoing.len();
+        // With a key that is used up rustls says close_notify, which must not pass for a clean end.
+        self.run(Task::Seal(payload), outgoing).inspect_err(|_| outgoing.truncate(len))
     }
 
     /// Appends a close_notify.
     pub(super) fn seal_end(&mut self, outgoing: &mut Vec<u8>) -> Result<(), Error> {
         self.run(Task::End, outgoing)
+    }
+
+    /// Appends a fatal alert of TLS 1.2, after which the connection is of no more use. rustls would not say
+    /// it for us, but gives its keys out between two records.
+    pub(super) fn seal_alert(self, alert: Alert, outgoing: &mut Vec<u8>) {
+        // It has none after an error, which it has told the peer itself.
+        if let Ok((extracted, _)) = self.into_secrets()
+            && let Ok(mut key) = RecordKey::new(extracted.tx)
+            && let Ok(record) = key.seal_older(Alert::CONTENT_TYPE, &alert.content())
+        {
+            outgoing.extend(record);
+        }
     }
 
     pub(super) fn common(&self) -> &CommonState {
@@ -193,6 +210,14 @@ impl RustlsEnd {
             }
         }
         error
+    }
+}
+
+#[cfg(test)]
+impl RustlsEnd {
+    /// Bytes of the buffer that it holds.
+    pub(super) fn held_len(&self) -> usize {
+        self.pending.capacity()
     }
 }
 

@@ -9,11 +9,17 @@ use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa,
     Issuer, KeyPair, SanType,
 };
-use rustls::{ClientConfig, ClientConnection, Error, ServerConfig, ServerConnection};
+use rustls::crypto::CryptoProvider;
+use rustls::sign::SingleCertAndKey;
+use rustls::version::TLS12;
+use rustls::{
+    ClientConfig, ClientConnection, Error, ServerConfig, ServerConnection, SupportedCipherSuite,
+};
 use tempfile::TempDir;
 
 use super::{
     BroughtLists, ListenerRoles, client_config, listener_roles, load_credentials, load_roots,
+    provider,
 };
 use crate::config::{
     AddressLimits, Credentials, DeviceCertificates, DeviceLimits, DevicePolicy, EventLoop,
@@ -132,6 +138,39 @@ impl World {
         self.roles(DeviceCertificates::Required(self.devices.clone()))
     }
 
+    /// The same where devices may come with TLS 1.2.
+    pub(crate) fn older_roles(&self) -> ListenerRoles {
+        let asked = DeviceCertificates::Required(self.devices.clone());
+        let mut config = gateway_config(self.gateway.clone(), asked, &self.servers);
+        let ListenerKind::Tls { older_agents, .. } = &mut config.listeners[0].kind else {
+            panic!("it speaks TLS");
+        };
+        *older_agents = true;
+        listener_roles(&config, 0, &BroughtLists::default()).expect("good files")
+    }
+
+    /// A client that knows TLS 1.2 only, and these suites.
+    pub(crate) fn older_client(
+        &self,
+        credentials: Option<&Credentials>,
+        suites: &[SupportedCipherSuite],
+    ) -> ClientConfig {
+        let provider = CryptoProvider { cipher_suites: suites.to_vec(), ..(*provider()).clone() };
+        let builder = ClientConfig::builder_with_provider(Arc::new(provider))
+            .with_protocol_versions(&[&TLS12])
+            .expect("one of the suites is of TLS 1.2")
+            .with_root_certificates(load_roots(&self.gateways).expect("a CA"));
+        let mut config = match credentials {
+            None => builder.with_no_client_auth(),
+            Some(files) => {
+                let own = load_credentials(files).expect("a pair");
+                builder.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(own)))
+            }
+        };
+        config.enable_secret_extraction = true;
+        config
+    }
+
     pub(crate) fn client(&self, credentials: Option<&Credentials>, alpn: &[&[u8]]) -> ClientConfig {
         let credentials = credentials.map(|files| load_credentials(files).expect("a pair"));
         let roots = load_roots(&self.gateways).expect("a CA");
@@ -199,6 +238,7 @@ pub(crate) fn gateway_config(
         device_certificates,
         device_revocation: RevocationRules::default(),
         servers: true,
+        older_agents: false,
     };
     GatewayConfig {
         upgrade_socket: None,

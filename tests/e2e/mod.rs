@@ -27,6 +27,7 @@ mod signal;
 mod spares;
 mod strangers;
 mod tickets;
+mod tls_1_2;
 mod tls_backend;
 mod upgrade;
 mod waiting;

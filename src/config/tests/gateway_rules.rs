@@ -160,6 +160,26 @@ fn what_is_weak_or_without_effect_is_a_warning() {
 }
 
 #[test]
+fn agents_with_tls_1_2_come_only_where_it_is_asked_for_by_name_and_a_warning_says_what_is_weaker() {
+    let with = |keys: &str| {
+        let text = gateway_text("");
+        gateway(&text.replacen("device_certificates", &format!("{keys}\ndevice_certificates"), 1))
+    };
+    for (keys, takes) in
+        [("", false), ("tls_1_2_agents = false", false), ("tls_1_2_agents = true", true)]
+    {
+        let checked = with(keys).expect("it is right");
+        assert_eq!(checked.config.listeners[0].takes_older_agents(), takes, "{keys}");
+        let warnings: Vec<_> = checked.warnings.iter().map(line).collect();
+        assert_eq!(warnings.len(), usize::from(takes), "{warnings:?}");
+        assert!(warnings.iter().all(|warning| warning.contains("names in their certificates")));
+    }
+    assert_refused(with("tls_1_2_agents = \"yes\""), "7:18", "true or false without quotes");
+    let plain = format!("devices = \"any\"\n{PLAIN}service = \"web\"\ntls_1_2_agents = true");
+    assert_refused(gateway(&gateway_text(&plain)), "23:1", "`kind = \"tls\"`");
+}
+
+#[test]
 fn telemetry_stays_on_the_host_unless_it_is_said_who_may_ask() {
     let with = |keys: &str| gateway(&gateway_text(&format!("[telemetry]\n{keys}")));
     assert_refused(with("address = \"0.0.0.0:9113\""), "17:11", "not a loopback address");

@@ -117,7 +117,7 @@ fn the_example_files_show_the_defaults() {
     fn with_defaults(text: &str) -> String {
         let uncomment = |line: &str| match line.strip_prefix('#') {
             // A space begins prose; the long form of `tls` is no default.
-            Some(key) if !key.starts_with(' ') && !key.starts_with("tls") => key.to_owned(),
+            Some(key) if !key.starts_with(' ') && !key.starts_with("tls =") => key.to_owned(),
             _ => line.to_owned(),
         };
         let paragraphs = text.split("\n\n").map(|paragraph| {

@@ -13,6 +13,8 @@ use crate::tls::{
 };
 use crate::wire::{RefusalReason, alpn};
 
+mod older;
+
 const NAME: &str = "gateway.example.com";
 
 /// A gateway's configuration for our own agent, and that of an agent that it lets in.

@@ -1,5 +1,5 @@
 use aws_lc_rs::aead::{
-    AES_128_GCM, AES_256_GCM, Aad, CHACHA20_POLY1305, LessSafeKey, Nonce, UnboundKey,
+    AES_128_GCM, AES_256_GCM, Aad, CHACHA20_POLY1305, LessSafeKey, NONCE_LEN, Nonce, UnboundKey,
 };
 use rustls::ConnectionTrafficSecrets;
 use rustls::crypto::cipher;
@@ -7,11 +7,14 @@ use rustls::crypto::cipher;
 use super::RecordError;
 use crate::limits::{RECORD_HEADER_LEN, RECORD_TAG_LEN};
 
+/// Bytes of the nonce that stand in each record of TLS 1.2 with AES-GCM (RFC 5288 §3).
+const GCM_EXPLICIT_NONCE_LEN: usize = 8;
+
 /// The key of one direction, with the number of the next record (RFC 8446 §5.3).
 ///
 /// Both forms of the key are overwritten when they are dropped: the expanded one by aws-lc
 /// (`OPENSSL_free`), the other by rustls (`zeroize`).
-pub(super) struct RecordKey {
+pub(in crate::tls) struct RecordKey {
     secrets: ConnectionTrafficSecrets,
     /// Expanded, some 500 bytes; made again when it is needed.
     aead: Option<LessSafeKey>,
@@ -19,7 +22,7 @@ pub(super) struct RecordKey {
 }
 
 impl RecordKey {
-    pub(super) fn new(
+    pub(in crate::tls) fn new(
         (sequence, secrets): (u64, ConnectionTrafficSecrets),
     ) -> Result<Self, RecordError> {
         let aead = Some(expand(&secrets)?);
@@ -64,6 +67,35 @@ impl RecordKey {
         tag[..RECORD_TAG_LEN]
             .copy_from_slice(sealed.map_err(|_| RecordError::Unsupported)?.as_ref());
         Ok(())
+    }
+
+    /// A whole record of TLS 1.2 with that content (RFC 5246 §6.2.3.3; RFC 5288 §3, RFC 7905 §2). Its nonce is
+    /// made as rustls makes it, so that under keys of its own none comes twice.
+    pub(in crate::tls) fn seal_older(
+        &mut self,
+        content_type: u8,
+        content: &[u8],
+    ) -> Result<Vec<u8>, RecordError> {
+        let explicit_len = match self.secrets {
+            ConnectionTrafficSecrets::Chacha20Poly1305 { .. } => 0,
+            _ => GCM_EXPLICIT_NONCE_LEN,
+        };
+        let header = |len: usize| {
+            let len = u16::try_from(len).map_err(|_| RecordError::TooLarge)?.to_be_bytes();
+            Ok::<_, RecordError>([content_type, 3, 3, len[0], len[1]])
+        };
+        let number = self.sequence.to_be_bytes();
+        let additional = [&number[..], &header(content.len())?].concat();
+        let mut record = header(explicit_len + content.len() + RECORD_TAG_LEN)?.to_vec();
+        let (aead, nonce) = self.aead_and_nonce()?;
+        record.extend(&nonce.as_ref()[NONCE_LEN - explicit_len..]);
+        let start = record.len();
+        record.extend(content);
+        let sealed = &mut record[start..];
+        let tag = aead.seal_in_place_separate_tag(nonce, Aad::from(additional), sealed);
+        self.sequence += 1;
+        record.extend(tag.map_err(|_| RecordError::Unsupported)?.as_ref());
+        Ok(record)
     }
 
     fn aead_and_nonce(&mut self) -> Result<(&LessSafeKey, Nonce), RecordError> {

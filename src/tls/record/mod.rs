@@ -8,10 +8,10 @@ mod pieces;
 use rustls::client::ClientConnectionData;
 use rustls::kernel::KernelConnection;
 use rustls::server::ServerConnectionData;
-use rustls::{ExtractedSecrets, SupportedCipherSuite};
+use rustls::{ConnectionTrafficSecrets, ExtractedSecrets, SupportedCipherSuite};
 use thiserror::Error;
 
-use self::key::RecordKey;
+pub(super) use self::key::RecordKey;
 pub use self::pieces::Pieces;
 use super::Alert;
 use crate::limits::{
@@ -365,7 +365,7 @@ impl Records {
 }
 
 impl Secrets {
-    fn next_opening(&mut self) -> Result<(u64, rustls::ConnectionTrafficSecrets), RecordError> {
+    fn next_opening(&mut self) -> Result<(u64, ConnectionTrafficSecrets), RecordError> {
         match self {
             Self::Server(connection) => connection.update_rx_secret(),
             Self::Client(connection) => connection.update_rx_secret(),
@@ -373,7 +373,7 @@ impl Secrets {
         .map_err(|_| RecordError::Unsupported)
     }
 
-    fn next_sealing(&mut self) -> Result<(u64, rustls::ConnectionTrafficSecrets), RecordError> {
+    fn next_sealing(&mut self) -> Result<(u64, ConnectionTrafficSecrets), RecordError> {
         match self {
             Self::Server(connection) => connection.update_tx_secret(),
             Self::Client(connection) => connection.update_tx_secret(),

@@ -1,5 +1,6 @@
 use std::time::Duration;
 
+use rustls::client::ClientSessionMemoryCache;
 use rustls::{ClientConfig, ClientConnection, HandshakeKind, ServerConnection};
 
 use super::*;
@@ -8,7 +9,7 @@ use crate::relay::CloseReason;
 use crate::tls::testing::{NAME, World, gateway_config, handshake};
 use crate::tls::{
     BroughtLists, HelloReader, ListenerRoles, expiry, handshake_failure, listener_roles,
-    load_certificates,
+    load_certificates, provider,
 };
 use crate::wire::alpn;
 
@@ -170,6 +171,32 @@ fn a_ticket_of_a_listener_without_certificates_opens_nothing_where_they_are_requ
         let refused = strict.agent.check_chain(&chain, UnixTime::now()).expect_err("no chain");
         assert_eq!(handshake_failure(&refused), CloseReason::CertificateMissing);
     }
+}
+
+#[test]
+fn nobody_resumes_with_tls_1_2() {
+    let world = World::new();
+    let roles = world.older_roles();
+    let older = roles.of_foreign(2, false).expect("offered");
+    let kept = Arc::new(ClientSessionMemoryCache::new(8));
+    let mut client = world.older_client(Some(&world.device), &provider().cipher_suites);
+    client.resumption = Resumption::store(Arc::clone(&kept) as Arc<dyn ClientSessionStore>);
+    let client = Arc::new(client);
+    for _ in 0..2 {
+        assert_eq!(kind(&client, older), HandshakeKind::Full);
+        assert!(kept.tls12_session(&name()).is_none(), "neither a ticket nor a session id");
+    }
+}
+
+#[test]
+fn a_ticket_of_tls_1_3_is_worth_nothing_with_the_configuration_for_tls_1_2() {
+    let world = World::new();
+    let roles = world.older_roles();
+    let client = keeping_tickets(world.client(Some(&world.device), &[]));
+    assert_eq!(kind(&client, foreign(&roles, 2)), HandshakeKind::Full);
+    assert!(says_it_resumes(&client));
+    let older = roles.of_foreign(2, false).expect("offered");
+    assert_eq!(kind(&client, older), HandshakeKind::Full);
 }
 
 #[test]

@@ -3,6 +3,8 @@ use rustls::{CertificateError, Error, NamedGroup, ProtocolVersion};
 
 use super::*;
 use crate::config::{Credentials, RevocationRules};
+use crate::relay::CloseReason;
+use crate::tls::handshake_failure;
 use crate::tls::testing::{NAME, World, gateway_config, handshake};
 
 /// Who connects, offering what, to which role, and what is agreed.
@@ -126,6 +128,7 @@ fn a_listener_without_servers_and_services_elsewhere_have_no_configuration() {
         device_certificates: asked,
         device_revocation: RevocationRules::default(),
         servers: false,
+        older_agents: false,
     };
     let roles = listener_roles(&config, 0, &BroughtLists::default()).expect("good files");
     assert!(roles.signal.is_none() && roles.data.is_none());
@@ -144,7 +147,7 @@ fn old_server(world: &World) -> Arc<ServerConfig> {
 }
 
 #[test]
-fn tls_1_2_is_for_backends_only() {
+fn a_backend_may_be_old_and_a_gateway_not() {
     let world = World::new();
     let backend =
         BackendTls { ca: world.gateways.clone(), name: NAME.to_owned(), credentials: None };
@@ -154,5 +157,75 @@ fn tls_1_2_is_for_backends_only() {
     assert_eq!(client.protocol_version(), Some(ProtocolVersion::TLSv1_2));
 
     let error = refusal(world.client(None, &[]), NAME, &old_server(&world));
-    assert!(matches!(error, Error::PeerIncompatible(_)), "{error:?}");
+    assert_eq!(handshake_failure(&error), CloseReason::TlsVersion, "{error:?}");
+}
+
+/// A client of TLS 1.2 alone, with all suites that rustls has for it.
+fn old_client(world: &World, own: &Credentials, offer: &[&[u8]]) -> ClientConfig {
+    let mut client = world.older_client(Some(own), &provider().cipher_suites);
+    client.alpn_protocols = offer.iter().map(|name| name.to_vec()).collect();
+    client
+}
+
+#[test]
+fn tls_1_2_is_for_foreign_agents_of_a_listener_that_takes_it_and_for_nobody_else() {
+    let world = World::new();
+    let strict = world.strict_roles();
+    assert!(strict.older_foreign.is_empty());
+    let roles = world.older_roles();
+    let agent = |offer: &[&[u8]]| Arc::new(old_client(&world, &world.device, offer));
+    for (service, offer, agreed) in
+        [(0, &[&b"h2"[..]][..], Some(&b"h2"[..])), (0, &[], None), (2, &[], None)]
+    {
+        let role = roles.of_foreign(service, false).expect("offered");
+        let (_, server) = handshake(&agent(offer), NAME, &role.config).expect("taken");
+        assert_eq!(server.protocol_version(), Some(ProtocolVersion::TLSv1_2));
+        assert_eq!(server.alpn_protocol(), agreed);
+        assert!(server.peer_certificates().is_some());
+        let strict = strict.of_foreign(service, false).expect("offered");
+        let error = refusal(old_client(&world, &world.device, offer), NAME, &strict.config);
+        assert_eq!(handshake_failure(&error), CloseReason::TlsVersion, "{error:?}");
+    }
+    for (role, own, protocol) in [
+        (roles.signal.as_ref().expect("servers are let in"), &world.server, alpn::SIGNAL),
+        (roles.data.as_ref().expect("servers are let in"), &world.server, alpn::DATA),
+        (&roles.agent, &world.device, alpn::AGENT),
+    ] {
+        let error = refusal(old_client(&world, own, &[protocol]), NAME, &role.config);
+        assert_eq!(handshake_failure(&error), CloseReason::TlsVersion, "{error:?}");
+    }
+}
+
+#[test]
+fn whoever_offers_tls_1_3_gets_it_where_tls_1_2_is_taken_as_well() {
+    let world = World::new();
+    let roles = world.older_roles();
+    let client = ClientConfig::builder_with_provider(provider())
+        .with_protocol_versions(OLDER)
+        .expect("both are known")
+        .with_root_certificates(load_roots(&world.gateways).expect("a CA"));
+    let own = load_credentials(&world.device).expect("a pair");
+    let client = Arc::new(client.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(own))));
+    // The second is for those who do not offer it, should one be taken for such.
+    for role in [roles.of_foreign(2, true), roles.of_foreign(2, false)] {
+        let role = role.expect("offered");
+        let (_, server) = handshake(&client, NAME, &role.config).expect("taken");
+        assert_eq!(server.protocol_version(), Some(ProtocolVersion::TLSv1_3));
+    }
+}
+
+#[test]
+fn tls_1_2_has_the_suites_of_rustls_alone() {
+    let mut names: Vec<_> = provider()
+        .cipher_suites
+        .iter()
+        .filter(|suite| suite.tls13().is_none())
+        .map(|suite| format!("{:?}", suite.suite()))
+        .collect();
+    names.sort_unstable();
+    let expected = ["ECDSA", "RSA"].into_iter().flat_map(|kind| {
+        ["AES_128_GCM_SHA256", "AES_256_GCM_SHA384", "CHACHA20_POLY1305_SHA256"]
+            .map(|rest| format!("TLS_ECDHE_{kind}_WITH_{rest}"))
+    });
+    assert_eq!(names, expected.collect::<Vec<_>>());
 }

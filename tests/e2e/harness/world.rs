@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU16, Ordering};
 
 use rcgen::{BasicConstraints, CertificateParams, CustomExtension, DnType, IsCa, Issuer, KeyPair};
 use rustls::version::TLS13;
-use rustls::{ClientConfig, ClientConnection};
+use rustls::{ClientConfig, ClientConnection, SupportedProtocolVersion};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use tempfile::TempDir;
@@ -243,10 +243,20 @@ impl World {
         credentials: Option<&Credentials>,
         alpn: Vec<Vec<u8>>,
     ) -> Arc<ClientConfig> {
+        self.client_of(&[&TLS13], credentials, alpn)
+    }
+
+    /// For TLS with a gateway, in one of these versions.
+    pub(crate) fn client_of(
+        &self,
+        versions: &[&'static SupportedProtocolVersion],
+        credentials: Option<&Credentials>,
+        alpn: Vec<Vec<u8>>,
+    ) -> Arc<ClientConfig> {
         let roots = load_roots(&self.ca(Role::Gateway)).expect("a CA");
         let builder = ClientConfig::builder_with_provider(provider())
-            .with_protocol_versions(&[&TLS13])
-            .expect("TLS 1.3")
+            .with_protocol_versions(versions)
+            .expect("the provider knows them")
             .with_root_certificates(roots);
         let mut config = match credentials {
             None => builder.with_no_client_auth(),
