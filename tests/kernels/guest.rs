@@ -2,7 +2,7 @@
 
 use std::env;
 use std::fs;
-use std::io::{BufRead as _, BufReader};
+use std::io::{self, BufRead as _, BufReader, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
@@ -11,8 +11,12 @@ use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
-/// The series that are run: the oldest that is supported, and a recent one.
-pub(super) const KERNELS: [&str; 2] = ["6.1", "6.12"];
+/// The oldest series that is supported.
+pub(super) const OLDEST: &str = "6.1";
+/// A recent one.
+pub(super) const RECENT: &str = "6.12";
+/// Those that are run.
+pub(super) const KERNELS: [&str; 2] = [OLDEST, RECENT];
 
 /// Set in a guest, to the series of its kernel.
 const HERE: &str = "VESTIBULE_GUEST";
@@ -71,17 +75,18 @@ impl Guest {
         Self { kernel, qemu, console, _folder: folder }
     }
 
-    /// Waits until its tests have ended.
+    /// Waits until its tests have ended, and returns what they printed.
     ///
     /// # Panics
     /// Where they failed, or the machine stopped before; shows the end of its console.
-    pub(super) fn expect_success(self) {
+    pub(super) fn expect_success(self) -> Vec<String> {
         let start = Instant::now();
         let mut lines = Vec::new();
         let result = loop {
             match self.console.recv_timeout(PATIENCE.saturating_sub(start.elapsed())) {
                 Ok(line) => {
-                    println!("{}: {line}", self.kernel);
+                    // Not by a macro, whose lines are kept back until the test has ended.
+                    let _ = writeln!(io::stderr(), "{}: {line}", self.kernel);
                     if let Some((_, status)) = line.split_once(LAST_WORDS) {
                         break status.to_owned();
                     }
@@ -95,6 +100,7 @@ impl Guest {
         };
         let shown = lines[lines.len().saturating_sub(SHOWN_LINES)..].join("\n");
         assert_eq!(result, "0", "exit status of the tests on Linux {}\n{shown}", self.kernel);
+        lines
     }
 }
 

@@ -74,7 +74,12 @@ fn listeners_of_a_gateway_that_contradict_it_are_refused() {
         ("device_certificates = \"required\"\n", "", "1:1", "missing key `device_certificates`"),
         ("device_ca = \"devices.crt\"\n", "", "1:1", "missing key `device_ca`"),
         ("\"devices.crt\"", "\"./servers.crt\"", "8:13", "CA of `[servers]` as well"),
-        ("\"devices.crt\"", "\"devices.crt\"\nservers = false", "1:1", "no listener lets servers in"),
+        (
+            "\"devices.crt\"",
+            "\"devices.crt\"\nservers = false",
+            "1:1",
+            "no listener lets servers in",
+        ),
         ("[\"[::]:13000\"]", "[\"[::]\"]", "3:14", "the port is missing, as in `[::]:13000`"),
         ("[\"[::]:13000\"]", "[]", "3:13", "`addresses` is empty"),
         ("\"tls\"", "\"tcp\"", "4:8", "write one of \"tls\", \"plain\""),
