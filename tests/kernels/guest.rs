@@ -146,7 +146,7 @@ fn pack(folder: &Path, kernel: &str, arguments: &[&str]) -> PathBuf {
     let init = format!(
         "#!/bin/busybox sh
 /bin/busybox --install -s /bin
-export PATH=/bin HOME=/tmp {HERE}={kernel}
+export PATH=/bin:/usr/bin HOME=/tmp {HERE}={kernel}
 mount -t proc none /proc
 mount -t sysfs none /sys
 mount -t devtmpfs none /dev
@@ -154,7 +154,7 @@ mount -t tmpfs none /tmp
 ip link set lo up
 ulimit -n 20000
 cd /tmp
-{} {} --test-threads=2
+{} {} --test-threads=2 --nocapture
 echo \"{LAST_WORDS}$?\"
 poweroff -f
 ",

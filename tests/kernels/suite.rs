@@ -14,7 +14,7 @@ const SKIPPED: [(&str, &str); 1] = [(
 const MANY: usize = 200;
 
 #[test]
-#[ignore = "needs qemu-system-x86, seabios, busybox-static, cpio, binutils and tests/kernels/fetch"]
+#[ignore = "needs qemu-system-x86, seabios, busybox-static, cpio, binutils, curl, openssl and tests/kernels/fetch"]
 fn the_end_to_end_suite_holds_on_the_oldest_kernel() {
     let mut arguments = vec!["e2e::"];
     for (name, reason) in SKIPPED {
