@@ -14,7 +14,7 @@ use crate::picture;
 use crate::process::{Process, free_addresses};
 use crate::results::{Outcome, Results, Sample};
 use crate::scenario::{Scenario, Size, Work};
-use crate::setup;
+use crate::setup::{self, Threads};
 use crate::table;
 use crate::target::{Build, Ground, Peer, Target, start_backend};
 use crate::tls::{Group, Pki};
@@ -28,7 +28,8 @@ pub(crate) struct CompareArguments {
     /// Targets, separated by commas [default: all]
     #[arg(long, value_delimiter = ',')]
     targets: Vec<Target>,
-    /// Another vestibule to compare, NAME=PATH or NAME=PATH,workers=N; may be given several times
+    /// Another vestibule to compare, NAME=PATH, perhaps with ,workers=N and ,`event_loop=epoll`; may be given
+    /// several times
     #[arg(long = "build")]
     builds: Vec<Build>,
     /// Samples of each scenario and target [default: 5, with --quick 1]
@@ -135,9 +136,11 @@ fn stand_apart(targets: &[Target], relay_group: Group) -> BTreeMap<String, Strin
 
 /// What the results say of a build.
 fn describe(build: &Build) -> String {
-    let Build { program, workers, .. } = build;
+    let Build { program, threads: Threads { workers, event_loop }, .. } = build;
     let version = machine::first_line(program, &["--version"]);
-    format!("{version} ({}), workers of the gateway: {workers}", program.display())
+    let waits =
+        event_loop.map_or_else(String::new, |event_loop| format!(", on {}", event_loop.word()));
+    format!("{version} ({}), workers of the gateway: {workers}{waits}", program.display())
 }
 
 /// Finds the binaries, makes the certificates, and starts the backend.

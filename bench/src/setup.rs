@@ -7,6 +7,48 @@ use std::process::Command;
 use crate::error::BenchError;
 use crate::tls::{DEVICE_NAME, GATEWAY_NAME, PASSTHROUGH_NAME, Pki, SERVER_NAME};
 
+/// What gateway and server run on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Threads {
+    /// Workers of the gateway; the server has one.
+    pub(crate) workers: u16,
+    /// What the threads of both wait in; `None` leaves it to them.
+    pub(crate) event_loop: Option<EventLoop>,
+}
+
+/// What a thread waits in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum EventLoop {
+    /// A ring.
+    IoUring,
+    /// epoll(7).
+    Epoll,
+}
+
+impl EventLoop {
+    /// In a configuration, and on the command line.
+    pub(crate) const fn word(self) -> &'static str {
+        match self {
+            Self::IoUring => "io_uring",
+            Self::Epoll => "epoll",
+        }
+    }
+}
+
+impl Threads {
+    /// One worker, and a ring where the kernel allows it.
+    pub(crate) const USUAL: Self = Self { workers: 1, event_loop: None };
+
+    /// The keys of both configurations. Older builds know the first alone.
+    fn toml(self) -> String {
+        let Self { workers, event_loop } = self;
+        let event_loop = event_loop.map_or_else(String::new, |event_loop| {
+            format!("event_loop = \"{}\"\n", event_loop.word())
+        });
+        format!("workers = {workers}\n{event_loop}")
+    }
+}
+
 /// Makes the certificates with the command that operators use.
 pub(crate) fn make_pki(vestibule: &Path, pki: &Pki) -> Result<(), BenchError> {
     for arguments in [
@@ -46,13 +88,12 @@ pub(crate) fn run(command: &mut Command) -> Result<(), BenchError> {
 /// A gateway with a service for all verified devices, and one for those without TLS.
 pub(crate) fn gateway_toml(
     pki: &Pki,
-    workers: u16,
+    threads: Threads,
     [tls, plain, telemetry]: [SocketAddr; 3],
 ) -> String {
     let (certificate, key) = pki.credentials(GATEWAY_NAME);
     format!(
-        r#"workers = {workers}
-
+        r#"{threads}
 [[listeners]]
 name = "internet"
 addresses = ["{tls}"]
@@ -102,6 +143,7 @@ max_sessions = 0
 [telemetry]
 address = "{telemetry}"
 "#,
+        threads = threads.toml(),
         certificate = certificate.display(),
         key = key.display(),
         device_ca = pki.ca("devices").display(),
@@ -112,14 +154,14 @@ address = "{telemetry}"
 /// A server with one worker that delivers to the backend.
 pub(crate) fn server_toml(
     pki: &Pki,
+    event_loop: Option<EventLoop>,
     gateway: SocketAddr,
     backend: SocketAddr,
     telemetry: SocketAddr,
 ) -> String {
     let (certificate, key) = pki.credentials(SERVER_NAME);
     format!(
-        r#"workers = 1
-certificate = "{certificate}"
+        r#"{threads}certificate = "{certificate}"
 key = "{key}"
 gateway_ca = "{gateway_ca}"
 
@@ -143,6 +185,7 @@ agent_tls = "passthrough"
 [telemetry]
 address = "{telemetry}"
 "#,
+        threads = Threads { workers: 1, event_loop }.toml(),
         certificate = certificate.display(),
         key = key.display(),
         gateway_ca = pki.ca("gateways").display(),
@@ -177,4 +220,31 @@ retry_for_ms = {retry_for_ms}
         key = key.display(),
         gateway_ca = pki.ca("gateways").display(),
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use vestibule::config::{self, parse_gateway, parse_server};
+
+    use super::*;
+
+    #[test]
+    fn gateway_and_server_are_told_what_they_run_on() {
+        let address = SocketAddr::from(([127, 0, 0, 1], 1));
+        let pki = Pki::new("/pki".into());
+        for (event_loop, expected) in [
+            (None, config::EventLoop::Auto),
+            (Some(EventLoop::IoUring), config::EventLoop::IoUring),
+            (Some(EventLoop::Epoll), config::EventLoop::Epoll),
+        ] {
+            let threads = Threads { workers: 3, event_loop };
+            let text =
+                gateway_toml(&pki, threads, [1, 2, 3].map(|port| ([127, 0, 0, 1], port).into()));
+            let gateway = parse_gateway(&text, Path::new("gateway.toml")).expect("sound").config;
+            assert_eq!((gateway.workers, gateway.event_loop), (3, expected));
+            let text = server_toml(&pki, event_loop, address, address, address);
+            let server = parse_server(&text, Path::new("server.toml")).expect("sound").config;
+            assert_eq!((server.workers, server.event_loop), (1, expected));
+        }
+    }
 }

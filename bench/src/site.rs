@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use crate::error::BenchError;
 use crate::namespaces::Namespace;
 use crate::process::{Process, Readiness, wait_for_all};
-use crate::setup;
+use crate::setup::{self, Threads};
 use crate::tls::Pki;
 
 /// Where devices connect to a gateway, and servers as well.
@@ -48,10 +48,10 @@ impl Site {
     ) -> Result<Vec<Process>, BenchError> {
         let anywhere = |port| (Ipv4Addr::UNSPECIFIED, port).into();
         let listen = [anywhere(TLS_PORT), anywhere(PLAIN_PORT), GATEWAY_TELEMETRY];
-        let toml = setup::gateway_toml(&self.pki, 1, listen);
+        let toml = setup::gateway_toml(&self.pki, Threads::USUAL, listen);
         let mut gateway = self.start_role(gateway_host, "gateway", &toml)?;
         let address = (address, TLS_PORT).into();
-        let toml = setup::server_toml(&self.pki, address, backend, SERVER_TELEMETRY);
+        let toml = setup::server_toml(&self.pki, None, address, backend, SERVER_TELEMETRY);
         let mut server = self.start_role(server_host, "server", &toml)?;
         gateway_host
             .run(|| wait_for_all(&mut [(&mut gateway, Readiness::Answers(GATEWAY_TELEMETRY))]))?;

@@ -11,6 +11,7 @@ use landlock::{
 
 use super::part::Steps;
 use super::{Needs, Part};
+use crate::uring;
 
 /// Files of this process itself: its memory and descriptors, for the metrics.
 const OWN_PROCESS: &str = "/proc/self";
@@ -31,16 +32,26 @@ const NAME_FOLDERS: [&str; 9] = [
 /// What the threads of this process are bound by.
 pub(super) struct Domain {
     parts: Vec<Part>,
-    /// Kept open: the rule belongs to this very entry, which the kernel could otherwise forget and make anew.
-    _own_process: Option<PathFd>,
+    _kernels_own: KernelsOwn,
+}
+
+/// What is read of `/proc`. Kept open: a rule belongs to this very entry, which the kernel could otherwise
+/// forget and make anew.
+struct KernelsOwn {
+    process: Option<PathFd>,
+    /// Says who refuses rings.
+    ring_setting: Option<PathFd>,
 }
 
 /// Binds the calling thread, and those that it starts from now on.
 pub(super) fn enter(needs: &Needs, steps: &mut Steps<'_>) -> Option<Domain> {
     let parts = [Part::Files, Part::Tcp, Part::Scope];
     let wanted: Vec<Part> = parts.into_iter().filter(|&part| steps.wants(part)).collect();
-    let own_process = PathFd::new(OWN_PROCESS).ok();
-    let restricted = restrict(needs, &wanted, own_process.as_ref());
+    let kernels_own = KernelsOwn {
+        process: PathFd::new(OWN_PROCESS).ok(),
+        ring_setting: PathFd::new(uring::SETTING_FILE).ok(),
+    };
+    let restricted = restrict(needs, &wanted, &kernels_own);
     let mut on = Vec::new();
     for part in parts {
         let reached = || match &restricted {
@@ -51,7 +62,7 @@ pub(super) fn enter(needs: &Needs, steps: &mut Steps<'_>) -> Option<Domain> {
             on.push(part);
         }
     }
-    (!on.is_empty()).then_some(Domain { parts: on, _own_process: own_process })
+    (!on.is_empty()).then_some(Domain { parts: on, _kernels_own: kernels_own })
 }
 
 impl Domain {
@@ -72,7 +83,7 @@ impl Domain {
 fn restrict(
     needs: &Needs,
     wanted: &[Part],
-    own_process: Option<&PathFd>,
+    kernels_own: &KernelsOwn,
 ) -> Result<LandlockStatus, RulesetError> {
     if wanted.is_empty() {
         return Ok(LandlockStatus::NotEnabled);
@@ -99,9 +110,12 @@ fn restrict(
             let access = read_file | writing();
             ruleset = ruleset.add_rule(PathBeneath::new(place, access))?;
         }
-        if let Some(own_process) = own_process {
-            let access = read_file | AccessFs::ReadDir;
-            ruleset = ruleset.add_rule(PathBeneath::new(own_process, access))?;
+        let KernelsOwn { process, ring_setting } = kernels_own;
+        let own = [(process, read_file | AccessFs::ReadDir), (ring_setting, read_file)];
+        for (place, access) in own {
+            if let Some(place) = place {
+                ruleset = ruleset.add_rule(PathBeneath::new(place, access))?;
+            }
         }
     }
     if wanted.contains(&Part::Tcp) {

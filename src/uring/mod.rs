@@ -13,6 +13,7 @@ mod inherited;
 mod receive_buffer;
 #[cfg(feature = "shapes")]
 mod receives;
+mod refusal;
 mod restrictions;
 mod ring;
 mod token;
@@ -23,6 +24,7 @@ pub use inherited::take_inherited;
 pub use receive_buffer::unfix_buffers;
 #[cfg(feature = "shapes")]
 pub use receives::{Arrival, Operation, ReceiveRing};
+pub use refusal::{Refusal, SETTING_FILE};
 pub use restrictions::{sees_own_rings, start_control};
 pub use ring::{Event, Readiness, Ring, RingError};
 pub use token::Token;

@@ -70,7 +70,7 @@ pub struct ReceiveRing {
 impl ReceiveRing {
     /// A wait gives further completions `min_wait` to come with the first.
     pub fn new(min_wait: Duration) -> Result<Self, RingError> {
-        let ring = ring::builder().build(RING_ENTRIES).map_err(RingError::Refused)?;
+        let ring = ring::builder().build(RING_ENTRIES).map_err(RingError::refused)?;
         let provided = Provided::new(&ring).map_err(RingError::Broken)?;
         Ok(Self { ring, operations: Slab::new(), provided, min_wait })
     }

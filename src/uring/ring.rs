@@ -9,7 +9,7 @@ use io_uring::{EnterFlags, IoUring, cqueue, opcode};
 use rustix::io::Errno;
 use thiserror::Error;
 
-use super::{Token, Waker, restrictions};
+use super::{Refusal, Token, Waker, restrictions};
 use crate::limits::RING_ENTRIES;
 
 pub(super) const POLLIN: u32 = 0x1;
@@ -68,15 +68,23 @@ pub struct Event {
 #[derive(Debug, Error)]
 pub enum RingError {
     /// The kernel or a sandbox refuses io_uring.
-    #[error(
-        "io_uring is refused ({0}): the kernel must be 6.1 or later, kernel.io_uring_disabled must \
-         be 0, and the seccomp profile of a container must allow io_uring_setup, io_uring_enter \
-         and io_uring_register"
-    )]
-    Refused(#[source] io::Error),
+    #[error("io_uring is refused ({source}): {refusal}")]
+    Refused {
+        /// What the kernel said.
+        source: io::Error,
+        /// Who it was, and what to change.
+        refusal: Refusal,
+    },
     /// The event that wakes the ring can't be watched.
     #[error("a new ring does not work: {0}")]
     Broken(#[source] io::Error),
+}
+
+impl RingError {
+    /// The kernel made no ring.
+    pub(super) fn refused(source: io::Error) -> Self {
+        Self::Refused { refusal: Refusal::of(&source), source }
+    }
 }
 
 /// A ring that reports readiness, owned by the thread that made it.
@@ -194,7 +202,7 @@ impl Ring {
 
 /// A ring that can do nothing but what [`Ring`] does.
 fn restricted() -> Result<IoUring, RingError> {
-    let ring = builder().setup_r_disabled().build(RING_ENTRIES).map_err(RingError::Refused)?;
+    let ring = builder().setup_r_disabled().build(RING_ENTRIES).map_err(RingError::refused)?;
     restrictions::enable(&ring, &OPERATIONS).map_err(RingError::Broken)?;
     Ok(ring)
 }

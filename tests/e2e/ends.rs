@@ -82,7 +82,7 @@ fn a_reset_backend_arrives_at_the_agent_as_no_clean_end() {
 #[test]
 fn a_quiet_session_ends_with_the_idle_timeout() {
     let backend = Backend::by_hand();
-    let file = GatewayFile { limits: "idle_timeout_ms = 300", ..GatewayFile::DEFAULT };
+    let file = GatewayFile { limits: "idle_timeout_ms = 1500", ..GatewayFile::DEFAULT };
     let services = [("echo", backend.address)];
     let site = Site::with(&file, |world| ServerFile::new(world, &services));
     let (mut agent, mut service) = site.session(Kind::Tls, &backend);
@@ -96,7 +96,7 @@ fn a_quiet_session_ends_with_the_idle_timeout() {
 #[test]
 fn a_quiet_half_closed_session_ends_with_its_own_timeout() {
     let backend = Backend::by_hand();
-    let file = GatewayFile { limits: "half_closed_timeout_ms = 300", ..GatewayFile::DEFAULT };
+    let file = GatewayFile { limits: "half_closed_timeout_ms = 1500", ..GatewayFile::DEFAULT };
     let services = [("echo", backend.address)];
     let site = Site::with(&file, |world| ServerFile::new(world, &services));
     let (mut agent, mut service) = site.session(Kind::Tls, &backend);

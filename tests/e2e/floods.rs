@@ -123,7 +123,7 @@ fn connections_that_one_worker_passes_on_to_another_count_there() {
 #[test]
 fn a_flood_that_outlasts_its_welcome_is_gone_by_itself() {
     let _alone = alone();
-    let file = GatewayFile { limits: "admission_timeout_ms = 500", ..GatewayFile::DEFAULT };
+    let file = GatewayFile { limits: "admission_timeout_ms = 2000", ..GatewayFile::DEFAULT };
     let mut trial = Trial::new(&file);
     let flood = trial.flood(trial.gateway.tls, MANY, b"");
     trial.assert_unharmed();

@@ -271,7 +271,7 @@ fn a_session_that_is_held_back_ends_with_all_its_bytes() {
 #[test]
 fn a_service_has_an_idle_timeout_of_its_own() {
     let more = "[[services]]\nname = \"short\"\nsni = [\"short.gateway.test\"]\n\
-                [services.limits]\nidle_timeout_ms = 500";
+                [services.limits]\nidle_timeout_ms = 1500";
     let mut trial = Trial::new(&GatewayFile { more, ..GatewayFile::DEFAULT });
     let second = ScriptedServer::new(&trial.world, "server-2.test", trial.gateway.tls, &["short"]);
     let config = trial.world.foreign_config();

@@ -7,7 +7,7 @@ mod bad_input;
 mod certificates;
 mod commands;
 mod ends;
-mod event_loop;
+pub(super) mod event_loop;
 mod floods;
 mod hostile_agents;
 mod hostile_gateway;

@@ -6,7 +6,7 @@ use vestibule::wire::{Decline, RefusalReason, Withdraw, from_server, to_server};
 use super::harness::{Ending, GatewayFile, Peer, ScriptedServer, Trial, World};
 
 const IMPATIENT: GatewayFile<'_> =
-    GatewayFile { limits: "invitation_timeout_ms = 200", ..GatewayFile::DEFAULT };
+    GatewayFile { limits: "invitation_timeout_ms = 1500", ..GatewayFile::DEFAULT };
 
 #[test]
 fn an_invitation_that_nobody_answers_is_told_to_each_agent_in_its_own_way() {

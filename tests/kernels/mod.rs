@@ -3,6 +3,8 @@
 
 mod clock;
 mod guest;
+mod ring_setting;
+mod suite;
 
 use guest::{Guest, KERNELS};
 
@@ -11,10 +13,19 @@ use guest::{Guest, KERNELS};
 /// # Panics
 /// Where it fails in one of them, or one of them can't run.
 fn on_each_kernel(name: &str, test: impl FnOnce()) {
+    on_kernels(&KERNELS, name, test);
+}
+
+/// The same with one kernel.
+fn on_kernel(kernel: &'static str, name: &str, test: impl FnOnce()) {
+    on_kernels(&[kernel], name, test);
+}
+
+fn on_kernels(kernels: &[&'static str], name: &str, test: impl FnOnce()) {
     if guest::is_here() {
         return test();
     }
-    for kernel in KERNELS {
+    for kernel in kernels {
         Guest::start(kernel, &["--ignored", "--exact", name]).expect_success();
     }
 }

@@ -17,7 +17,7 @@ use self::signal::Probe;
 use crate::error::BenchError;
 use crate::machine::{self, Machine};
 use crate::process::{Process, Readiness, free_addresses, wait_for_all};
-use crate::setup;
+use crate::setup::{self, Threads};
 use crate::target::start_backend;
 use crate::tls::Pki;
 
@@ -104,8 +104,8 @@ impl Ground {
     fn measure(&self, arguments: &HerdArguments, retry_for_ms: u64) -> Result<Outcome, BenchError> {
         let [tls, plain, telemetry, server_telemetry, forward, backend] = free_addresses()?;
         let _backend = start_backend(&self.bench, self.folder.path(), backend)?;
-        let gateway_toml = setup::gateway_toml(&self.pki, 1, [tls, plain, telemetry]);
-        let server_toml = setup::server_toml(&self.pki, tls, backend, server_telemetry);
+        let gateway_toml = setup::gateway_toml(&self.pki, Threads::USUAL, [tls, plain, telemetry]);
+        let server_toml = setup::server_toml(&self.pki, None, tls, backend, server_telemetry);
         let agent_toml = setup::agent_toml(&self.pki, tls, forward, retry_for_ms);
         let mut gateway = self.start("gateway", &gateway_toml)?;
         let mut server = self.start("server", &server_toml)?;

@@ -7,16 +7,20 @@ use clap::ValueEnum;
 use serde::{Deserialize, Deserializer, Serialize};
 
 use super::Target;
+use crate::setup::{EventLoop, Threads};
 
-/// `NAME=PATH`, or `NAME=PATH,workers=N` for a gateway with more workers than one.
+const FORM: &str = "a build is NAME=PATH, perhaps with ,workers=N and ,event_loop=epoll";
+
+/// `NAME=PATH`, perhaps with `,workers=N` for a gateway with more workers than one, and with
+/// `,event_loop=epoll` or `,event_loop=io_uring` for gateway and server.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Build {
     /// What the results call it.
     pub(crate) name: BuildName,
     /// Its binary.
     pub(crate) program: PathBuf,
-    /// Workers of its gateway.
-    pub(crate) workers: u16,
+    /// What it runs on.
+    pub(crate) threads: Threads,
 }
 
 /// The name of a build. Kept for the life of the process, so that a [`Target`] can be copied: one
@@ -46,22 +50,33 @@ impl FromStr for Build {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let (name, rest) =
-            text.split_once('=').ok_or("a build is NAME=PATH or NAME=PATH,workers=N")?;
-        let (program, workers) = match rest.split_once(",workers=") {
-            None => (rest, 1),
-            Some((program, workers)) => (
-                program,
-                workers.parse().map_err(|_| format!("{workers} is no number of workers"))?,
-            ),
-        };
-        if name.is_empty() || program.is_empty() || workers == 0 {
-            return Err("a build has a name, a program and at least one worker".to_owned());
+        let (name, rest) = text.split_once('=').ok_or(FORM)?;
+        let mut parts = rest.split(',');
+        let program = parts.next().unwrap_or_default();
+        if name.is_empty() || program.is_empty() {
+            return Err(FORM.to_owned());
+        }
+        let mut threads = Threads::USUAL;
+        for part in parts {
+            match part.split_once('=') {
+                Some(("workers", count)) => {
+                    let count = count.parse().ok().filter(|&count| count > 0);
+                    threads.workers =
+                        count.ok_or(format!("{part}: that is no number of workers"))?;
+                }
+                Some(("event_loop", word)) => {
+                    let known = [EventLoop::IoUring, EventLoop::Epoll];
+                    let chosen = known.into_iter().find(|event_loop| event_loop.word() == word);
+                    threads.event_loop =
+                        Some(chosen.ok_or(format!("{part}: choose io_uring or epoll"))?);
+                }
+                _ => return Err(format!("{part}: {FORM}")),
+            }
         }
         if Target::from_str(name, false).is_ok() {
             return Err(format!("{name} is the name of another target; choose one of your own"));
         }
-        Ok(Self { name: name.to_owned().into(), program: program.into(), workers })
+        Ok(Self { name: name.to_owned().into(), program: program.into(), threads })
     }
 }
 
@@ -70,13 +85,32 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_build_is_a_name_a_program_and_perhaps_workers() {
+    fn a_build_is_a_name_a_program_and_perhaps_what_it_runs_on() {
         let build = Build::from_str("two=/b/vestibule,workers=2").expect("it has all three");
         assert_eq!(build.name, BuildName("two"));
-        assert_eq!((build.program, build.workers), (PathBuf::from("/b/vestibule"), 2));
-        assert_eq!(Build::from_str("one=/b/vestibule").expect("one worker").workers, 1);
-        for wrong in ["/b/vestibule", "relay=/b/v", "=/b/v", "a=", "a=/b,workers=0"] {
+        assert_eq!(build.program, PathBuf::from("/b/vestibule"));
+        assert_eq!(build.threads, Threads { workers: 2, event_loop: None });
+        let build = Build::from_str("one=/b/vestibule").expect("a name and a program");
+        assert_eq!(build.threads, Threads::USUAL);
+        let epoll = Some(EventLoop::Epoll);
+        for (text, workers) in [
+            ("e=/b/v,event_loop=epoll", 1),
+            ("e=/b/v,workers=3,event_loop=epoll", 3),
+            ("e=/b/v,event_loop=epoll,workers=3", 3),
+        ] {
+            let build = Build::from_str(text).expect("in either order");
+            assert_eq!(build.threads, Threads { workers, event_loop: epoll }, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_build_that_says_something_else_is_refused_with_that_part() {
+        for wrong in ["/b/vestibule", "relay=/b/v", "=/b/v", "a=", "a=,workers=2"] {
             assert!(Build::from_str(wrong).is_err(), "{wrong}");
+        }
+        for part in ["workers=0", "workers=many", "event_loop=auto", "event_loop", "turns=2", ""] {
+            let error = Build::from_str(&format!("a=/b,{part}")).expect_err("no such part");
+            assert!(error.starts_with(&format!("{part}: ")), "{error}");
         }
     }
 

@@ -17,6 +17,7 @@ use crate::error::BenchError;
 use crate::load::{Ends, Plan};
 use crate::process::Process;
 use crate::scenario::{Listener, Scenario, Work};
+use crate::setup::Threads;
 use crate::syscalls::Count;
 use crate::tls::{Group, Pki};
 use crate::usage::Usage;
@@ -39,7 +40,7 @@ pub(crate) enum Target {
     Rathole,
     /// Copying, for the bulk scenarios: with two AEAD passes, or none where TLS goes through
     Floor,
-    /// As `vestibule`, with another binary
+    /// As `vestibule`, with another binary or on other threads
     #[value(skip)]
     #[serde(untagged)]
     Build(BuildName),
@@ -136,11 +137,13 @@ impl Target {
     /// Starts its processes, fresh for each sample: none inherits another's memory.
     pub(crate) fn start(self, ground: &Ground, listener: Listener) -> Result<Running, BenchError> {
         match self {
-            Self::Vestibule => own::start_vestibule(ground, listener, &ground.vestibule, 1),
+            Self::Vestibule => {
+                own::start_vestibule(ground, listener, &ground.vestibule, Threads::USUAL)
+            }
             Self::Build(name) => {
                 let build = ground.builds.iter().find(|build| build.name == name);
                 let build = build.ok_or(BenchError::Nothing)?;
-                own::start_vestibule(ground, listener, &build.program, build.workers)
+                own::start_vestibule(ground, listener, &build.program, build.threads)
             }
             Self::Relay => own::start_relay(ground, listener),
             Self::Floor => own::start_floor(ground, listener),

@@ -9,17 +9,18 @@ use super::{Ground, Running};
 use crate::error::BenchError;
 use crate::process::{Process, Readiness, free_addresses, wait_for_all};
 use crate::scenario::Listener;
-use crate::setup;
+use crate::setup::{self, Threads};
 
 pub(super) fn start_vestibule(
     ground: &Ground,
     listener: Listener,
     program: &Path,
-    workers: u16,
+    threads: Threads,
 ) -> Result<Running, BenchError> {
     let [tls, plain, gateway_telemetry, server_telemetry] = free_addresses()?;
-    let gateway_toml = setup::gateway_toml(&ground.pki, workers, [tls, plain, gateway_telemetry]);
-    let server_toml = setup::server_toml(&ground.pki, tls, ground.backend, server_telemetry);
+    let gateway_toml = setup::gateway_toml(&ground.pki, threads, [tls, plain, gateway_telemetry]);
+    let server_toml =
+        setup::server_toml(&ground.pki, threads.event_loop, tls, ground.backend, server_telemetry);
     // Both before either is waited for: a gateway without a server is not ready.
     let mut gateway = start_role(ground, program, "gateway", &gateway_toml)?;
     let mut server = start_role(ground, program, "server", &server_toml)?;

@@ -27,8 +27,9 @@ pub(crate) use telemetry::Telemetry;
 pub(crate) use trial::Trial;
 pub(crate) use world::{Authority, Gateway, World};
 
-/// Far longer than anything here takes: a hang fails the test instead of blocking it.
-pub(crate) const LONG: Duration = Duration::from_secs(20);
+/// Far longer than anything here takes, in an emulated machine as well: a hang fails the test instead of
+/// blocking it.
+pub(crate) const LONG: Duration = Duration::from_secs(60);
 /// Between two looks at something that is to happen.
 const PAUSE: Duration = Duration::from_millis(5);
 
