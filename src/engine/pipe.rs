@@ -37,7 +37,7 @@ impl Pipe {
     }
 }
 
-/// Without SPLICE_F_MORE: it would hold back the end of a message until there is more.
+/// Without `SPLICE_F_MORE`: it would hold back the end of a message until there is more.
 const FLAGS: SpliceFlags = SpliceFlags::MOVE.union(SpliceFlags::NONBLOCK);
 
 fn retried(mut call: impl FnMut() -> rustix::io::Result<usize>) -> io::Result<Option<usize>> {

@@ -91,10 +91,15 @@ pub(super) fn role(
     closest
         .map(|(_, _, service)| service)
         .or_else(|| offered().find(|service| service.default))
-        .map(|service| match service.passthrough {
-            true => Role::Unread(service.id),
-            false => Role::Foreign(service.id),
-        })
+        .map(
+            |service| {
+                if service.passthrough {
+                    Role::Unread(service.id)
+                } else {
+                    Role::Foreign(service.id)
+                }
+            },
+        )
         .ok_or(RefusalReason::ServiceUnknown)
 }
 

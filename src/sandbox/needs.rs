@@ -17,6 +17,7 @@ const DNS_PORT: u16 = 53;
 
 /// What a process reads and connects to.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a need of its own")]
 pub struct Needs {
     pub(super) role: Role,
     /// The configuration and the files that it names. They may be replaced while the process runs.

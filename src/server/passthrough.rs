@@ -6,7 +6,7 @@ use std::sync::Arc;
 use rustls::pki_types::UnixTime;
 
 use super::stage::{Delivery, Stage};
-use super::worker::{ServerCore, ServerWorker};
+use super::worker::{ServerCore, ServerWorker, introduce};
 use crate::config::AgentTls;
 use crate::engine::{HandshakeError, Received, Urgency};
 use crate::limits::{AGENT_HANDSHAKE_TIMEOUT, MAX_RECORD_CONTENT_LEN, STEP_DOWN_TIMEOUT};
@@ -92,7 +92,7 @@ impl ServerWorker {
             Ok(device) => {
                 delivery.visitor.device = device;
                 core.set_urgency(data, Urgency::Cheap);
-                match self.introduce(core, backend, &delivery) {
+                match introduce(core, backend, &delivery) {
                     Ok(()) => self.joined(core, backend, delivery),
                     Err(failure) => {
                         let reason = failure.close_reason(Party::Backend);

@@ -191,7 +191,7 @@ impl ServerWorker {
         let tls = backend_of(&delivery).tls.is_some();
         // An agent that is to prove itself here is introduced after that.
         let is_known = delivery.service.agent_tls.is_none();
-        if is_known && self.introduce(core, token, &delivery).is_err() {
+        if is_known && introduce(core, token, &delivery).is_err() {
             return self.try_next_address(core, token, delivery, RefusalReason::BackendRefused);
         }
         if !tls {
@@ -208,21 +208,6 @@ impl ServerWorker {
             }
             _ => self.try_next_address(core, token, delivery, RefusalReason::BackendTlsFailed),
         }
-    }
-
-    /// Tells the backend who comes, where it wants to know.
-    pub(super) fn introduce(
-        &self,
-        core: &mut ServerCore,
-        backend: Token,
-        delivery: &Delivery,
-    ) -> Result<(), Failure> {
-        let Some(connection) = core.connection(backend) else { return Ok(()) };
-        if !backend_of(delivery).proxy_protocol {
-            return Ok(());
-        }
-        let header = proxy_protocol::header(&delivery.visitor).map_err(|_| Failure::Reset)?;
-        connection.leg.send_raw(&header)
     }
 
     fn secure(&mut self, core: &mut ServerCore, token: Token) {
@@ -357,6 +342,20 @@ impl ServerWorker {
             core.reset(token);
         }
     }
+}
+
+/// Tells the backend who comes, where it wants to know.
+pub(super) fn introduce(
+    core: &mut ServerCore,
+    backend: Token,
+    delivery: &Delivery,
+) -> Result<(), Failure> {
+    let Some(connection) = core.connection(backend) else { return Ok(()) };
+    if !backend_of(delivery).proxy_protocol {
+        return Ok(());
+    }
+    let header = proxy_protocol::header(&delivery.visitor).map_err(|_| Failure::Reset)?;
+    connection.leg.send_raw(&header)
 }
 
 /// Tells the gateway why there is no session; the caller ends the connection.

@@ -160,7 +160,9 @@ fn scripted(world: &World, gateway: &Gateway) -> ScriptedServer {
 
 #[test]
 fn claims_of_the_old_process_reach_it() {
-    let (world, file) = (World::new(), file());
+    // The invitation outlives a slow change.
+    let file = GatewayFile { limits: "invitation_timeout_ms = 60000", ..file() };
+    let world = World::new();
     let mut gateway = world.gateway(&file);
     let server = scripted(&world, &gateway);
     gateway.telemetry.wait_for_service("echo");

@@ -29,9 +29,9 @@ const PATIENCE: Duration = Duration::from_secs(1_800);
 /// Lines at the end of the console that a failed test shows.
 const SHOWN_LINES: usize = 400;
 
-/// Of the kernel. An emulated processor has none of the faults that kernels work around, and its counter of
-/// time is good: a kernel that doubts it asks a device for the time, which costs a fifth of the whole suite. The
-/// emulator has to translate a program that lies at another address anew.
+/// Of the kernel. An emulated processor has none of the faults that kernels work around; its counter of time is
+/// good, and a kernel that doubts it asks a device for the time instead; and the emulator has to translate a program
+/// that lies at another address anew.
 const PARAMETERS: &str = "console=ttyS0 panic=-1 quiet mitigations=off norandmaps tsc=reliable";
 
 /// Whether this process runs in a guest.

@@ -5,10 +5,20 @@ use std::collections::BTreeSet;
 use super::guest::{Guest, OLDEST};
 
 /// What is not run there, each with its reason.
-const SKIPPED: [(&str, &str); 1] = [(
-    "e2e::way::each_byte_of_many_sessions_at_once_is_accounted_for",
-    "200 handshakes at once take an emulated machine longer than a gateway lets agents wait",
-)];
+const SKIPPED: [(&str, &str); 3] = [
+    (
+        "e2e::way::each_byte_of_many_sessions_at_once_is_accounted_for",
+        "200 handshakes at once take an emulated machine longer than a gateway lets agents wait",
+    ),
+    (
+        "e2e::upgrade::not_one_connection_fails_while_a_new_gateway_takes_over_under_load",
+        "its load leaves an emulated machine no time for what others must do within 10 s",
+    ),
+    (
+        "e2e::resumption::nobody_resumes_with_a_gateway_whose_certificate_has_expired",
+        "that certificate ends before an emulated machine has begun",
+    ),
+];
 
 /// Fewer would mean that the guest ran something else.
 const MANY: usize = 200;

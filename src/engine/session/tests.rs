@@ -328,7 +328,7 @@ fn a_refused_handshake_ends_with_its_alert_and_a_clean_end() {
 fn the_kernel_moves_bulk_between_bare_legs_and_no_session_gets_what_another_left_in_the_pipe() {
     const LEN: usize = 8 << 20;
     let pattern = |seed: u8| -> Vec<u8> {
-        (0..LEN).map(|at| (at / 7) as u8 ^ (at % 251) as u8 ^ seed).collect()
+        (0..LEN).map(|at| (at / 7).to_le_bytes()[0] ^ (at % 251).to_le_bytes()[0] ^ seed).collect()
     };
     let mut scratch = Scratch::default();
     // The first one's reader goes away while bytes are on their way; those after it must not notice.

@@ -160,7 +160,7 @@ impl Peer {
     pub(crate) fn end_tls(&mut self) {
         self.end_tls_with(&[]);
         // One record after another, so that TLS sees none of the bytes behind its end.
-        while !self.tls.as_mut().is_some_and(|tls| has_closed(tls)) {
+        while !self.tls.as_mut().is_some_and(has_closed) {
             let mut record = vec![0; 5];
             self.socket.read_exact(&mut record).expect("a record");
             let start = record.len();

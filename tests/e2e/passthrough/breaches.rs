@@ -13,6 +13,11 @@ use super::super::harness::{
 };
 use super::{FILE, VAULT, client, hello, server};
 
+/// What a server does on a data connection instead of what it should, and the connection after that.
+type ServersBreach = fn(DataConnection) -> Peer;
+/// The same for a gateway.
+type GatewaysBreach = fn(&mut Peer);
+
 // ---- a server that breaks the rules ----
 
 /// An agent of `vault` whose data connection a hostile server has claimed.
@@ -30,7 +35,7 @@ fn a_server_that_speaks_before_its_time_or_ends_nothing_gets_no_byte_of_the_agen
     {
         let tls = trial.gateway.tls;
         let server = ScriptedServer::passing(&trial.world, "server-2.test", tls, &[], &["vault"]);
-        let breaches: [(fn(DataConnection) -> Peer, &str); 4] = [
+        let breaches: [(ServersBreach, &str); 4] = [
             // Payload in TLS that should have ended.
             (
                 |data| {
@@ -139,7 +144,7 @@ fn a_gateway_that_ends_the_tls_of_a_service_that_passes_is_refused() {
 #[test]
 fn a_gateway_that_speaks_before_its_time_or_ends_nothing_delivers_no_byte() {
     let (_world, gateway, mut signal, server, backend) = scene();
-    let breaches: [(fn(&mut Peer), &str); 3] = [
+    let breaches: [(GatewaysBreach, &str); 3] = [
         (|data| data.send(b"sealed"), "message_unexpected"),
         (|data| data.truncate(), "gateway_truncated"),
         (
