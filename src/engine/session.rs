@@ -154,7 +154,7 @@ fn step(
                 && source.has_input()
                 && source.is_bare()
                 && target.is_bare()
-                && scratch.has_pipe() =>
+                && scratch.pipes.has_one() =>
         {
             splice(relay, from, source, target, scratch, (count, at_most), now)
         }
@@ -188,22 +188,21 @@ fn splice(
     now: Instant,
 ) -> Result<bool, Ending> {
     let to = from.other();
-    let Some(pipe) = scratch.take_pipe() else { return Ok(false) };
+    let Some(pipe) = scratch.pipes.lend() else { return Ok(false) };
     match source.receive_into(&pipe, at_most).map_err(|failure| relay.failed(from, failure))? {
         None => {
-            scratch.put_pipe(pipe);
+            scratch.pipes.take_back(pipe);
             Ok(source.has_input())
         }
         Some(0) => {
-            scratch.put_pipe(pipe);
+            scratch.pipes.take_back(pipe);
             relay.source_ended(from, now);
             Ok(true)
         }
         Some(len) => {
             *count += len as u64;
             relay.received(from, len, now);
-            target.send_from(&pipe, len, scratch).map_err(|failure| relay.failed(to, failure))?;
-            scratch.put_pipe(pipe);
+            target.send_from(pipe, len, scratch).map_err(|failure| relay.failed(to, failure))?;
             relay.set_blocked(to, target.outbox_len() > 0);
             Ok(true)
         }
