@@ -383,6 +383,8 @@ impl World {
                     software: String::new(),
                     spares,
                     successors: spares % 2 == 1,
+                    // The highest bits: places of some services, and of none.
+                    passthrough: (0..3).filter(|place| services >> (5 + place) & 1 == 1).collect(),
                 })
             }
             Said::Decline { invitation, reason } => {

