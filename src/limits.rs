@@ -104,9 +104,6 @@ pub const MIN_RECEIVE_LEN: usize = MAX_RECORD_CONTENT_LEN;
 /// From how many bytes a receive on between two legs without TLS the kernel moves them itself (splice(2)): below it two calls
 /// more cost what the copy costs.
 pub const SPLICE_LEN: usize = 64 * 1024;
-/// Pipes of a worker for that, those in which bytes wait for a socket included. Each takes two descriptors, and holds up to
-/// [`RECEIVE_LEN`] bytes of the kernel's; sessions that find none have their bytes copied.
-pub const MAX_PIPES: usize = 16;
 /// Bytes that a socket takes before they can be sent (`TCP_NOTSENT_LOWAT`): what is on its way does not
 /// count, so that a long fat link stays full while a worker comes back within a millisecond, and what
 /// a peer does not read waits elsewhere. The kernel goes beyond it by one packet of 64 KiB.

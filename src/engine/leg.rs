@@ -373,7 +373,6 @@ impl Leg {
         }
         if self.outbox.is_empty() {
             scratch.remainders.take_back(self.outbox.space());
-            self.give_pipe_back(scratch);
         }
     }
 

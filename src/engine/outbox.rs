@@ -3,7 +3,6 @@ use std::net::TcpStream;
 
 use rustix::net::{SendFlags, send};
 
-use super::pipe::Pipe;
 use crate::relay::Failure;
 use crate::uring::Readiness;
 
@@ -14,38 +13,16 @@ pub(super) struct Outbox {
     sent: usize,
     /// The bytes wait for those that follow them, and not for the socket.
     held: bool,
-    /// What stands behind them, in a pipe.
-    piped: Option<Piped>,
-}
-
-/// Bytes that the kernel holds for us.
-struct Piped {
-    pipe: Pipe,
-    left: usize,
 }
 
 impl Outbox {
     /// Bytes that wait for the socket.
     pub(super) fn len(&self) -> usize {
-        if self.held { 0 } else { self.bytes.len() - self.sent + self.piped_len() }
+        if self.held { 0 } else { self.bytes.len() - self.sent }
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.bytes.len() == self.sent && self.piped_len() == 0
-    }
-
-    fn piped_len(&self) -> usize {
-        self.piped.as_ref().map_or(0, |piped| piped.left)
-    }
-
-    /// Keeps the `left` bytes that are in a pipe. There are no others that wait in one.
-    pub(super) fn keep_pipe(&mut self, pipe: Pipe, left: usize) {
-        self.piped = Some(Piped { pipe, left });
-    }
-
-    /// Gives the pipe back once it is empty.
-    pub(super) fn take_pipe(&mut self) -> Option<Pipe> {
-        self.piped.take_if(|piped| piped.left == 0).map(|piped| piped.pipe)
+        self.bytes.len() == self.sent
     }
 
     /// Keeps bytes that nobody waits for, to send them with the next ones.
@@ -76,24 +53,6 @@ impl Outbox {
         }
         self.bytes.clear();
         self.sent = 0;
-        while let Some(piped) = self.piped.as_mut().filter(|piped| piped.left > 0) {
-            match taken(piped.pipe.empty_into(socket, piped.left), readiness)? {
-                Some(len) => piped.left -= len,
-                None => return Ok(()),
-            }
-        }
-        Ok(())
-    }
-
-    /// Reads what is in the pipe, so that other bytes can stand behind it.
-    fn read_pipe(&mut self) -> Result<(), Failure> {
-        while let Some(piped) = self.piped.as_mut().filter(|piped| piped.left > 0) {
-            let start = self.bytes.len();
-            self.bytes.resize(start + piped.left, 0);
-            let read = piped.pipe.read(&mut self.bytes[start..]).map_err(|_| Failure::Reset)?;
-            self.bytes.truncate(start + read);
-            piped.left -= read;
-        }
         Ok(())
     }
 
@@ -105,9 +64,6 @@ impl Outbox {
         slices: &[IoSlice<'_>],
     ) -> Result<(), Failure> {
         let total = slices.iter().map(|slice| slice.len()).sum::<usize>();
-        if total > 0 {
-            self.read_pipe()?;
-        }
         let mut sent = 0;
         while self.is_empty() && sent < total {
             let written = if sent == 0 {

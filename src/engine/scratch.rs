@@ -1,4 +1,4 @@
-use super::pipe::Pipes;
+use super::pipe::Pipe;
 use crate::limits::{MAX_PENDING_LEN, RECEIVE_LEN, SHELF_LEN};
 use crate::tls::Pieces;
 
@@ -18,8 +18,10 @@ pub struct Scratch {
     pub(super) beginnings: Shelf,
     /// Space for what sockets did not take.
     pub(super) remainders: Shelf,
-    /// For bytes that the kernel moves itself.
-    pub(super) pipes: Pipes,
+    /// Empty; `None` while it is lent, and until one is needed.
+    pipe: Option<Pipe>,
+    /// Whether the kernel, or the sandbox, gave us none.
+    has_no_pipes: bool,
 }
 
 impl Default for Scratch {
@@ -31,7 +33,8 @@ impl Default for Scratch {
             outgoing: Vec::new(),
             beginnings: Shelf::default(),
             remainders: Shelf::default(),
-            pipes: Pipes::default(),
+            pipe: None,
+            has_no_pipes: false,
         }
     }
 }
@@ -45,6 +48,26 @@ impl Scratch {
     /// Bytes of payload of the last receive.
     pub fn payload_len(&self) -> usize {
         self.pieces.total_len()
+    }
+
+    /// Whether there is a pipe to be lent. Where there was none once, nobody asks again: bytes are copied.
+    pub(super) fn has_pipe(&mut self) -> bool {
+        if self.pipe.is_none() && !self.has_no_pipes {
+            self.pipe = Pipe::new().ok();
+            self.has_no_pipes = self.pipe.is_none();
+        }
+        self.pipe.is_some()
+    }
+
+    /// Lends the pipe. Where it does not come back the next is another: bytes of one session that are left in it would be
+    /// those of the next one.
+    pub(super) fn take_pipe(&mut self) -> Option<Pipe> {
+        self.pipe.take()
+    }
+
+    /// Takes the pipe back. It must be empty.
+    pub(super) fn put_pipe(&mut self, pipe: Pipe) {
+        self.pipe = Some(pipe);
     }
 
     pub(super) fn copy_payload(&self) -> Vec<u8> {

@@ -154,7 +154,7 @@ fn step(
                 && source.has_input()
                 && source.is_bare()
                 && target.is_bare()
-                && scratch.pipes.has_one() =>
+                && scratch.has_pipe() =>
         {
             splice(relay, from, source, target, scratch, (count, at_most), now)
         }
@@ -188,21 +188,22 @@ fn splice(
     now: Instant,
 ) -> Result<bool, Ending> {
     let to = from.other();
-    let Some(pipe) = scratch.pipes.lend() else { return Ok(false) };
+    let Some(pipe) = scratch.take_pipe() else { return Ok(false) };
     match source.receive_into(&pipe, at_most).map_err(|failure| relay.failed(from, failure))? {
         None => {
-            scratch.pipes.take_back(pipe);
+            scratch.put_pipe(pipe);
             Ok(source.has_input())
         }
         Some(0) => {
-            scratch.pipes.take_back(pipe);
+            scratch.put_pipe(pipe);
             relay.source_ended(from, now);
             Ok(true)
         }
         Some(len) => {
             *count += len as u64;
             relay.received(from, len, now);
-            target.send_from(pipe, len, scratch).map_err(|failure| relay.failed(to, failure))?;
+            target.send_from(&pipe, len, scratch).map_err(|failure| relay.failed(to, failure))?;
+            scratch.put_pipe(pipe);
             relay.set_blocked(to, target.outbox_len() > 0);
             Ok(true)
         }

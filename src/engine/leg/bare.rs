@@ -3,8 +3,6 @@
 
 use std::io::IoSlice;
 
-use rustix::net::SendFlags;
-
 use super::Leg;
 use crate::engine::pipe::Pipe;
 use crate::engine::scratch::Scratch;
@@ -76,23 +74,29 @@ impl Leg {
         Ok(received)
     }
 
-    /// Sends the `len` bytes that are in a pipe. What the socket does not take waits there.
+    /// Sends the `len` bytes that are in a pipe, which is empty then, and keeps what the socket does not take.
     pub(in crate::engine) fn send_from(
         &mut self,
-        pipe: Pipe,
+        pipe: &Pipe,
         len: usize,
         scratch: &mut Scratch,
     ) -> Result<(), Failure> {
-        self.outbox.keep_pipe(pipe, len);
-        self.outbox.send(&self.socket, &mut self.readiness, SendFlags::empty())?;
-        self.give_pipe_back(scratch);
-        Ok(())
-    }
-
-    /// Gives the pipe back in which nothing waits any more.
-    pub(super) fn give_pipe_back(&mut self, scratch: &mut Scratch) {
-        if let Some(pipe) = self.outbox.take_pipe() {
-            scratch.pipes.take_back(pipe);
+        let mut left = len;
+        while left > 0 {
+            match pipe.empty_into(&self.socket, left).map_err(|_| Failure::Reset)? {
+                Some(sent @ 1..) => left -= sent,
+                Some(0) | None => break,
+            }
         }
+        if left > 0 {
+            scratch.remainders.lend(self.outbox.space(), left.next_power_of_two());
+        }
+        while left > 0 {
+            let space = &mut scratch.buffer[..left];
+            let read = pipe.read(space).map_err(|_| Failure::Reset)?;
+            self.send(&[IoSlice::new(&scratch.buffer[..read])])?;
+            left -= read;
+        }
+        Ok(())
     }
 }
