@@ -28,9 +28,8 @@ pub(crate) struct CompareArguments {
     /// Targets, separated by commas [default: all]
     #[arg(long, value_delimiter = ',')]
     targets: Vec<Target>,
-    /// Another vestibule to compare, NAME=PATH, perhaps with ,workers=N and ,`event_loop=epoll`; may be given
-    /// several times
-    #[arg(long = "build")]
+    /// Another vestibule to compare; may be given several times
+    #[arg(long = "build", value_name = "NAME=PATH[,workers=N][,event_loop=epoll|io_uring]")]
     builds: Vec<Build>,
     /// Samples of each scenario and target [default: 5, with --quick 1]
     #[arg(long)]

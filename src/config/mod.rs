@@ -407,10 +407,9 @@ pub struct ServedService {
 }
 
 /// Where the TLS of agents ends, as their server sees it.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum AgentTls {
     /// At the gateway, which reads what it relays.
-    #[default]
     AtGateway,
     /// At the backend (`agent_tls = "passthrough"`).
     AtBackend,

@@ -151,7 +151,6 @@ fn step(
         }
         Some(Step::Receive(at_most))
             if at_most >= SPLICE_LEN
-                && source.has_input()
                 && source.is_bare()
                 && target.is_bare()
                 && scratch.has_pipe() =>

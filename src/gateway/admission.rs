@@ -67,6 +67,13 @@ pub(super) enum Role {
     Unread(ServiceId),
 }
 
+impl Role {
+    /// That of a foreign agent of this service.
+    fn of_foreign(service: &Service) -> Self {
+        if service.passthrough { Self::Unread(service.id) } else { Self::Foreign(service.id) }
+    }
+}
+
 /// Chooses the role by ALPN, and the service of a foreign agent by listener, SNI and ALPN.
 pub(super) fn role(
     config: &GatewayConfig,
@@ -91,15 +98,7 @@ pub(super) fn role(
     closest
         .map(|(_, _, service)| service)
         .or_else(|| offered().find(|service| service.default))
-        .map(
-            |service| {
-                if service.passthrough {
-                    Role::Unread(service.id)
-                } else {
-                    Role::Foreign(service.id)
-                }
-            },
-        )
+        .map(Role::of_foreign)
         .ok_or(RefusalReason::ServiceUnknown)
 }
 

@@ -10,7 +10,7 @@ use crate::config::ListenerKind;
 use crate::control::{Request, ServiceId, Ticket};
 use crate::engine::{Received, Session};
 use crate::relay::{CloseReason, Failure, Party};
-use crate::telemetry::record::{SessionRecord, Stage as Stretch, Stages, Way};
+use crate::telemetry::record::{SessionRecord, Stage as Stretch, Way};
 use crate::tls::{Alert, Identity, TlsConnection};
 use crate::uring::Token;
 use crate::wire::{self, RefusalReason, ToAgent, from_agent, to_agent};
@@ -28,19 +28,8 @@ impl GatewayWorker {
             return;
         };
         let Some(connection) = core.connection(token) else { return };
-        let visitor = Visitor {
-            listener,
-            generation: self.shared.generation,
-            address: connection.peer,
-            accepted: connection.opened,
-            speaks: Speech::Plain,
-            device: None,
-            aliases: None,
-            certificates: Box::default(),
-            sni: String::new(),
-            alpn: String::new(),
-            stages: Stages::default(),
-        };
+        let generation = self.shared.generation;
+        let visitor = Visitor::unproven(listener, generation, connection, Speech::Plain);
         let waiting =
             Waiting { visitor, service, admitted: core.now, invited: None, offered: None };
         let request = waiting.request();

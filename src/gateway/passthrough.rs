@@ -27,19 +27,9 @@ impl GatewayWorker {
         connection.leg.put_back(seen);
         let mut stages = Stages::default();
         stages.set(Stretch::AcceptToHello, now - connection.opened);
-        let visitor = Visitor {
-            listener,
-            generation: self.shared.generation,
-            address: connection.peer,
-            accepted: connection.opened,
-            speaks: Speech::Unread,
-            device: None,
-            aliases: None,
-            certificates: Box::default(),
-            sni: hello.sni.clone(),
-            alpn: String::new(),
-            stages,
-        };
+        let generation = self.shared.generation;
+        let unproven = Visitor::unproven(listener, generation, connection, Speech::Unread);
+        let visitor = Visitor { sni: hello.sni.clone(), stages, ..unproven };
         self.admit(core, token, visitor, service, None);
     }
 

@@ -3,7 +3,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crate::control::{Request, ServiceId};
-use crate::engine::Urgency;
+use crate::engine::{Connection, Urgency};
 use crate::relay::{CloseReason, DataPath};
 use crate::telemetry::counters::HandshakeRole;
 use crate::telemetry::record::Stages;
@@ -219,6 +219,30 @@ pub(super) struct Visitor {
     pub(super) sni: String,
     pub(super) alpn: String,
     pub(super) stages: Stages,
+}
+
+impl Visitor {
+    /// An agent that has proved nothing but its address.
+    pub(super) fn unproven(
+        listener: usize,
+        generation: u64,
+        connection: &Connection<Stage>,
+        speaks: Speech,
+    ) -> Self {
+        Self {
+            listener,
+            generation,
+            address: connection.peer,
+            accepted: connection.opened,
+            speaks,
+            device: None,
+            aliases: None,
+            certificates: Box::default(),
+            sni: String::new(),
+            alpn: String::new(),
+            stages: Stages::default(),
+        }
+    }
 }
 
 /// How an agent hears of a refusal.

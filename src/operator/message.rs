@@ -166,7 +166,7 @@ pub struct ListedSession {
     pub service: String,
     /// Its server, or at a server its gateway.
     pub peer: String,
-    /// How its bytes go: `tls`, `plain` or `passthrough`.
+    /// How its bytes go, by [`DataPath::word`](crate::relay::DataPath::word).
     pub path: String,
     /// Seconds since it was joined.
     pub age_s: u64,

@@ -3,18 +3,17 @@
 
 use std::sync::Arc;
 
+use rustls::ServerConfig;
 use rustls::pki_types::UnixTime;
 
 use super::stage::{Delivery, Stage};
-use super::worker::{ServerCore, ServerWorker, introduce};
-use crate::config::AgentTls;
+use super::worker::{ServerCore, ServerWorker, count_handshake, introduce, tell_accepted};
 use crate::engine::{HandshakeError, Received, Urgency};
 use crate::limits::{AGENT_HANDSHAKE_TIMEOUT, MAX_RECORD_CONTENT_LEN, STEP_DOWN_TIMEOUT};
-use crate::relay::{CloseReason, Failure, Party};
+use crate::relay::{CloseReason, Party};
 use crate::telemetry::counters::HandshakeRole;
 use crate::tls::{Alert, Identity, TlsConnection, handshake_failure};
 use crate::uring::Token;
-use crate::wire::{Accepted, FromDataConnection, from_data_connection};
 
 impl ServerWorker {
     /// The backend is connected: says so, ends our TLS, and waits for the end of the gateway's.
@@ -54,20 +53,26 @@ impl ServerWorker {
             Received::Payload | Received::Nothing => Err(CloseReason::MessageUnexpected),
         };
         let Some(Stage::SteppingDown(delivery)) = core.take_stage(backend) else { return };
-        match (result, &delivery.service.config.agent_tls) {
-            (Ok(()), AgentTls::Here(_)) => self.begin_agent_tls(core, backend, delivery),
-            (Ok(()), AgentTls::AtGateway | AgentTls::AtBackend) => {
-                self.joined(core, backend, delivery);
+        match (result, &delivery.service.agent_tls) {
+            (Ok(()), Some(role)) => {
+                let config = Arc::clone(&role.config);
+                self.begin_agent_tls(core, backend, delivery, config);
             }
+            (Ok(()), None) => self.joined(core, backend, delivery),
             (Err(reason), _) => self.undelivered(core, backend, &delivery, reason),
         }
     }
 
     /// The agent's own TLS ends here: its handshake begins with what came behind the gateway's TLS.
-    fn begin_agent_tls(&mut self, core: &mut ServerCore, backend: Token, delivery: Box<Delivery>) {
-        let config = delivery.service.agent_tls.as_ref().map(|role| Arc::clone(&role.config));
-        let tls = config.and_then(|config| TlsConnection::server(config).ok());
-        let (Some(tls), Some(connection)) = (tls, core.connection(delivery.data)) else {
+    fn begin_agent_tls(
+        &mut self,
+        core: &mut ServerCore,
+        backend: Token,
+        delivery: Box<Delivery>,
+        config: Arc<ServerConfig>,
+    ) {
+        let tls = TlsConnection::server(config);
+        let (Ok(tls), Some(connection)) = (tls, core.connection(delivery.data)) else {
             return self.undelivered(core, backend, &delivery, CloseReason::HandshakeFailed);
         };
         connection.leg.begin_tls(tls);
@@ -155,10 +160,9 @@ fn say_accepted(core: &mut ServerCore, data: Token) -> Result<(), CloseReason> {
         Received::Failed(failure) => return Err(failure.close_reason(Party::Gateway)),
         Received::End | Received::Payload => return Err(CloseReason::MessageUnexpected),
     }
-    let accepted = from_data_connection::Message::Accepted(Accepted {});
-    let message = FromDataConnection { message: Some(accepted) };
-    let told = leg.send_message(&message, scratch).and_then(|()| leg.end_tls());
-    told.map_err(|failure: Failure| failure.close_reason(Party::Gateway))
+    tell_accepted(core, data)
+        .and_then(|()| core.connection(data).map_or(Ok(()), |connection| connection.leg.end_tls()))
+        .map_err(|failure| failure.close_reason(Party::Gateway))
 }
 
 /// Who an agent has proved to be; one that resumed is looked at again, since rustls did not.
@@ -166,22 +170,16 @@ fn identify(
     core: &mut ServerCore,
     delivery: &Delivery,
 ) -> Result<Option<Arc<str>>, HandshakeError> {
-    let counters = Arc::clone(&core.counters);
+    let Some(role) = &delivery.service.agent_tls else { return Ok(None) };
+    let resumed = count_handshake(core, delivery.data, HandshakeRole::Foreign);
+    let checked = resumed.map_or(Ok(()), |chain| role.check_chain(chain, UnixTime::now()));
+    checked.map_err(|error| refused(handshake_failure(&error), &error))?;
     let tls = core.connection(delivery.data).and_then(|connection| connection.leg.tls());
-    let (Some(tls), Some(role)) = (tls, &delivery.service.agent_tls) else { return Ok(None) };
-    let resumed = tls.resumed_chain();
-    counters.handshakes.of(HandshakeRole::Foreign, resumed.is_some()).inc();
-    let chain = tls.peer_chain();
-    if resumed.is_some() {
-        role.check_chain(chain, UnixTime::now()).map_err(|error| HandshakeError {
-            reason: handshake_failure(&error),
-            detail: Some(error.to_string()),
-        })?;
-    }
-    let identity = chain.first().map(Identity::of).transpose();
-    let identity = identity.map_err(|error| HandshakeError {
-        reason: CloseReason::CertificateUntrusted,
-        detail: Some(error.to_string()),
-    })?;
+    let identity = tls.and_then(TlsConnection::peer_certificate).map(Identity::of).transpose();
+    let identity = identity.map_err(|error| refused(CloseReason::CertificateUntrusted, &error))?;
     Ok(identity.map(|identity| identity.name().into()))
+}
+
+fn refused(reason: CloseReason, error: &dyn std::error::Error) -> HandshakeError {
+    HandshakeError { reason, detail: Some(error.to_string()) }
 }

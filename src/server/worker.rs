@@ -5,7 +5,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::time::Instant;
 
-use rustls::pki_types::UnixTime;
+use rustls::pki_types::{CertificateDer, UnixTime};
 use tokio::sync::Notify;
 
 use super::backends::{self, Addresses};
@@ -265,12 +265,7 @@ impl ServerWorker {
         if delivery.visitor.passthrough {
             return self.begin_step_down(core, backend, delivery);
         }
-        let accepted = from_data_connection::Message::Accepted(Accepted {});
-        let message = FromDataConnection { message: Some(accepted) };
-        let sent = core
-            .with_scratch(delivery.data)
-            .map(|(connection, scratch)| connection.leg.send_message(&message, scratch));
-        if !matches!(sent, Some(Ok(()))) {
+        if tell_accepted(core, delivery.data).is_err() {
             return self.undelivered(core, backend, &delivery, CloseReason::Reset(Party::Gateway));
         }
         self.joined(core, backend, delivery);
@@ -358,6 +353,14 @@ pub(super) fn introduce(
     connection.leg.send_raw(&header)
 }
 
+/// Tells the gateway that the backend is there.
+pub(super) fn tell_accepted(core: &mut ServerCore, data: Token) -> Result<(), Failure> {
+    let accepted = from_data_connection::Message::Accepted(Accepted {});
+    let message = FromDataConnection { message: Some(accepted) };
+    let Some((connection, scratch)) = core.with_scratch(data) else { return Err(Failure::Reset) };
+    connection.leg.send_message(&message, scratch)
+}
+
 /// Tells the gateway why there is no session; the caller ends the connection.
 pub(super) fn tell_refusal(core: &mut ServerCore, data: Token, reason: RefusalReason) {
     let refused = Refused { reason: reason.into(), retry_after_ms: 0 };
@@ -379,6 +382,16 @@ pub(super) fn check_resumed(
     token: Token,
     role: HandshakeRole,
 ) -> Result<(), rustls::Error> {
+    let chain = count_handshake(core, token, role);
+    chain.map_or(Ok(()), |chain| check_dates(chain, UnixTime::now()))
+}
+
+/// Counts the handshake. Returns the chain of a peer that resumed.
+pub(super) fn count_handshake(
+    core: &mut ServerCore,
+    token: Token,
+    role: HandshakeRole,
+) -> Option<&[CertificateDer<'static>]> {
     let counters = Arc::clone(&core.counters);
     let tls = core.connection(token).and_then(|connection| connection.leg.tls());
     if tls.and_then(TlsConnection::version) == Some(TlsVersion::Older) {
@@ -386,7 +399,7 @@ pub(super) fn check_resumed(
     }
     let chain = tls.and_then(TlsConnection::resumed_chain);
     counters.handshakes.of(role, chain.is_some()).inc();
-    chain.map_or(Ok(()), |chain| check_dates(chain, UnixTime::now()))
+    chain
 }
 
 pub(super) fn refusal_of(error: &std::io::Error) -> RefusalReason {

@@ -209,7 +209,7 @@ pub struct Session {
     pub who: String,
     /// Name of the service.
     pub service: String,
-    /// How its bytes go: `tls`, `tls_1_2`, `plain` or `passthrough`.
+    /// How its bytes go, by [`DataPath::word`](crate::relay::DataPath::word).
     pub path: String,
     /// Seconds since it was joined.
     pub age_s: u64,

@@ -270,26 +270,6 @@ proptest! {
         suite in 0..SUITES.len(),
         pieces in proptest::collection::vec(1usize..20_000, 1..10),
     ) {
-        let (mut ours, mut peer) = established_with(&[SUITES[suite]]);
-        let payload: Vec<u8> = (0..=250u8).cycle().take(len).collect();
-        peer.set_buffer_limit(None);
-        std::io::Write::write_all(&mut peer.writer(), &payload).expect("buffered");
-        let bytes = sent(&mut peer);
-        let mut rest = &bytes[..];
-        for piece in pieces.into_iter().cycle() {
-            if rest.is_empty() { break; }
-            let (now, later) = rest.split_at(piece.min(rest.len()));
-            ours.take(now).expect("well-formed");
-            rest = later;
-        }
-        prop_assert_eq!(&ours.plain, &payload);
-        ours.seal(&payload);
-        let mut opened = Vec::new();
-        // rustls takes no more than it has room for, until that is read.
-        for piece in ours.outgoing.chunks(4096) {
-            give(&mut peer, piece).expect("well-formed");
-            opened.append(&mut read(&mut peer));
-        }
-        prop_assert_eq!(opened, payload);
+        assert_survives(established_with(&[SUITES[suite]]), len, &pieces);
     }
 }
