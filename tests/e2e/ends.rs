@@ -3,20 +3,17 @@
 use std::io::Write;
 use std::time::Duration;
 
-use super::harness::{Backend, Ending, GatewayFile, Kind, ServerFile, Site, payload};
+use super::harness::{
+    Backend, Ending, GatewayFile, Kind, ServerFile, Site, assert_agent_may_end_first,
+    assert_backend_may_end_first, payload,
+};
 
 #[test]
 fn half_close_keeps_the_return_path_open() {
     let backend = Backend::by_hand();
     let site = Site::new(backend.address);
     for kind in Kind::ALL {
-        let (mut agent, mut service) = site.session(kind, &backend);
-        agent.send(b"question");
-        agent.end();
-        assert_eq!(service.rest(), (b"question".to_vec(), Ending::Clean));
-        service.send(b"answer");
-        service.end();
-        assert_eq!(agent.rest(), (b"answer".to_vec(), Ending::Clean));
+        assert_agent_may_end_first(site.session(kind, &backend));
     }
     site.assert_ended("finished", 2);
 }
@@ -26,13 +23,7 @@ fn half_close_of_the_backend_keeps_the_way_there_open() {
     let backend = Backend::by_hand();
     let site = Site::new(backend.address);
     for kind in Kind::ALL {
-        let (mut agent, mut service) = site.session(kind, &backend);
-        service.send(b"greeting");
-        service.end();
-        assert_eq!(agent.rest(), (b"greeting".to_vec(), Ending::Clean));
-        agent.send(b"late words");
-        agent.end();
-        assert_eq!(service.rest(), (b"late words".to_vec(), Ending::Clean));
+        assert_backend_may_end_first(site.session(kind, &backend));
     }
     site.assert_ended("finished", 2);
 }

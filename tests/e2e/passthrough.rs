@@ -1,23 +1,18 @@
 //! Services whose agents' TLS goes through the gateway unread: to a backend that speaks TLS itself, or to a server that ends
 //! it.
 
-use std::io::{self, Write};
-use std::net::TcpStream;
 use std::sync::Arc;
 use std::thread;
 
-use rustls::server::WebPkiClientVerifier;
-use rustls::sign::SingleCertAndKey;
-use rustls::{
-    AlertDescription, ClientConfig, ClientConnection, ServerConfig, ServerConnection, StreamOwned,
-};
+use rustls::{AlertDescription, ClientConfig, ClientConnection};
+use vestibule::config::Credentials;
 use vestibule::pki::Role;
-use vestibule::tls::{load_credentials, provider};
+use vestibule::tls::load_credentials;
 use vestibule::wire::RefusalReason;
 
 use super::harness::{
-    Authority, Backend, Ending, GatewayFile, Peer, Process, ScriptedServer, ServerFile, Site,
-    World, payload, wait_until,
+    Authority, Backend, Ending, GatewayFile, Peer, ScriptedServer, ServerFile, Site, World,
+    payload, wait_until,
 };
 
 mod breaches;
@@ -35,36 +30,9 @@ fn issue_vault(world: &World) {
     });
 }
 
-fn own(world: &World) -> vestibule::config::Credentials {
+fn own(world: &World) -> Credentials {
     let path = |extension| world.path(&format!("{VAULT}.{extension}"));
-    vestibule::config::Credentials { certificate: path("crt"), key: path("key") }
-}
-
-/// A backend that speaks TLS and gives every byte back.
-fn tls_echo(world: &World) -> std::net::SocketAddr {
-    let own = load_credentials(&own(world)).expect("a pair");
-    let config = ServerConfig::builder_with_provider(provider())
-        .with_safe_default_protocol_versions()
-        .expect("versions of the provider")
-        .with_client_cert_verifier(WebPkiClientVerifier::no_client_auth())
-        .with_cert_resolver(Arc::new(SingleCertAndKey::from(own)));
-    let config = Arc::new(config);
-    Backend::serve(move |stream| echo(stream, Arc::clone(&config)))
-}
-
-fn echo(stream: TcpStream, config: Arc<ServerConfig>) {
-    let tls = ServerConnection::new(config).expect("accepted");
-    let mut stream = StreamOwned::new(tls, stream);
-    let mut portion = [0; 16 * 1024];
-    // Ends with the agent, or with whoever refuses the other.
-    while let Ok(len @ 1..) = io::Read::read(&mut stream, &mut portion) {
-        if stream.write_all(&portion[..len]).and_then(|()| stream.flush()).is_err() {
-            return;
-        }
-    }
-    stream.conn.send_close_notify();
-    // The agent may be gone.
-    let _ = stream.flush();
+    Credentials { certificate: path("crt"), key: path("key") }
 }
 
 /// A server of `vault` and `echo`, with more keys of the former.
@@ -79,8 +47,29 @@ fn site(file: &GatewayFile<'_>) -> Site {
     let world = World::new();
     issue_vault(&world);
     Site::in_world(world, file, |world| {
-        server(world, tls_echo(world), "agent_tls = \"passthrough\"\n")
+        server(world, Backend::tls_echo(&own(world)), "agent_tls = \"passthrough\"\n")
     })
+}
+
+/// The same where the test plays the backend, which gets the agents' bytes as they are.
+fn passing_to(backend: &Backend) -> Site {
+    Site::with(&FILE, |world| server(world, backend.address, "agent_tls = \"passthrough\"\n"))
+}
+
+/// An agent that has said a ClientHello and no more, and what the backend has of it; the hello is read.
+fn opened(site: &Site, backend: &Backend, hello: &[u8]) -> (Peer, Peer) {
+    let mut agent = Peer::dial(site.gateway.tls);
+    agent.send(hello);
+    let mut service = backend.accept();
+    service.expect(hello);
+    (agent, service)
+}
+
+/// The key of a server that ends the agents' TLS itself.
+fn ending_here(own: &Credentials, more: &str) -> String {
+    let Credentials { certificate, key } = own;
+    let (certificate, key) = (certificate.display(), key.display());
+    format!("agent_tls = {{ certificate = \"{certificate}\", key = \"{key}\", {more} }}\n")
 }
 
 fn client(world: &World) -> Arc<ClientConfig> {
@@ -116,14 +105,10 @@ fn the_agents_own_tls_ends_at_the_backend() {
 #[test]
 fn bulk_arrives_whole_in_both_directions_at_once_and_unread() {
     let backend = Backend::by_hand();
-    let site =
-        Site::with(&FILE, |world| server(world, backend.address, "agent_tls = \"passthrough\"\n"));
+    let site = passing_to(&backend);
     // What follows a ClientHello is nobody's business on the way.
     let hello = hello(&client(&site.world));
-    let mut agent = Peer::dial(site.gateway.tls);
-    agent.send(&hello);
-    let mut service = backend.accept();
-    service.expect(&hello);
+    let (mut agent, mut service) = opened(&site, &backend, &hello);
     let (up, down) = (payload(2, 16 << 20), payload(3, 16 << 20));
     thread::scope(|scope| {
         let mut writer = Peer::plain(service.socket().try_clone().expect("a descriptor"));
@@ -172,8 +157,7 @@ fn many_sessions_over_spares_and_invitations_each_reach_the_backend() {
 #[test]
 fn a_client_hello_in_many_records_and_pieces_arrives_as_it_was_sent() {
     let backend = Backend::by_hand();
-    let site =
-        Site::with(&FILE, |world| server(world, backend.address, "agent_tls = \"passthrough\"\n"));
+    let site = passing_to(&backend);
     let hello = hello(&client(&site.world));
     // Records of 100 bytes of the handshake message each (RFC 8446 §5.1).
     let records = hello[5..].chunks(100).flat_map(|piece| {
@@ -192,40 +176,10 @@ fn a_client_hello_in_many_records_and_pieces_arrives_as_it_was_sent() {
 fn curl_reaches_a_backend_of_its_own_trust_through_a_gateway_that_reads_nothing() {
     let world = World::new();
     issue_vault(&world);
-    let config = own(&world);
-    let site = Site::in_world(world, &FILE, |world| {
-        let end = format!(
-            "agent_tls = {{ certificate = \"{}\", key = \"{}\", alpn = [\"http/1.1\"] }}\n",
-            config.certificate.display(),
-            config.key.display()
-        );
-        server(world, http(), &end)
-    });
-    let output = Process::any("curl")
-        .stdout(std::process::Stdio::piped())
-        .args(["--silent", "--show-error", "--max-time", "20", "--connect-to"])
-        .arg(format!("{VAULT}:443:{}", site.gateway.tls))
-        .arg("--cacert")
-        .arg(site.world.ca(Role::Gateway))
-        .arg(format!("https://{VAULT}/"))
-        .output()
-        .expect("curl is installed");
+    let end = ending_here(&own(&world), "alpn = [\"http/1.1\"]");
+    let site = Site::in_world(world, &FILE, |world| server(world, Backend::http(), &end));
+    let output = site.world.curl(site.gateway.tls, VAULT, None, &[]);
     assert_eq!(String::from_utf8_lossy(&output.stdout), "from the LAN");
-}
-
-/// Answers one request.
-fn http() -> std::net::SocketAddr {
-    Backend::serve(|mut stream| {
-        let mut request = Vec::new();
-        let mut byte = [0];
-        while !request.ends_with(b"\r\n\r\n")
-            && matches!(io::Read::read(&mut stream, &mut byte), Ok(1))
-        {
-            request.push(byte[0]);
-        }
-        // curl may have left.
-        let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\nfrom the LAN");
-    })
 }
 
 fn hello(config: &Arc<ClientConfig>) -> Vec<u8> {
@@ -241,16 +195,9 @@ fn hello(config: &Arc<ClientConfig>) -> Vec<u8> {
 #[test]
 fn ends_and_resets_are_passed_on_as_they_come() {
     let backend = Backend::by_hand();
-    let site =
-        Site::with(&FILE, |world| server(world, backend.address, "agent_tls = \"passthrough\"\n"));
+    let site = passing_to(&backend);
     let hello = hello(&client(&site.world));
-    let joined = || {
-        let mut agent = Peer::dial(site.gateway.tls);
-        agent.send(&hello);
-        let mut service = backend.accept();
-        service.expect(&hello);
-        (agent, service)
-    };
+    let joined = || opened(&site, &backend, &hello);
     let (mut agent, mut service) = joined();
     agent.end();
     assert_eq!(service.ending(), Ending::Clean);
@@ -275,15 +222,8 @@ fn ends_and_resets_are_passed_on_as_they_come() {
 fn ending_site(backend: std::net::SocketAddr, keys: &str) -> Site {
     let world = World::new();
     issue_vault(&world);
-    let own = own(&world);
-    Site::in_world(world, &FILE, |world| {
-        let end = format!(
-            "agent_tls = {{ certificate = \"{}\", key = \"{}\", device_ca = \"pki/devices-ca.crt\" }}\n{keys}",
-            own.certificate.display(),
-            own.key.display()
-        );
-        server(world, backend, &end)
-    })
+    let end = ending_here(&own(&world), "device_ca = \"pki/devices-ca.crt\"") + keys;
+    Site::in_world(world, &FILE, |world| server(world, backend, &end))
 }
 
 #[test]

@@ -2,7 +2,6 @@
 
 use std::io::Write;
 use std::sync::Arc;
-use std::thread;
 use std::time::Duration;
 
 use rustls::version::{TLS12, TLS13};
@@ -13,7 +12,8 @@ use vestibule::wire::alpn;
 
 use super::harness::{
     Authority, Backend, Ending, GatewayFile, List, Peer, Process, ServerFile, Site, Trial, World,
-    assert_talks, payload, wait_until,
+    assert_agent_may_end_first, assert_backend_may_end_first, assert_bulk, assert_talks, payload,
+    wait_until, welcomed,
 };
 
 mod peers;
@@ -22,10 +22,6 @@ const TAKEN: &str = "tls_1_2_agents = true";
 const FILE: GatewayFile<'static> = GatewayFile { internet: TAKEN, ..GatewayFile::DEFAULT };
 const OLDER_HANDSHAKES: &str = "vestibule_tls_1_2_handshakes_total";
 const MANY: usize = 4 * 1024 * 1024;
-
-fn site(file: &GatewayFile<'_>, backend: std::net::SocketAddr) -> Site {
-    Site::with(file, |world| ServerFile::new(world, &[("echo", backend), ("old", backend)]))
-}
 
 /// A device that knows TLS 1.2 only.
 fn older(world: &World, own: &Credentials) -> Arc<ClientConfig> {
@@ -40,11 +36,7 @@ fn older_agent(site: &Site) -> Peer {
 /// An agent, and what the backend has of it. The backend has spoken first, which needs the gateway's last
 /// word in the handshake to be out.
 fn session(site: &Site, backend: &Backend) -> (Peer, Peer) {
-    let mut agent = older_agent(site);
-    let mut service = backend.accept();
-    service.send(b"welcome");
-    agent.expect(b"welcome");
-    (agent, service)
+    welcomed(older_agent(site), backend)
 }
 
 /// How a connection ends that the gateway refuses, in its handshake or right behind it.
@@ -60,7 +52,7 @@ fn refused(gateway: std::net::SocketAddr, name: &str, config: &Arc<ClientConfig>
 #[test]
 fn an_agent_with_tls_1_2_gets_back_what_it_sends_and_log_metric_and_status_show_its_path() {
     let backend = Backend::by_hand();
-    let site = site(&FILE, backend.address);
+    let site = Site::of(&FILE, backend.address);
     let (mut agent, mut service) = session(&site, &backend);
     let mut newer = (site.world.foreign_agent(&site.gateway), backend.accept());
     assert_talks(&mut newer);
@@ -127,7 +119,7 @@ fn servers_and_our_own_agent_speak_tls_1_3_also_where_other_agents_need_not() {
 
 #[test]
 fn whoever_offers_tls_1_3_gets_it_where_tls_1_2_is_taken_as_well() {
-    let site = site(&FILE, Backend::echo());
+    let site = Site::of(&FILE, Backend::echo());
     let own = site.world.credentials("laptop-7.test");
     let config = site.world.client_of(&[&TLS12, &TLS13], Some(&own), vec![]);
     for kind in [HandshakeKind::Full, HandshakeKind::Resumed] {
@@ -142,7 +134,7 @@ fn whoever_offers_tls_1_3_gets_it_where_tls_1_2_is_taken_as_well() {
 
 #[test]
 fn nobody_resumes_with_tls_1_2() {
-    let site = site(&FILE, Backend::echo());
+    let site = Site::of(&FILE, Backend::echo());
     let own = site.world.credentials("laptop-7.test");
     // It keeps what it is given.
     let config = older(&site.world, &own);
@@ -159,7 +151,8 @@ fn nobody_resumes_with_tls_1_2() {
 #[test]
 fn a_reload_takes_in_agents_with_tls_1_2_and_shuts_them_out_and_who_is_in_stays() {
     let backend = Backend::by_hand();
-    let site = site(&GatewayFile { internet: "tls_1_2_agents = false", ..FILE }, backend.address);
+    let site =
+        Site::of(&GatewayFile { internet: "tls_1_2_agents = false", ..FILE }, backend.address);
     let own = site.world.credentials("laptop-7.test");
     let attempt = || refused(site.gateway.tls, World::ECHO, &older(&site.world, &own));
     assert_eq!(attempt(), Ending::Alert(AlertDescription::ProtocolVersion));
@@ -188,7 +181,7 @@ fn a_certificate_is_asked_for_and_verified_as_with_tls_1_3() {
 #[test]
 fn a_refusal_after_the_handshake_is_an_alert_and_no_clean_end() {
     let file = GatewayFile { echo: "devices = [\"build-*\"]", ..FILE };
-    let site = site(&file, Backend::echo());
+    let site = Site::of(&file, Backend::echo());
     let own = site.world.credentials("laptop-7.test");
     let ending = refused(site.gateway.tls, World::ECHO, &older(&site.world, &own));
     assert_eq!(ending, Ending::Alert(AlertDescription::AccessDenied));
@@ -217,10 +210,8 @@ fn a_revoked_device_is_refused_with_its_alert_and_its_live_session_ends() {
     let site = Site::in_world(world, &file, |world| ServerFile::new(world, &services));
     let stolen = site.world.forge("stolen.test", Authority::Of(Role::Device), |_| {});
     let config = older(&site.world, &stolen);
-    let mut agent = Peer::dial_tls(site.gateway.tls, World::ECHO, &config);
-    let mut service = backend.accept();
-    service.send(b"welcome");
-    agent.expect(b"welcome");
+    let agent = Peer::dial_tls(site.gateway.tls, World::ECHO, &config);
+    let (mut agent, mut service) = welcomed(agent, &backend);
     let list = site.world.list(&List::of_devices(2, &[&stolen]));
     site.world.replace("devices.crl", &list);
     site.gateway.reload();
@@ -237,27 +228,14 @@ fn a_revoked_device_is_refused_with_its_alert_and_its_live_session_ends() {
 #[test]
 fn bulk_arrives_whole_in_both_directions_at_once() {
     let backend = Backend::by_hand();
-    let site = site(&FILE, backend.address);
-    let (mut agent, mut service) = session(&site, &backend);
-    let (up, down) = (payload(4, 2 * MANY), payload(5, 2 * MANY));
-    thread::scope(|scope| {
-        let upload = up.clone();
-        let mut writer = Peer::plain(service.socket().try_clone().expect("a descriptor"));
-        scope.spawn(move || {
-            writer.send(&down);
-            writer.end();
-        });
-        scope.spawn(move || assert!(service.rest() == (upload, Ending::Clean)));
-        agent.send(&up);
-        agent.end();
-        assert!(agent.rest() == (payload(5, 2 * MANY), Ending::Clean));
-    });
+    let site = Site::of(&FILE, backend.address);
+    assert_bulk(session(&site, &backend), 2 * MANY);
     site.assert_ended("finished", 1);
 }
 
 #[test]
 fn records_of_every_size_arrive_in_order() {
-    let site = site(&FILE, Backend::echo());
+    let site = Site::of(&FILE, Backend::echo());
     let own = site.world.credentials("laptop-7.test");
     for size in [32, 1_000, 16_384 + 5] {
         let mut config = ClientConfig::clone(&older(&site.world, &own));
@@ -275,29 +253,16 @@ fn records_of_every_size_arrive_in_order() {
 #[test]
 fn half_close_keeps_the_other_way_open() {
     let backend = Backend::by_hand();
-    let site = site(&FILE, backend.address);
-    let (mut agent, mut service) = session(&site, &backend);
-    agent.send(b"question");
-    agent.end();
-    assert_eq!(service.rest(), (b"question".to_vec(), Ending::Clean));
-    service.send(b"answer");
-    service.end();
-    assert_eq!(agent.rest(), (b"answer".to_vec(), Ending::Clean));
-
-    let (mut agent, mut service) = session(&site, &backend);
-    service.send(b"greeting");
-    service.end();
-    assert_eq!(agent.rest(), (b"greeting".to_vec(), Ending::Clean));
-    agent.send(b"late words");
-    agent.end();
-    assert_eq!(service.rest(), (b"late words".to_vec(), Ending::Clean));
+    let site = Site::of(&FILE, backend.address);
+    assert_agent_may_end_first(session(&site, &backend));
+    assert_backend_may_end_first(session(&site, &backend));
     site.assert_ended("finished", 2);
 }
 
 #[test]
 fn what_is_cut_short_is_no_clean_end_on_either_side() {
     let backend = Backend::by_hand();
-    let site = site(&FILE, backend.address);
+    let site = Site::of(&FILE, backend.address);
     let (mut agent, mut service) = session(&site, &backend);
     agent.send(b"half a sen");
     service.expect(b"half a sen");
@@ -325,7 +290,7 @@ fn an_agent_that_does_not_read_makes_the_backend_stop_and_holds_little() {
     const FAR_TOO_MUCH: usize = 256 * 1024 * 1024;
 
     let backend = Backend::by_hand();
-    let site = site(&FILE, backend.address);
+    let site = Site::of(&FILE, backend.address);
     let (mut agent, mut service) = session(&site, &backend);
     let before = site.gateway.telemetry.metric("process_resident_memory_bytes");
     service.socket().set_write_timeout(Some(Duration::from_secs(1))).expect("a socket");

@@ -1,47 +1,11 @@
 //! Backends that speak TLS themselves.
 
-use std::io::{self, Write};
-use std::net::TcpStream;
-use std::sync::Arc;
-
-use rustls::server::WebPkiClientVerifier;
-use rustls::sign::SingleCertAndKey;
-use rustls::{ServerConfig, ServerConnection, StreamOwned};
-use vestibule::tls::{load_credentials, provider};
-
 use super::harness::{Backend, Ending, GatewayFile, ServerFile, Site, World, payload};
-
-/// The configuration of a backend with that certificate.
-fn config(world: &World) -> Arc<ServerConfig> {
-    let own = load_credentials(&world.credentials(World::GATEWAY_NAME)).expect("a pair");
-    let config = ServerConfig::builder_with_provider(provider())
-        .with_safe_default_protocol_versions()
-        .expect("versions of the provider")
-        .with_client_cert_verifier(WebPkiClientVerifier::no_client_auth())
-        .with_cert_resolver(Arc::new(SingleCertAndKey::from(own)));
-    Arc::new(config)
-}
-
-fn echo(stream: TcpStream, config: Arc<ServerConfig>) {
-    let tls = ServerConnection::new(config).expect("accepted");
-    let mut stream = StreamOwned::new(tls, stream);
-    let mut reader = [0; 16 * 1024];
-    // Ends with the agent, or with whoever refuses the other.
-    while let Ok(len @ 1..) = io::Read::read(&mut stream, &mut reader) {
-        if stream.write_all(&reader[..len]).and_then(|()| stream.flush()).is_err() {
-            return;
-        }
-    }
-    stream.conn.send_close_notify();
-    // The agent may be gone.
-    let _ = stream.flush();
-}
 
 /// A site whose backend must bear that name.
 fn site(name: &str) -> Site {
     Site::with(&GatewayFile::DEFAULT, |world| {
-        let config = config(world);
-        let backend = Backend::serve(move |stream| echo(stream, Arc::clone(&config)));
+        let backend = Backend::tls_echo(&world.credentials(World::GATEWAY_NAME));
         let mut server = ServerFile::new(world, &[("echo", backend)]);
         let tls = ["tls = { ca = \"pki/gateways-ca.crt\", name = \"", name, "\" }\n"].concat();
         server.services += &tls;

@@ -3,8 +3,8 @@
 use std::thread;
 
 use super::harness::{
-    AgentFile, Backend, Digest, Ending, GatewayFile, Kind, Peer, Process, ServerFile, Site, World,
-    payload,
+    AgentFile, Backend, Digest, Ending, GatewayFile, Kind, Peer, ServerFile, Site, World,
+    assert_bulk, payload,
 };
 
 const MANY: usize = 4 * 1024 * 1024;
@@ -46,21 +46,7 @@ fn bulk_arrives_whole_in_both_directions_at_once() {
     let backend = Backend::by_hand();
     let site = Site::new(backend.address);
     for kind in Kind::ALL {
-        let (mut agent, mut service) = site.session(kind, &backend);
-        let (up, down) = (payload(4, 2 * MANY), payload(5, 2 * MANY));
-        thread::scope(|scope| {
-            let upload = up.clone();
-            let mut writer = Peer::plain(service.socket().try_clone().expect("a descriptor"));
-            scope.spawn(move || {
-                writer.send(&down);
-                writer.end();
-            });
-            // One after the other at the agent, whose TLS is one object; the way is full meanwhile.
-            scope.spawn(move || assert!(service.rest() == (upload, Ending::Clean)));
-            agent.send(&up);
-            agent.end();
-            assert!(agent.rest() == (payload(5, 2 * MANY), Ending::Clean));
-        });
+        assert_bulk(site.session(kind, &backend), 2 * MANY);
     }
     site.assert_ended("finished", 2);
 }
@@ -173,32 +159,10 @@ fn an_agent_over_ipv6_gets_back_what_it_sends() {
 
 #[test]
 fn curl_talks_through_the_gateway_with_its_own_certificate() {
-    let backend = Backend::serve(|mut stream| {
-        use std::io::{Read, Write};
-        let mut request = Vec::new();
-        let mut byte = [0];
-        while !request.ends_with(b"\r\n\r\n") && matches!(stream.read(&mut byte), Ok(1)) {
-            request.push(byte[0]);
-        }
-        // curl may have left.
-        let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\nfrom the LAN");
-    });
-    let site = Site::new(backend);
-    let pki = site.world.path("pki");
-    let output = Process::any("curl")
-        .stdout(std::process::Stdio::piped())
-        .args(["--silent", "--show-error", "--max-time", "20", "--http1.1", "--no-alpn"])
-        .arg("--connect-to")
-        .arg(format!("{}:443:{}", World::ECHO, site.gateway.tls))
-        .arg("--cacert")
-        .arg(pki.join("gateways-ca.crt"))
-        .arg("--cert")
-        .arg(pki.join("laptop-7.test.crt"))
-        .arg("--key")
-        .arg(pki.join("laptop-7.test.key"))
-        .arg(format!("https://{}/", World::ECHO))
-        .output()
-        .expect("curl is installed");
+    let site = Site::new(Backend::http());
+    let own = site.world.credentials("laptop-7.test");
+    let keys = ["--http1.1", "--no-alpn"];
+    let output = site.world.curl(site.gateway.tls, World::ECHO, Some(&own), &keys);
     assert_eq!(String::from_utf8_lossy(&output.stdout), "from the LAN");
 }
 

@@ -1,9 +1,15 @@
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, channel};
 use std::thread;
 
 use aws_lc_rs::digest::{Context, SHA256};
+use rustls::server::WebPkiClientVerifier;
+use rustls::sign::SingleCertAndKey;
+use rustls::{ServerConfig, ServerConnection, StreamOwned};
+use vestibule::config::Credentials;
+use vestibule::tls::{load_credentials, provider};
 
 use super::{LONG, Peer};
 
@@ -54,6 +60,31 @@ impl Backend {
         })
     }
 
+    /// The same over TLS, with that certificate.
+    pub(crate) fn tls_echo(own: &Credentials) -> SocketAddr {
+        let own = load_credentials(own).expect("a pair");
+        let config = ServerConfig::builder_with_provider(provider())
+            .with_safe_default_protocol_versions()
+            .expect("versions of the provider")
+            .with_client_cert_verifier(WebPkiClientVerifier::no_client_auth())
+            .with_cert_resolver(Arc::new(SingleCertAndKey::from(own)));
+        let config = Arc::new(config);
+        Self::serve(move |stream| echo_over_tls(stream, Arc::clone(&config)))
+    }
+
+    /// Answers one request of HTTP.
+    pub(crate) fn http() -> SocketAddr {
+        Self::serve(|mut stream| {
+            let mut request = Vec::new();
+            let mut byte = [0];
+            while !request.ends_with(b"\r\n\r\n") && matches!(stream.read(&mut byte), Ok(1)) {
+                request.push(byte[0]);
+            }
+            // Who asked may have left.
+            let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\nfrom the LAN");
+        })
+    }
+
     /// Reads to the end, then answers with the [`Digest`] of it, and ends.
     pub(crate) fn sink() -> SocketAddr {
         Self::serve(|mut stream| {
@@ -91,6 +122,21 @@ impl Backend {
     pub(crate) fn is_untouched(&self) -> bool {
         self.accepted.try_recv().is_err()
     }
+}
+
+fn echo_over_tls(stream: TcpStream, config: Arc<ServerConfig>) {
+    let tls = ServerConnection::new(config).expect("accepted");
+    let mut stream = StreamOwned::new(tls, stream);
+    let mut portion = [0; 16 * 1024];
+    // Ends with the agent, or with whoever refuses the other.
+    while let Ok(len @ 1..) = stream.read(&mut portion) {
+        if stream.write_all(&portion[..len]).and_then(|()| stream.flush()).is_err() {
+            return;
+        }
+    }
+    stream.conn.send_close_notify();
+    // The agent may be gone.
+    let _ = stream.flush();
 }
 
 impl Digest {

@@ -4,6 +4,7 @@
 mod backend;
 mod files;
 mod lists;
+mod openssl;
 mod peer;
 mod process;
 mod scripted_gateway;
@@ -18,11 +19,15 @@ use std::time::{Duration, Instant};
 pub(crate) use backend::{Backend, Digest, payload};
 pub(crate) use files::{AgentFile, GatewayFile, ServerFile};
 pub(crate) use lists::{HOUR, List, der};
+pub(crate) use openssl::OpenSsl;
 pub(crate) use peer::{Ending, Peer};
 pub(crate) use process::Process;
 pub(crate) use scripted_gateway::{ScriptedGateway, SignalConnection};
 pub(crate) use scripted_server::{DataConnection, ScriptedServer};
-pub(crate) use site::{Kind, Site, assert_talks};
+pub(crate) use site::{
+    Kind, Site, assert_agent_may_end_first, assert_backend_may_end_first, assert_bulk,
+    assert_talks, welcomed,
+};
 pub(crate) use telemetry::Telemetry;
 pub(crate) use trial::Trial;
 pub(crate) use world::{Authority, Gateway, World};

@@ -1,7 +1,9 @@
 use std::net::SocketAddr;
+use std::thread;
 
 use super::{
-    Backend, Gateway, GatewayFile, Peer, Process, ServerFile, Telemetry, World, wait_until,
+    Backend, Ending, Gateway, GatewayFile, Peer, Process, ServerFile, Telemetry, World, payload,
+    wait_until,
 };
 
 /// The whole way: a gateway and a server that serves it.
@@ -15,8 +17,13 @@ pub(crate) struct Site {
 impl Site {
     /// Both services lead to that backend.
     pub(crate) fn new(backend: SocketAddr) -> Self {
+        Self::of(&GatewayFile::DEFAULT, backend)
+    }
+
+    /// The same with that gateway.
+    pub(crate) fn of(gateway: &GatewayFile<'_>, backend: SocketAddr) -> Self {
         let services = [("echo", backend), ("old", backend)];
-        Self::with(&GatewayFile::DEFAULT, |world| ServerFile::new(world, &services))
+        Self::with(gateway, |world| ServerFile::new(world, &services))
     }
 
     /// Waits until sessions are possible.
@@ -42,14 +49,11 @@ impl Site {
     /// An agent over TLS, or on the plain port, and what the backend has of it. They have talked
     /// already, so the gateway too knows that the session stands.
     pub(crate) fn session(&self, kind: Kind, backend: &Backend) -> (Peer, Peer) {
-        let mut agent = match kind {
+        let agent = match kind {
             Kind::Tls => self.world.foreign_agent(&self.gateway),
             Kind::Plain => Peer::dial(self.gateway.plain),
         };
-        let mut service = backend.accept();
-        service.send(b"welcome");
-        agent.expect(b"welcome");
-        (agent, service)
+        welcomed(agent, backend)
     }
 
     /// Asserts that `count` sessions ended for that reason, in the gateway's log and metric, and
@@ -95,4 +99,50 @@ pub(crate) fn assert_talks((agent, service): &mut (Peer, Peer)) {
     service.expect(b"from the agent");
     service.send(b"from the backend");
     agent.expect(b"from the backend");
+}
+
+/// An agent, and what the backend has of it, once the backend has spoken.
+pub(crate) fn welcomed(mut agent: Peer, backend: &Backend) -> (Peer, Peer) {
+    let mut service = backend.accept();
+    service.send(b"welcome");
+    agent.expect(b"welcome");
+    (agent, service)
+}
+
+/// Asserts that the return path stays open behind the agent's end.
+pub(crate) fn assert_agent_may_end_first((mut agent, mut service): (Peer, Peer)) {
+    agent.send(b"question");
+    agent.end();
+    assert_eq!(service.rest(), (b"question".to_vec(), Ending::Clean));
+    service.send(b"answer");
+    service.end();
+    assert_eq!(agent.rest(), (b"answer".to_vec(), Ending::Clean));
+}
+
+/// Asserts that the way there stays open behind the backend's end.
+pub(crate) fn assert_backend_may_end_first((mut agent, mut service): (Peer, Peer)) {
+    service.send(b"greeting");
+    service.end();
+    assert_eq!(agent.rest(), (b"greeting".to_vec(), Ending::Clean));
+    agent.send(b"late words");
+    agent.end();
+    assert_eq!(service.rest(), (b"late words".to_vec(), Ending::Clean));
+}
+
+/// Asserts that as many bytes arrive whole in both directions at once, with both ends.
+pub(crate) fn assert_bulk((mut agent, mut service): (Peer, Peer), len: usize) {
+    let (up, down) = (payload(4, len), payload(5, len));
+    thread::scope(|scope| {
+        let upload = up.clone();
+        let mut writer = Peer::plain(service.socket().try_clone().expect("a descriptor"));
+        scope.spawn(move || {
+            writer.send(&down);
+            writer.end();
+        });
+        // One after the other at the agent, whose TLS is one object; the way is full meanwhile.
+        scope.spawn(move || assert!(service.rest() == (upload, Ending::Clean)));
+        agent.send(&up);
+        agent.end();
+        assert!(agent.rest() == (payload(5, len), Ending::Clean));
+    });
 }

@@ -1,6 +1,6 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Output, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, Ordering};
 
@@ -308,6 +308,25 @@ impl World {
         let open = from_agent::Message::Open(Open { service: service.to_owned() });
         agent.say(&FromAgent { message: Some(open) });
         agent
+    }
+
+    /// curl, which asks for that name at a gateway.
+    pub(crate) fn curl(
+        &self,
+        gateway: SocketAddr,
+        name: &str,
+        own: Option<&Credentials>,
+        more: &[&str],
+    ) -> Output {
+        let mut command = Process::any("curl");
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        command.args(["--silent", "--show-error", "--max-time", "20"]).args(more);
+        command.args(["--connect-to", &format!("{name}:443:{gateway}")]);
+        command.arg("--cacert").arg(self.ca(Role::Gateway));
+        if let Some(Credentials { certificate, key }) = own {
+            command.arg("--cert").arg(certificate).arg("--key").arg(key);
+        }
+        command.arg(format!("https://{name}/")).output().expect("curl is installed")
     }
 
     /// The first flight of a foreign agent.
