@@ -21,6 +21,8 @@ use crate::wire::{FrameDecoder, Message};
 mod growth;
 mod ready;
 mod sessions;
+#[cfg(test)]
+mod testing;
 
 pub(super) use growth::Growth;
 pub use ready::Urgency;
@@ -270,10 +272,8 @@ impl<S, R> Core<S, R> {
     /// Calls the role when this time is over, unless the deadline was moved by then.
     pub fn set_deadline(&mut self, token: Token, deadline: Option<Instant>) {
         let Some(connection) = self.connections.get_mut(token) else { return };
-        connection.deadline = deadline;
-        if let Some(at) = deadline {
-            self.timers.set(at, Timer::Connection(token.to_bits()));
-        }
+        let before = std::mem::replace(&mut connection.deadline, deadline);
+        self.timers.change(Timer::Connection(token.to_bits()), before, deadline);
     }
 
     /// Has the role look at a connection again, soon.
@@ -340,8 +340,8 @@ impl<S, R> Core<S, R> {
         let Some(connection) = self.connections.get_mut(token) else { return };
         if !matches!(connection.life, Life::Releasing(_)) {
             connection.life = Life::Releasing(stage);
-            connection.deadline = None;
             self.poller.unwatch(connection.leg.as_fd(), token);
+            self.set_deadline(token, None);
         }
     }
 
@@ -437,13 +437,9 @@ impl<S, R> Core<S, R> {
         self.timers.pop(self.now)
     }
 
-    /// Whether the deadline of a connection has really come.
+    /// The deadline of a connection has come.
     pub(super) fn connection_due(&mut self, token: Token) -> Due {
-        let now = self.now;
         let Some(connection) = self.connections.get_mut(token) else { return Due::Done };
-        if connection.deadline.is_none_or(|deadline| deadline > now) {
-            return Due::Done;
-        }
         connection.deadline = None;
         match connection.life {
             Life::Role(_) => Due::Role,

@@ -1,29 +1,38 @@
-use std::cmp::Reverse;
-use std::collections::BinaryHeap;
+use std::collections::BTreeSet;
 use std::time::Instant;
 
-/// Deadlines of many tenants. Setting one again is cheap and leaves the old entry: whoever is woken
-/// looks at its own deadline, and sets the timer anew where that has moved.
+/// Deadlines of many tenants. What nobody waits for any more is taken out: most sessions end hours before
+/// their timer, and their entries would pile up for as long.
 #[derive(Debug)]
 pub(super) struct Timers<K> {
-    heap: BinaryHeap<Reverse<(Instant, K)>>,
+    entries: BTreeSet<(Instant, K)>,
 }
 
 impl<K: Ord> Default for Timers<K> {
     fn default() -> Self {
-        Self { heap: BinaryHeap::new() }
+        Self { entries: BTreeSet::new() }
     }
 }
 
-impl<K: Ord> Timers<K> {
+impl<K: Ord + Copy> Timers<K> {
     /// Wakes `key` at that time.
     pub(super) fn set(&mut self, at: Instant, key: K) {
-        self.heap.push(Reverse((at, key)));
+        self.entries.insert((at, key));
+    }
+
+    /// Moves an entry of `key`; `None` is no entry.
+    pub(super) fn change(&mut self, key: K, from: Option<Instant>, to: Option<Instant>) {
+        if let Some(at) = from {
+            self.entries.remove(&(at, key));
+        }
+        if let Some(at) = to {
+            self.set(at, key);
+        }
     }
 
     /// The time of the next entry.
     pub(super) fn next(&self) -> Option<Instant> {
-        self.heap.peek().map(|Reverse((at, _))| *at)
+        self.entries.first().map(|(at, _)| *at)
     }
 
     /// One that is due.
@@ -31,6 +40,6 @@ impl<K: Ord> Timers<K> {
         if self.next()? > now {
             return None;
         }
-        self.heap.pop().map(|Reverse((_, key))| key)
+        self.entries.pop_first().map(|(_, key)| key)
     }
 }

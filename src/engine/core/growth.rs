@@ -66,48 +66,14 @@ impl<S, R> Core<S, R> {
 
 #[cfg(test)]
 mod tests {
-    use std::net::{Ipv4Addr, TcpListener, TcpStream};
-    use std::sync::Arc;
-    use std::time::Duration;
+    use std::net::{Ipv4Addr, TcpListener};
 
     use socket2::SockRef;
 
+    use super::super::testing::{TestCore, core, join};
     use super::*;
-    use crate::engine::event_loop::{EventLoop, Poller};
-    use crate::engine::worker::WorkerSettings;
     use crate::limits::{FIXED_RECEIVE_LEN, REST_TIME, SWIFT_LEN};
-    use crate::relay::{Party, RelayLimits, Side};
-    use crate::uring::Waker;
-
-    type TestCore = Core<(), ()>;
-
-    fn core() -> TestCore {
-        let relay =
-            RelayLimits { idle_timeout: None, half_closed_timeout: Duration::from_secs(60) };
-        let (keepalive, user_timeout) = (Duration::from_secs(60), Duration::from_secs(60));
-        let settings = WorkerSettings {
-            event_loop: EventLoop::IoUring,
-            max_connections: 1000,
-            keepalive,
-            user_timeout,
-            relay,
-        };
-        let waker = Arc::new(Waker::new().expect("eventfd"));
-        let poller = Poller::new(EventLoop::IoUring, waker).expect("io_uring works");
-        Core::new(poller, settings, Arc::default())
-    }
-
-    /// A session of two connections, and their other ends.
-    fn join(core: &mut TestCore, listener: &TcpListener) -> (Token, [TcpStream; 2]) {
-        let mut connect = || {
-            let far = TcpStream::connect(listener.local_addr().expect("bound")).expect("connects");
-            let (near, peer) = listener.accept().expect("a connection");
-            (core.adopt_accepted(near, peer, ()), far)
-        };
-        let ((outer, device), (inner, backend)) = (connect(), connect());
-        let session = core.join((outer, Party::Agent), (inner, Party::Server), ());
-        (session.expect("both live"), [device, backend])
-    }
+    use crate::relay::Side;
 
     fn growth(core: &mut TestCore, session: Token) -> Growth {
         let session = core.sessions.get_mut(session).expect("it lives");

@@ -59,14 +59,13 @@ impl<S, R> Core<S, R> {
             pace: Pace::new(self.now),
             growth: Growth::None,
         });
-        for connection in [one, two] {
+        for (token, connection) in [(outer.0, one), (inner.0, two)] {
             connection.life = Life::Relaying(session);
-            connection.deadline = None;
+            let deadline = connection.deadline.take();
+            self.timers.change(Timer::Connection(token.to_bits()), deadline, None);
             connection.leg.settle();
         }
-        if let Some(at) = timer {
-            self.timers.set(at, Timer::Session(session.to_bits()));
-        }
+        self.timers.change(Timer::Session(session.to_bits()), None, timer);
         self.ready_sessions.push_back(session);
         self.counters.sessions_open.set(self.sessions.len() as u64);
         Some(session)
@@ -75,6 +74,9 @@ impl<S, R> Core<S, R> {
     /// Takes a session down. Its legs are reset, or linger until their last bytes have gone.
     pub fn part(&mut self, session: Token, reset: bool) -> Option<Session<R>> {
         let parted = self.sessions.remove(session)?;
+        let resumes_at = parted.throttle.as_ref().and_then(|throttle| throttle.resumes_at());
+        self.timers.change(Timer::Session(session.to_bits()), parted.timer, None);
+        self.timers.change(Timer::Resume(session.to_bits()), resumes_at, None);
         self.counters.sessions_open.set(self.sessions.len() as u64);
         for leg in [parted.outer, parted.inner] {
             if reset {
@@ -195,8 +197,8 @@ impl<S, R> Core<S, R> {
         if let Some(at) = session.relay.deadline()
             && session.timer.is_none_or(|set| at < set)
         {
-            session.timer = Some(at);
-            self.timers.set(at, Timer::Session(token.to_bits()));
+            let before = session.timer.replace(at);
+            self.timers.change(Timer::Session(token.to_bits()), before, Some(at));
         }
     }
 
@@ -213,5 +215,46 @@ impl<S, R> Core<S, R> {
             self.set_session_timer(token);
         }
         ending
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{Ipv4Addr, TcpListener};
+    use std::time::Duration;
+
+    use super::super::testing::{core, join};
+
+    #[test]
+    fn what_has_ended_leaves_no_timer() {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
+        let mut core = core();
+        let hours = Duration::from_secs(3 * 3600);
+        core.settings.relay.idle_timeout = Some(hours);
+
+        let (broken, _far) = join(&mut core, &listener);
+        assert_eq!(core.next_timer(), Some(core.now + hours));
+        core.part(broken, true).expect("it lives");
+        assert_eq!(core.next_timer(), None);
+
+        let (finished, _far) = join(&mut core, &listener);
+        let parted = core.part(finished, false).expect("it lives");
+        assert_eq!(core.next_timer(), Some(core.now + core.settings.user_timeout));
+        core.reset(parted.outer);
+        core.reset(parted.inner);
+        assert_eq!(core.next_timer(), None);
+    }
+
+    #[test]
+    fn a_deadline_that_moves_leaves_no_timer_behind() {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
+        let mut core = core();
+        let (session, _far) = join(&mut core, &listener);
+        let connection = core.session(session).expect("it lives").outer;
+        let [soon, later] = [1, 2].map(|seconds| core.now + Duration::from_secs(seconds));
+        for deadline in [Some(soon), Some(later), Some(soon), None] {
+            core.set_deadline(connection, deadline);
+            assert_eq!(core.next_timer(), deadline);
+        }
     }
 }
