@@ -172,11 +172,17 @@ impl Peer {
         self.tls = None;
     }
 
-    /// Says that its TLS ends, and sends bare bytes right behind that.
+    /// Says that its TLS ends, and sends bare bytes right behind that: in one segment, since an answer between the two would
+    /// make them bytes that come in time.
     pub(crate) fn end_tls_with(&mut self, behind: &[u8]) {
-        self.tls.as_mut().expect("it has TLS").send_close_notify();
-        self.flush().expect("the other side takes it");
-        self.socket.write_all(behind).expect("the other side takes it");
+        let tls = self.tls.as_mut().expect("it has TLS");
+        tls.send_close_notify();
+        let mut bytes = Vec::new();
+        while tls.wants_write() {
+            tls.write_tls(&mut bytes).expect("memory takes it");
+        }
+        bytes.extend_from_slice(behind);
+        self.socket.write_all(&bytes).expect("the other side takes it");
     }
 
     /// Ends its direction without a `close_notify`.
