@@ -195,6 +195,11 @@ pub const RING_ENTRIES: u32 = 1024;
 pub const EPOLL_EVENTS: usize = 1024;
 /// Longest wait in epoll: it takes a number of milliseconds that has 31 bits.
 pub const EPOLL_WAIT_MAX: Duration = Duration::from_secs(3_600);
+/// Time from a close_notify that the kernel has sealed to the first look whether TCP has taken all before it: a thread of the
+/// kernel sends what was left over, usually at once.
+pub const FIRST_PUSH_LOOK: Duration = Duration::from_millis(1);
+/// The same at most; it doubles each time. For peers that do not read: one look costs three calls.
+pub const MAX_PUSH_LOOK: Duration = Duration::from_secs(1);
 /// Time for a goodbye (an alert, a refusal, the last bytes) to leave before the socket is closed.
 pub const LINGER: Duration = Duration::from_secs(2);
 /// Bytes that a peer may still send to a connection that lingers, before it is closed regardless.

@@ -32,6 +32,7 @@ fn metric_names() -> BTreeSet<String> {
     let page = metrics::render(Snapshot {
         role: Role::Gateway,
         event_loop: "io_uring",
+        relay: "userspace",
         workers: Vec::new(),
         figures: Ledger::new(1).figures(),
         waiting_agents: 0,

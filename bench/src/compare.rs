@@ -29,7 +29,10 @@ pub(crate) struct CompareArguments {
     #[arg(long, value_delimiter = ',')]
     targets: Vec<Target>,
     /// Another vestibule to compare; may be given several times
-    #[arg(long = "build", value_name = "NAME=PATH[,workers=N][,event_loop=epoll|io_uring]")]
+    #[arg(
+        long = "build",
+        value_name = "NAME=PATH[,workers=N][,event_loop=epoll|io_uring][,relay=ktls]"
+    )]
     builds: Vec<Build>,
     /// Samples of each scenario and target [default: 5, with --quick 1]
     #[arg(long)]
@@ -59,11 +62,51 @@ pub(crate) struct CompareArguments {
     relay_group: Group,
 }
 
+impl CompareArguments {
+    /// Of builds alone, with certificates of their own.
+    pub(crate) fn of_builds(
+        builds: Vec<Build>,
+        scenarios: &[Scenario],
+        (runs, quick): (Option<NonZeroUsize>, bool),
+        (json, vestibule): (Option<PathBuf>, PathBuf),
+    ) -> Self {
+        Self {
+            scenarios: scenarios.to_vec(),
+            targets: vec![],
+            builds,
+            runs,
+            quick,
+            json,
+            svg: None,
+            profiles: None,
+            vestibule: Some(vestibule),
+            pki: None,
+            relay_group: Group::X25519,
+        }
+    }
+}
+
 /// Takes all samples, prints the table, and writes the file. Samples that are not clean are an
 /// error, after everything else has been done.
 pub(crate) fn compare(arguments: &CompareArguments) -> Result<(), BenchError> {
     let mut targets = installed(&arguments.targets);
     targets.extend(arguments.builds.iter().map(|build| Target::Build(build.name)));
+    let results = take(arguments, &targets)?;
+    print!("{}", table::render(&results));
+    if let Some(path) = &arguments.svg {
+        picture::write(&results, path)?;
+    }
+    match results.unclean() {
+        0 => Ok(()),
+        unclean => Err(BenchError::Unclean(unclean)),
+    }
+}
+
+/// Takes all samples of these targets, and writes the file.
+pub(crate) fn take(
+    arguments: &CompareArguments,
+    targets: &[Target],
+) -> Result<Results, BenchError> {
     let scenarios = match &arguments.scenarios[..] {
         [] => Scenario::ALL.to_vec(),
         chosen => chosen.to_vec(),
@@ -73,7 +116,7 @@ pub(crate) fn compare(arguments: &CompareArguments) -> Result<(), BenchError> {
     let plan: Vec<(usize, Scenario, Target)> = (0..runs)
         .flat_map(|run| scenarios.iter().map(move |scenario| (run, *scenario)))
         .flat_map(|(run, scenario)| {
-            order(&targets, scenario, run).into_iter().map(move |target| (run, scenario, target))
+            order(targets, scenario, run).into_iter().map(move |target| (run, scenario, target))
         })
         .collect();
     if plan.is_empty() {
@@ -81,9 +124,9 @@ pub(crate) fn compare(arguments: &CompareArguments) -> Result<(), BenchError> {
     }
 
     let folder = tempfile::tempdir().map_err(BenchError::io("making a temporary folder"))?;
-    let (ground, backend) = prepare(folder.path(), &targets, arguments)?;
+    let (ground, backend) = prepare(folder.path(), targets, arguments)?;
     let machine = Machine::here(&ground.vestibule);
-    let mut peers = stand_apart(&targets, arguments.relay_group);
+    let mut peers = stand_apart(targets, arguments.relay_group);
     peers.extend(ground.builds.iter().map(|build| (build.name.into(), describe(build))));
     let mut results = Results { machine, peers, size, samples: vec![] };
     for (number, &(run, scenario, target)) in (1..).zip(&plan) {
@@ -100,14 +143,7 @@ pub(crate) fn compare(arguments: &CompareArguments) -> Result<(), BenchError> {
         }
     }
     backend.stop()?;
-    print!("{}", table::render(&results));
-    if let Some(path) = &arguments.svg {
-        picture::write(&results, path)?;
-    }
-    match results.unclean() {
-        0 => Ok(()),
-        unclean => Err(BenchError::Unclean(unclean)),
-    }
+    Ok(results)
 }
 
 /// The targets that were asked for, without those whose program is missing.
@@ -135,11 +171,12 @@ fn stand_apart(targets: &[Target], relay_group: Group) -> BTreeMap<String, Strin
 
 /// What the results say of a build.
 fn describe(build: &Build) -> String {
-    let Build { program, threads: Threads { workers, event_loop }, .. } = build;
+    let Build { program, threads: Threads { workers, event_loop, relay }, .. } = build;
     let version = machine::first_line(program, &["--version"]);
     let waits =
         event_loop.map_or_else(String::new, |event_loop| format!(", on {}", event_loop.word()));
-    format!("{version} ({}), workers of the gateway: {workers}{waits}", program.display())
+    let records = relay.map_or_else(String::new, |relay| format!(", relay {}", relay.word()));
+    format!("{version} ({}), workers of the gateway: {workers}{waits}{records}", program.display())
 }
 
 /// Finds the binaries, makes the certificates, and starts the backend.

@@ -22,6 +22,7 @@ mod picture;
 mod process;
 mod profile;
 mod relay;
+mod relay_paths;
 mod results;
 mod scenario;
 mod setup;
@@ -47,6 +48,7 @@ use crate::error::BenchError;
 use crate::far::FarArguments;
 use crate::herd::HerdArguments;
 use crate::relay::RelayArguments;
+use crate::relay_paths::RelayPathsArguments;
 use crate::results::Results;
 use crate::shape::ShapeArguments;
 use crate::shapes::ShapesArguments;
@@ -100,6 +102,8 @@ enum Command {
     },
     /// A plain relay on tokio-rustls, as a peer
     Relay(RelayArguments),
+    /// Measure which `relay` is better on this host, and say what to configure
+    RelayPaths(RelayPathsArguments),
     /// Measure relays that differ in how they receive, and one of them with other settings
     Shapes(ShapesArguments),
     /// A relay of one shape, from plain TCP to plain TCP
@@ -140,6 +144,7 @@ fn execute(command: Command) -> Result<(), BenchError> {
         Command::Backend { listen } => backend::run(listen),
         Command::Floor { listen, backend, bare } => floor::run(listen, backend, bare),
         Command::Relay(arguments) => relay::run(arguments),
+        Command::RelayPaths(arguments) => relay_paths::run(&arguments),
         Command::Shapes(arguments) => shapes::shapes(&arguments),
         Command::Shape(arguments) => shape::run(arguments),
         Command::Load => load::run(),

@@ -14,6 +14,32 @@ pub(crate) struct Threads {
     pub(crate) workers: u16,
     /// What the threads of both wait in; `None` leaves it to them.
     pub(crate) event_loop: Option<EventLoop>,
+    /// Who has the records of sessions at both; `None` leaves it to them.
+    pub(crate) relay: Option<Relay>,
+}
+
+/// Who opens and seals records.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Relay {
+    /// The process.
+    Userspace,
+    /// The kernel.
+    Kernel,
+    /// The kernel, which also moves the payload.
+    KernelSplice,
+}
+
+impl Relay {
+    pub(crate) const ALL: [Self; 3] = [Self::Userspace, Self::Kernel, Self::KernelSplice];
+
+    /// In a configuration, and on the command line.
+    pub(crate) const fn word(self) -> &'static str {
+        match self {
+            Self::Userspace => "userspace",
+            Self::Kernel => "ktls",
+            Self::KernelSplice => "ktls_splice",
+        }
+    }
 }
 
 /// What a thread waits in.
@@ -37,15 +63,17 @@ impl EventLoop {
 
 impl Threads {
     /// One worker, and a ring where the kernel allows it.
-    pub(crate) const USUAL: Self = Self { workers: 1, event_loop: None };
+    pub(crate) const USUAL: Self = Self { workers: 1, event_loop: None, relay: None };
 
     /// The keys of both configurations. Older builds know the first alone.
     fn toml(self) -> String {
-        let Self { workers, event_loop } = self;
+        let Self { workers, event_loop, relay } = self;
         let event_loop = event_loop.map_or_else(String::new, |event_loop| {
             format!("event_loop = \"{}\"\n", event_loop.word())
         });
-        format!("workers = {workers}\n{event_loop}")
+        let relay =
+            relay.map_or_else(String::new, |relay| format!("relay = \"{}\"\n", relay.word()));
+        format!("workers = {workers}\n{event_loop}{relay}")
     }
 }
 
@@ -154,7 +182,7 @@ address = "{telemetry}"
 /// A server with one worker that delivers to the backend.
 pub(crate) fn server_toml(
     pki: &Pki,
-    event_loop: Option<EventLoop>,
+    threads: Threads,
     gateway: SocketAddr,
     backend: SocketAddr,
     telemetry: SocketAddr,
@@ -185,7 +213,7 @@ agent_tls = "passthrough"
 [telemetry]
 address = "{telemetry}"
 "#,
-        threads = Threads { workers: 1, event_loop }.toml(),
+        threads = Threads { workers: 1, ..threads }.toml(),
         certificate = certificate.display(),
         key = key.display(),
         gateway_ca = pki.ca("gateways").display(),
@@ -237,14 +265,16 @@ mod tests {
             (Some(EventLoop::IoUring), config::EventLoop::IoUring),
             (Some(EventLoop::Epoll), config::EventLoop::Epoll),
         ] {
-            let threads = Threads { workers: 3, event_loop };
+            let threads = Threads { workers: 3, event_loop, relay: Some(Relay::Kernel) };
             let text =
                 gateway_toml(&pki, threads, [1, 2, 3].map(|port| ([127, 0, 0, 1], port).into()));
             let gateway = parse_gateway(&text, Path::new("gateway.toml")).expect("sound").config;
             assert_eq!((gateway.workers, gateway.event_loop), (3, expected));
-            let text = server_toml(&pki, event_loop, address, address, address);
+            assert_eq!(gateway.relay, config::RelayMode::Kernel);
+            let text = server_toml(&pki, threads, address, address, address);
             let server = parse_server(&text, Path::new("server.toml")).expect("sound").config;
             assert_eq!((server.workers, server.event_loop), (1, expected));
+            assert_eq!(server.relay, config::RelayMode::Kernel);
         }
     }
 }

@@ -51,7 +51,8 @@ impl Site {
         let toml = setup::gateway_toml(&self.pki, Threads::USUAL, listen);
         let mut gateway = self.start_role(gateway_host, "gateway", &toml)?;
         let address = (address, TLS_PORT).into();
-        let toml = setup::server_toml(&self.pki, None, address, backend, SERVER_TELEMETRY);
+        let toml =
+            setup::server_toml(&self.pki, Threads::USUAL, address, backend, SERVER_TELEMETRY);
         let mut server = self.start_role(server_host, "server", &toml)?;
         gateway_host
             .run(|| wait_for_all(&mut [(&mut gateway, Readiness::Answers(GATEWAY_TELEMETRY))]))?;

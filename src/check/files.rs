@@ -304,7 +304,8 @@ mod tests {
 
     use super::*;
     use crate::config::{
-        Backend, BackendTls, EventLoop, HostPort, Operator, ServedService, SessionLimits, Telemetry,
+        Backend, BackendTls, EventLoop, HostPort, Operator, RelayMode, ServedService,
+        SessionLimits, Telemetry,
     };
     use crate::tls::testing::{Authority, Folder, gateway_config, params};
 
@@ -326,9 +327,13 @@ mod tests {
 
     fn server_config(credentials: Credentials, gateway_ca: &Path) -> ServerConfig {
         let second = std::time::Duration::from_secs(1);
+        let [half_closed_timeout, keepalive, user_timeout] = [second; 3];
+        let session =
+            SessionLimits { idle_timeout: None, half_closed_timeout, keepalive, user_timeout };
         ServerConfig {
             workers: 1,
             event_loop: EventLoop::Auto,
+            relay: RelayMode::Userspace,
             credentials,
             gateway_ca: gateway_ca.to_owned(),
             crls: vec![],
@@ -336,12 +341,7 @@ mod tests {
             services: vec![],
             max_sessions: 1,
             max_spares: 0,
-            session: SessionLimits {
-                idle_timeout: None,
-                half_closed_timeout: second,
-                keepalive: second,
-                user_timeout: second,
-            },
+            session,
             drain_timeout: second,
             telemetry: Telemetry { address: None, allow: vec![] },
             operator: Operator::default(),

@@ -8,6 +8,8 @@ use std::os::fd::OwnedFd;
 use vestibule::config::Role;
 #[cfg(any(feature = "gateway", feature = "server", feature = "agent"))]
 use vestibule::config::{self, Checked};
+#[cfg(any(feature = "gateway", feature = "server"))]
+use vestibule::engine::RelayMode;
 #[cfg(feature = "gateway")]
 use vestibule::gateway::{RunError, Start};
 #[cfg(any(feature = "gateway", feature = "server"))]
@@ -52,8 +54,9 @@ pub(super) fn gateway(options: &GatewayOptions, start_log: impl StartLog) -> Res
     let socket = read.config.upgrade_socket.as_deref();
     let mut start = Start::prepare(socket, *take_over).map_err(RunError::Upgrade)?;
     let operator = open_door(&read.config.operator, start.take_operator())?;
+    let relay = RelayMode::test(read.config.relay);
     let _log = prepare(options, needs, start_log)?;
-    Ok(vestibule::gateway::run(checked(read), &options.config, start, operator)?)
+    Ok(vestibule::gateway::run(checked(read), &options.config, start, operator, relay)?)
 }
 
 #[cfg(feature = "server")]
@@ -61,8 +64,9 @@ pub(super) fn server(options: &RoleOptions, start_log: impl StartLog) -> Result<
     let read = config::read_server(&options.config)?;
     let needs = Needs::of_server(&read.config, &options.config);
     let door = open_door(&read.config.operator, None)?;
+    let relay = RelayMode::test(read.config.relay);
     let _log = prepare(options, needs, start_log)?;
-    Ok(vestibule::server::run(checked(read), &options.config, door)?)
+    Ok(vestibule::server::run(checked(read), &options.config, door, relay)?)
 }
 
 #[cfg(feature = "agent")]

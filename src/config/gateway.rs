@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use ipnet::IpNet;
 
 use super::gateway_rules::{self, Parts};
+use super::platform;
 use super::problem::Written;
 use super::revocation::{self, WrittenRevocation};
 use super::section::{self, count, duration};
@@ -25,7 +26,8 @@ const TELEMETRY_PORT: u16 = 9113;
 /// Reads the file; `None` where something in it is wrong.
 pub(super) fn read(table: &Table<'_>) -> Option<GatewayConfig> {
     let workers = section::workers(table);
-    let event_loop = section::event_loop(table);
+    let event_loop = platform::event_loop(table);
+    let relay = platform::relay(table);
     let listeners = table.required_tables("listeners", listener);
     let servers = table.table("servers", servers);
     if servers.is_none() && !table.has("servers") {
@@ -50,6 +52,7 @@ pub(super) fn read(table: &Table<'_>) -> Option<GatewayConfig> {
     let config = GatewayConfig {
         workers,
         event_loop,
+        relay,
         listeners,
         servers,
         services,

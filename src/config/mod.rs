@@ -9,6 +9,7 @@ mod named_files;
 mod names;
 mod numbers;
 mod passthrough_rules;
+mod platform;
 mod problem;
 mod quotas;
 mod revocation;
@@ -34,20 +35,10 @@ pub use file::{
     Role, guess_role, parse_agent, parse_gateway, parse_server, read_agent, read_gateway,
     read_server, read_text,
 };
+pub use platform::{EventLoop, RelayMode};
 pub use problem::{Checked, Place, Problem, Problems};
 #[cfg(feature = "engine")]
 pub(crate) use value::{address_range, device_pattern};
-
-/// What tells a process which of its sockets are ready.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum EventLoop {
-    /// `io_uring` where the kernel allows it, else epoll.
-    Auto,
-    /// `io_uring`, or the process does not start.
-    IoUring,
-    /// epoll(7).
-    Epoll,
-}
 
 /// `gateway.toml`.
 #[derive(Debug, Clone, PartialEq)]
@@ -56,6 +47,8 @@ pub struct GatewayConfig {
     pub workers: usize,
     /// What they wait in.
     pub event_loop: EventLoop,
+    /// Who has the records of sessions.
+    pub relay: RelayMode,
     /// At least one.
     pub listeners: Vec<Listener>,
     /// Who may connect as a server.
@@ -344,6 +337,8 @@ pub struct ServerConfig {
     pub workers: usize,
     /// What they wait in.
     pub event_loop: EventLoop,
+    /// Who has the records of sessions.
+    pub relay: RelayMode,
     /// The server's own certificate.
     pub credentials: Credentials,
     /// File of the gateways' CA.

@@ -10,7 +10,7 @@ use ipnet::IpNet;
 use super::names::report_duplicates;
 use super::problem::Written;
 use super::table::{Field, Table};
-use super::{Credentials, EventLoop, Gateway, HostPort, Operator, SessionLimits, Telemetry, value};
+use super::{Credentials, Gateway, HostPort, Operator, SessionLimits, Telemetry, value};
 use crate::limits::{
     DRAIN_TIMEOUT_MS, HALF_CLOSED_TIMEOUT_MS, IDLE_TIMEOUT_MS, KEEPALIVE_MS, MAX_ADDRESS_RANGES,
     MAX_CRLS, Range, USER_TIMEOUT_MS, WORKERS,
@@ -25,16 +25,6 @@ pub(super) fn workers(table: &Table<'_>) -> usize {
         0 => *CORES,
         workers => workers,
     }
-}
-
-/// What workers wait in: our choice unless it is written.
-pub(super) fn event_loop(table: &Table<'_>) -> EventLoop {
-    let choices =
-        [("auto", EventLoop::Auto), ("io_uring", EventLoop::IoUring), ("epoll", EventLoop::Epoll)];
-    if !table.has("event_loop") {
-        return EventLoop::Auto;
-    }
-    table.choice("event_loop", &choices).map_or(EventLoop::Auto, |choice| choice.value)
 }
 
 /// Counted once: a reload finds the number that runs, also where a container was given another one since.

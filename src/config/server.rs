@@ -3,6 +3,7 @@
 use std::net::{Ipv4Addr, SocketAddr};
 
 use super::names::report_duplicates;
+use super::platform;
 use super::problem::Written;
 use super::section::{self, count};
 use super::table::Table;
@@ -16,7 +17,8 @@ const TELEMETRY_PORT: u16 = 9114;
 /// Reads the file; `None` where something in it is wrong.
 pub(super) fn read(table: &Table<'_>) -> Option<ServerConfig> {
     let workers = section::workers(table);
-    let event_loop = section::event_loop(table);
+    let event_loop = platform::event_loop(table);
+    let relay = platform::relay(table);
     let credentials = section::credentials(table);
     let gateway_ca = section::gateway_ca(table);
     let crls = section::crl_files(table, "crls").into_iter().map(|file| file.value).collect();
@@ -35,6 +37,7 @@ pub(super) fn read(table: &Table<'_>) -> Option<ServerConfig> {
     Some(ServerConfig {
         workers,
         event_loop,
+        relay,
         credentials: credentials?,
         gateway_ca: gateway_ca?,
         crls,

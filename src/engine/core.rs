@@ -91,6 +91,8 @@ enum Life<S> {
 pub(super) enum Timer {
     Connection(u64),
     Session(u64),
+    /// What the kernel has sealed for this connection may have been sent.
+    Push(u64),
     /// A session that was held back goes on.
     Resume(u64),
 }
@@ -357,12 +359,26 @@ impl<S, R> Core<S, R> {
             // The kernel ends a watch by itself when its queue overflows: watch again.
             self.poller.watch(connection.leg.as_fd(), token);
         }
+        self.wake(token);
+        None
+    }
+
+    /// Has a connection looked at by whoever has it.
+    pub(super) fn wake(&mut self, token: Token) {
+        let Some(connection) = self.connections.get_mut(token) else { return };
         match connection.life {
             Life::Relaying(session) => self.queue_session(session),
             Life::Releasing(_) => {}
             _ => self.requeue(token),
         }
-        None
+    }
+
+    /// Looks again soon where the kernel has yet to send what it has sealed, of which there is no news.
+    fn watch_push(&mut self, token: Token) {
+        let Some(connection) = self.connections.get_mut(token) else { return };
+        if let Some(at) = connection.leg.next_push_look(self.now) {
+            self.timers.set(at, Timer::Push(token.to_bits()));
+        }
     }
 
     fn forget(&mut self, token: Token) -> Option<Gone<S>> {
@@ -407,6 +423,8 @@ impl<S, R> Core<S, R> {
                 let broken = connection.leg.flush().is_err();
                 if broken || connection.leg.has_finished_writing() {
                     self.release(token, None);
+                } else {
+                    self.watch_push(token);
                 }
                 Due::Done
             }

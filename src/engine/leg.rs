@@ -1,5 +1,5 @@
 use std::array;
-use std::io::{self, ErrorKind, IoSlice, IoSliceMut, Read};
+use std::io::{self, ErrorKind, IoSlice, Read};
 use std::net::{Shutdown, TcpStream};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
@@ -7,7 +7,9 @@ use std::time::Duration;
 use rustix::net::SendFlags;
 use socket2::SockRef;
 
+use self::kernel::KernelSide;
 use super::outbox::Outbox;
+use super::platform::RelayMode;
 use super::received::{HandshakeError, MessageError, Received};
 use super::scratch::Scratch;
 use crate::limits::{
@@ -15,11 +17,12 @@ use crate::limits::{
     RECEIVE_LEN, RUNS_PER_SEND, STEPS_PER_TURN,
 };
 use crate::relay::Failure;
-use crate::tls::{Alert, Pieces, TlsConnection, looks_like_tls};
+use crate::tls::{Alert, Pieces, TlsConnection};
 use crate::uring::Readiness;
 use crate::wire::{self, FrameDecoder, Message};
 
 mod bare;
+mod kernel;
 
 /// Places for plain payload in one receive.
 const RECEIVE_PLACES: usize = RECEIVE_LEN.div_ceil(MAX_RECORD_CONTENT_LEN);
@@ -42,6 +45,7 @@ pub struct Leg {
     refuses_tls: bool,
     /// Whether it is a leg of a session: what stands behind the end of its TLS is nobody's.
     is_joined: bool,
+    kernel: KernelSide,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -66,6 +70,7 @@ impl Leg {
             write_side: WriteSide::Open,
             refuses_tls: false,
             is_joined: false,
+            kernel: KernelSide::No,
         }
     }
 
@@ -117,9 +122,9 @@ impl Leg {
         self.write_side == WriteSide::Ended && self.outbox.is_empty()
     }
 
-    /// Bytes that wait for the socket.
+    /// Bytes that wait for the socket, or no fewer.
     pub fn outbox_len(&self) -> usize {
-        self.outbox.len()
+        self.outbox.len() + usize::from(self.is_pushing())
     }
 
     /// Receives at most `len` raw bytes, before it is known what they are, for [`Scratch::raw`]. `None`
@@ -185,29 +190,13 @@ impl Leg {
         }
         let result = match self.tls {
             None => self.receive_plain(scratch, budget),
+            Some(_) if self.is_kernels() => self.receive_opened(scratch, budget),
             Some(_) => self.receive_tls(scratch, budget),
         };
         match result {
             Ok(received) => received,
             Err(failure) => Received::Failed(failure),
         }
-    }
-
-    fn receive_plain(&mut self, scratch: &mut Scratch, budget: usize) -> Result<Received, Failure> {
-        let space = &mut scratch.buffer[..Pieces::space_for(budget)];
-        let len = match self.recv_into_places(space)? {
-            None => return Ok(Received::Nothing),
-            Some(0) => return Ok(Received::End),
-            Some(len) => len,
-        };
-        scratch.pieces.take_places(len);
-        if std::mem::take(&mut self.refuses_tls) && len > 1 {
-            let first = scratch.pieces.runs(&scratch.buffer).next().unwrap_or_default();
-            if looks_like_tls(first) {
-                return Err(Failure::UnexpectedTls);
-            }
-        }
-        Ok(Received::Payload)
     }
 
     fn receive_tls(&mut self, scratch: &mut Scratch, budget: usize) -> Result<Received, Failure> {
@@ -219,7 +208,12 @@ impl Leg {
         scratch.buffer[..kept].copy_from_slice(&self.pending);
         // Full records end where the space ends, so that in bulk no beginning of one is left over.
         let space = Pieces::space_for(budget);
-        let space = if kept < space { space } else { MAX_PENDING_LEN };
+        let space = match kept < space {
+            // No byte of the first record that is the kernel's.
+            _ if self.waits_for_kernel_tls() => kept + TlsConnection::missing_len(&self.pending),
+            true => space,
+            false => MAX_PENDING_LEN,
+        };
         let mut ended = false;
         let mut len = kept;
         if !std::mem::take(&mut self.unopened) {
@@ -312,7 +306,7 @@ impl Leg {
     pub fn send_payload(&mut self, scratch: &mut Scratch) -> Result<(), Failure> {
         let Scratch { buffer, pieces, outgoing, remainders, .. } = scratch;
         outgoing.clear();
-        if let Some(tls) = &mut self.tls {
+        if let Some(tls) = self.tls.as_mut().filter(|tls| !tls.is_kernels()) {
             tls.seal(buffer, pieces, outgoing).map_err(|error| error.sealing_failure())?;
         }
         self.send(&[IoSlice::new(outgoing)])?;
@@ -354,11 +348,17 @@ impl Leg {
     pub fn flush(&mut self) -> Result<bool, Failure> {
         // The FIN goes with the last bytes, in one segment.
         let flags = match self.write_side {
-            WriteSide::Ending => SendFlags::MORE,
-            WriteSide::Open | WriteSide::Ended => SendFlags::empty(),
+            WriteSide::Ending if !self.is_kernels() => SendFlags::MORE,
+            _ => SendFlags::empty(),
         };
+        if !self.may_seal()? {
+            return Ok(false);
+        }
         self.outbox.send(&self.socket, &mut self.readiness, flags)?;
         if self.outbox.is_empty() && self.write_side == WriteSide::Ending {
+            if !self.end_in_kernel()? {
+                return Ok(false);
+            }
             self.write_side = WriteSide::Ended;
             // Fails only where the peer is gone, and then there is nobody to tell.
             let _ = self.socket.shutdown(Shutdown::Write);
@@ -384,8 +384,9 @@ impl Leg {
     }
 
     /// Forgets what only the time before a session needs.
-    pub fn settle(&mut self) {
+    pub fn settle(&mut self, relay: RelayMode) {
         self.is_joined = true;
+        self.want_kernel_tls(relay);
         if let Some(tls) = &mut self.tls {
             tls.forget_agreement();
         }
@@ -399,6 +400,7 @@ impl Leg {
         self.write_side = WriteSide::Ending;
         if let Some(tls) = &mut self.tls
             && tls.is_established()
+            && !tls.is_kernels()
         {
             let mut record = Vec::new();
             tls.seal_end(&mut record).map_err(|_| Failure::Corrupt)?;
@@ -435,15 +437,6 @@ impl Leg {
         self.recv_with(len, |mut socket| socket.read(space))
     }
 
-    /// Receives plain payload so that there is room around each piece.
-    fn recv_into_places(&mut self, space: &mut [u8]) -> Result<Option<usize>, Failure> {
-        let mut places = Pieces::places(space);
-        let mut slices: [IoSliceMut<'_>; RECEIVE_PLACES] =
-            array::from_fn(|_| IoSliceMut::new(places.next().unwrap_or_default()));
-        let len = slices.iter().map(|slice| slice.len()).sum();
-        self.recv_with(len, |mut socket| socket.read_vectored(&mut slices))
-    }
-
     fn recv_with(
         &mut self,
         space_len: usize,
@@ -469,6 +462,13 @@ impl Leg {
     }
 
     fn send(&mut self, slices: &[IoSlice<'_>]) -> Result<(), Failure> {
+        if self.is_kernels() {
+            self.note_sealed(slices.iter().map(|slice| slice.len()).sum())?;
+            if !self.may_seal()? {
+                self.outbox.keep(slices);
+                return Ok(());
+            }
+        }
         self.outbox.send_behind(&self.socket, &mut self.readiness, slices)
     }
 }

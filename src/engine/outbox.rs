@@ -56,6 +56,19 @@ impl Outbox {
         Ok(())
     }
 
+    /// Keeps all of `slices` behind what waits.
+    pub(super) fn keep(&mut self, slices: &[IoSlice<'_>]) {
+        self.keep_behind(slices, 0);
+    }
+
+    fn keep_behind(&mut self, slices: &[IoSlice<'_>], mut sent: usize) {
+        for slice in slices {
+            let skipped = sent.min(slice.len());
+            self.bytes.extend_from_slice(&slice[skipped..]);
+            sent -= skipped;
+        }
+    }
+
     /// Sends `slices` behind what waits, and keeps what the socket does not take.
     pub(super) fn send_behind(
         &mut self,
@@ -76,11 +89,7 @@ impl Outbox {
                 None => break,
             }
         }
-        for slice in slices {
-            let skipped = sent.min(slice.len());
-            self.bytes.extend_from_slice(&slice[skipped..]);
-            sent -= skipped;
-        }
+        self.keep_behind(slices, sent);
         if self.held && total > 0 {
             return self.send(socket, readiness, SendFlags::empty());
         }

@@ -50,19 +50,12 @@ impl Scratch {
         self.pieces.total_len()
     }
 
-    /// Whether there is a pipe to be lent. Where there was none once, nobody asks again: bytes are copied.
-    pub(super) fn has_pipe(&mut self) -> bool {
-        if self.pipe.is_none() && !self.has_no_pipes {
-            self.pipe = Pipe::new().ok();
-            self.has_no_pipes = self.pipe.is_none();
-        }
-        self.pipe.is_some()
-    }
-
-    /// Lends the pipe. Where it does not come back the next is another: bytes of one session that are left in it would be
-    /// those of the next one.
+    /// Lends the pipe. Where there was none once, nobody asks the kernel again: bytes are copied. Where it does not come back the
+    /// next is another: bytes of one session that are left in it would be those of the next one.
     pub(super) fn take_pipe(&mut self) -> Option<Pipe> {
-        self.pipe.take()
+        let pipe = self.pipe.take().or_else(|| (!self.has_no_pipes).then(Pipe::new)?.ok());
+        self.has_no_pipes = pipe.is_none();
+        pipe
     }
 
     /// Takes the pipe back. It must be empty.

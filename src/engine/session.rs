@@ -92,6 +92,11 @@ fn run_steps(
     scratch: &mut Scratch,
     now: Instant,
 ) -> Turn {
+    for (side, leg) in [(Side::Outer, &mut *outer), (Side::Inner, &mut *inner)] {
+        if let Err(failure) = leg.give_to_kernel() {
+            return Turn::Over(relay.failed(side, failure));
+        }
+    }
     // A receive would tell, but nothing is received while the other leg is blocked.
     for (side, leg) in [(Side::Outer, &*outer), (Side::Inner, &*inner)] {
         if leg.readiness().failed && relay.next_step(side).is_none() {
@@ -133,9 +138,12 @@ fn step(
 ) -> Result<bool, Ending> {
     let to = from.other();
     if target.outbox_len() > 0 && target.readiness().writable {
+        let before = target.outbox_len();
         let flushed = target.flush().map_err(|failure| relay.failed(to, failure))?;
         relay.set_blocked(to, !flushed);
-        relay.progressed(now);
+        if target.outbox_len() < before {
+            relay.progressed(now);
+        }
     }
     match relay.next_step(from) {
         None => Ok(false),
@@ -149,64 +157,73 @@ fn step(
         Some(Step::Receive(_)) if !source.has_input() || source.outbox_len() > MAX_ANSWERS_LEN => {
             Ok(false)
         }
-        Some(Step::Receive(at_most))
-            if at_most >= SPLICE_LEN
-                && source.is_bare()
-                && target.is_bare()
-                && scratch.has_pipe() =>
-        {
-            splice(relay, from, source, target, scratch, (count, at_most), now)
+        Some(Step::Receive(at_most)) => {
+            match splice(relay, from, (&mut *source, &mut *target), scratch, at_most, now)? {
+                0 => copy(relay, from, (source, target), scratch, (count, at_most), now),
+                spliced => {
+                    *count += spliced as u64;
+                    Ok(true)
+                }
+            }
         }
-        Some(Step::Receive(at_most)) => match source.receive(scratch, at_most) {
-            Received::Nothing => Ok(source.has_input()),
-            Received::End => {
-                relay.source_ended(from, now);
-                Ok(true)
-            }
-            Received::Failed(failure) => Err(relay.failed(from, failure)),
-            Received::Payload => {
-                let len = scratch.payload_len();
-                *count += len as u64;
-                relay.received(from, len, now);
-                target.send_payload(scratch).map_err(|failure| relay.failed(to, failure))?;
-                relay.set_blocked(to, target.outbox_len() > 0);
-                Ok(true)
-            }
-        },
     }
 }
 
-/// The same between two legs without TLS: the kernel moves the bytes. `count` are those that came from there so far.
-fn splice(
+/// Receives into a buffer of ours what comes from one side, and sends it to the other.
+fn copy(
     relay: &mut Relay,
     from: Side,
-    source: &mut Leg,
-    target: &mut Leg,
+    (source, target): (&mut Leg, &mut Leg),
     scratch: &mut Scratch,
     (count, at_most): (&mut u64, usize),
     now: Instant,
 ) -> Result<bool, Ending> {
+    if !source.has_input() {
+        return Ok(false);
+    }
     let to = from.other();
-    let Some(pipe) = scratch.take_pipe() else { return Ok(false) };
-    match source.receive_into(&pipe, at_most).map_err(|failure| relay.failed(from, failure))? {
-        None => {
-            scratch.put_pipe(pipe);
-            Ok(source.has_input())
-        }
-        Some(0) => {
-            scratch.put_pipe(pipe);
+    match source.receive(scratch, at_most) {
+        Received::Nothing => Ok(source.has_input()),
+        Received::End => {
             relay.source_ended(from, now);
             Ok(true)
         }
-        Some(len) => {
+        Received::Failed(failure) => Err(relay.failed(from, failure)),
+        Received::Payload => {
+            let len = scratch.payload_len();
             *count += len as u64;
             relay.received(from, len, now);
-            target.send_from(&pipe, len, scratch).map_err(|failure| relay.failed(to, failure))?;
-            scratch.put_pipe(pipe);
+            target.send_payload(scratch).map_err(|failure| relay.failed(to, failure))?;
             relay.set_blocked(to, target.outbox_len() > 0);
             Ok(true)
         }
     }
+}
+
+/// Has the kernel move what comes from one side to the other, where it can and where that is worth it. Returns how many
+/// bytes it were: after 0 there are none, or they are to be received.
+fn splice(
+    relay: &mut Relay,
+    from: Side,
+    (source, target): (&mut Leg, &mut Leg),
+    scratch: &mut Scratch,
+    at_most: usize,
+    now: Instant,
+) -> Result<usize, Ending> {
+    let is_much = at_most >= SPLICE_LEN || source.is_kernels();
+    if !is_much || !source.is_spliced() || !target.is_spliced() || !source.readiness().readable {
+        return Ok(0);
+    }
+    let Some(pipe) = scratch.take_pipe() else { return Ok(0) };
+    let to = from.other();
+    let len = source.receive_into(&pipe, at_most).map_err(|failure| relay.failed(from, failure))?;
+    if len > 0 {
+        relay.received(from, len, now);
+        target.send_from(&pipe, len, scratch).map_err(|failure| relay.failed(to, failure))?;
+        relay.set_blocked(to, target.outbox_len() > 0);
+    }
+    scratch.put_pipe(pipe);
+    Ok(len)
 }
 
 #[cfg(test)]

@@ -6,8 +6,9 @@ use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant};
 
 use super::core::{Connection, Core, Due, Gone, Timer};
-use super::event_loop::{EventLoop, Poller};
+use super::event_loop::Poller;
 use super::listener;
+use super::platform::Platform;
 use super::session::Session;
 use crate::limits::{
     ACCEPT_RETRY, ACCEPTS_PER_TURN, CONNECTIONS_PER_TURN, HANDSHAKES_PER_TURN, MAILS_PER_TURN,
@@ -69,8 +70,8 @@ pub trait Role: Sized {
 /// Settings of a worker that do not depend on its role.
 #[derive(Debug, Clone)]
 pub struct WorkerSettings {
-    /// What it waits in.
-    pub event_loop: EventLoop,
+    /// What it runs on.
+    pub platform: Platform,
     /// Connections that this worker holds at once.
     pub max_connections: usize,
     /// TCP keepalive.
@@ -115,7 +116,7 @@ impl<R: Role> Worker<R> {
         waker: Arc<Waker>,
         counters: Arc<WorkerCounters>,
     ) -> Result<Self, RingError> {
-        let poller = Poller::new(settings.event_loop, Arc::clone(&waker))?;
+        let poller = Poller::new(settings.platform.event_loop, Arc::clone(&waker))?;
         let mut worker = Self {
             core: Core::new(poller, settings, counters),
             role,
@@ -280,6 +281,7 @@ impl<R: Role> Worker<R> {
                         self.role.timed_out(&mut self.core, token);
                     }
                 }
+                Timer::Push(bits) => self.core.wake(Token::from_bits(bits)),
                 Timer::Resume(bits) => self.core.resume_session(Token::from_bits(bits)),
                 Timer::Session(bits) => {
                     let token = Token::from_bits(bits);

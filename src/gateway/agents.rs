@@ -260,7 +260,7 @@ impl GatewayWorker {
                 listener: Arc::clone(&self.shared.listeners[visitor.listener]),
                 server: claim.server,
             },
-            path: visitor.speaks.path(),
+            path: self.shared.platform.path(visitor.speaks.path()),
             worker: u32::try_from(self.index).expect("workers are few"),
             bytes_to_server: session.bytes.inward,
             bytes_to_agent: session.bytes.outward,

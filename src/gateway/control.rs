@@ -289,7 +289,7 @@ impl Control {
         self.next_link += 1;
         let parts = SignalParts { socket, tls, pending, party: Party::Server };
         let server = proven.server.to_string();
-        match start_signal(parts, self.shared.event_loop, link, events) {
+        match start_signal(parts, self.shared.platform.event_loop, link, events) {
             Ok(sender) => {
                 info!(%server, %peer, "signal connection opened");
                 let link = LinkId(link);

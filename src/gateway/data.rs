@@ -9,7 +9,7 @@ use super::stage::{Claim, Offered, Record, Speech, Stage, Visitor, Waiting};
 use super::worker::{GatewayCore, GatewayWorker};
 use crate::control::Purpose;
 use crate::engine::Terms;
-use crate::relay::{CloseReason, Party};
+use crate::relay::{CloseReason, DataPath, Party};
 use crate::telemetry::ledger::LiveSession;
 use crate::tls::{CertificateId, TlsConnection};
 use crate::uring::Token;
@@ -226,7 +226,8 @@ impl GatewayWorker {
             }
         }
         let service = Arc::clone(&self.shared.services[waiting.service]);
-        let live = live_session(service, &waiting, &claim.server, core.now);
+        let path = self.shared.platform.path(waiting.visitor.speaks.path());
+        let live = live_session(service, &waiting, &claim.server, path, core.now);
         self.waiting -= 1;
         let terms = self.terms(core, &waiting);
         let record = Record { waiting, claim, joined: core.now };
@@ -251,16 +252,17 @@ fn live_session(
     service: Arc<str>,
     waiting: &Waiting,
     server: &Arc<str>,
+    path: DataPath,
     now: Instant,
 ) -> LiveSession {
-    let Visitor { device, aliases, address, speaks, .. } = &waiting.visitor;
+    let Visitor { device, aliases, address, .. } = &waiting.visitor;
     LiveSession {
         device: device.clone(),
         aliases: aliases.clone(),
         agent: *address,
         service,
         peer: Arc::clone(server),
-        path: speaks.path(),
+        path,
         since: now,
     }
 }

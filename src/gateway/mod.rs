@@ -40,7 +40,10 @@ use tokio::sync::Notify;
 use self::operator::Kept;
 use crate::config::{GatewayConfig, ListenerKind};
 use crate::control::{DispatcherLimits, ServiceId, ServiceOffer, SessionQuota, Tickets};
-use crate::engine::{self, EventLoop, ListenError, Post, StartError, WorkerSettings, WorkerThread};
+use crate::engine::{
+    self, ListenError, NoKernelTls, Platform, Post, RelayMode, StartError, WorkerSettings,
+    WorkerThread,
+};
 use crate::limits::{MAX_SIGNAL_CONNECTIONS, SPARES_DIVISOR, UPGRADE_NEWS};
 use crate::operator::{Blocks, Door, Keeper, KeeperError};
 use crate::relay::RelayLimits;
@@ -91,7 +94,7 @@ struct Shared {
     /// How many there were before it in this process.
     generation: u64,
     /// What this process runs on.
-    event_loop: EventLoop,
+    platform: Platform,
     /// What the descriptors of the process are enough for.
     connections_possible: usize,
     /// By listener; `None` for plain ones.
@@ -108,19 +111,19 @@ struct Shared {
 }
 
 impl Shared {
-    fn new(config: GatewayConfig, event_loop: EventLoop) -> Result<Self, CredentialError> {
+    fn new(config: GatewayConfig, platform: Platform) -> Result<Self, CredentialError> {
         config.credentials().for_each(|own| warn_of_key_file(&own.key));
         let possible = engine::raise_descriptor_limit();
         let instance = engine::instance_name();
-        Self::load(config, event_loop, instance, 0, possible, &[], BroughtLists::default())
+        Self::load(config, platform, instance, 0, possible, &[], BroughtLists::default())
     }
 
     /// What follows this one. Every file that the configuration names is read.
     fn next(&self, config: GatewayConfig) -> Result<Self, CredentialError> {
         let (instance, generation) = (self.instance.clone(), self.generation + 1);
-        let (event_loop, possible) = (self.event_loop, self.connections_possible);
+        let (platform, possible) = (self.platform, self.connections_possible);
         let brought = self.brought.clone();
-        Self::load(config, event_loop, instance, generation, possible, &self.services, brought)
+        Self::load(config, platform, instance, generation, possible, &self.services, brought)
     }
 
     /// What follows this one with other lists of revoked certificates. No file is read.
@@ -133,7 +136,7 @@ impl Shared {
             roles: roles.collect::<Result<_, _>>()?,
             config: self.config.clone(),
             generation: self.generation + 1,
-            event_loop: self.event_loop,
+            platform: self.platform,
             connections_possible: self.connections_possible,
             instance: self.instance.clone(),
             services: self.services.clone(),
@@ -145,7 +148,7 @@ impl Shared {
 
     fn load(
         mut config: GatewayConfig,
-        event_loop: EventLoop,
+        platform: Platform,
         instance: String,
         generation: u64,
         connections_possible: usize,
@@ -164,7 +167,7 @@ impl Shared {
         let roles = roles.collect::<Result<Vec<_>, _>>()?;
         let mut shared = Self {
             generation,
-            event_loop,
+            platform,
             connections_possible,
             roles,
             instance,
@@ -191,18 +194,19 @@ impl Shared {
 }
 
 /// Runs a gateway until a signal ends it. `file` is where the configuration was read, and is read again by a
-/// reload; `operator` is where operators are heard. The calling thread becomes the control thread.
+/// reload; `operator` is where operators are heard, `relay` what the kernel was found to have before the sandbox. The calling thread becomes the control thread.
 pub fn run(
     config: GatewayConfig,
     file: &Path,
     start: Start,
     operator: Option<Door>,
+    relay: Result<RelayMode, NoKernelTls>,
 ) -> Result<(), RunError> {
     let workers = config.workers;
     let watch = Watch::new(file, &config.files());
     let kept = keep_blocks(config.operator.state.as_deref())?;
-    let event_loop = EventLoop::choose(config.event_loop).map_err(StartError::Ring)?;
-    let shared = Arc::new(Shared::new(config, event_loop)?);
+    let platform = Platform::choose(config.event_loop, relay).map_err(StartError::Ring)?;
+    let shared = Arc::new(Shared::new(config, platform)?);
     let Opened { sockets, front, predecessor, parts } =
         sockets::open(&shared, workers, start, operator)?;
     sandbox::close_doors().map_err(StartError::Kernel)?;
@@ -215,7 +219,7 @@ pub fn run(
     let reader = GatewayReader { file: file.to_owned(), running: Arc::clone(&shared) };
     let reloads = crate::reload::start(reader, watch).map_err(StartError::Kernel)?;
     let mail_came = Arc::clone(&notify);
-    engine::run_control(event_loop, async move {
+    engine::run_control(platform.event_loop, async move {
         let (news, upgrade_news) = tokio::sync::mpsc::channel(UPGRADE_NEWS);
         let upgrades = Upgrades::new(parts, news).map_err(StartError::Kernel)?;
         let control = Control::new(shared, posts, counters, front, kept, mail_came, upgrades);
@@ -301,7 +305,7 @@ fn settings(shared: &Shared) -> WorkerSettings {
     let GatewayConfig { workers, limits, .. } = &shared.config;
     let session = &limits.session;
     WorkerSettings {
-        event_loop: shared.event_loop,
+        platform: shared.platform,
         max_connections: share(limits.max_connections, *workers),
         keepalive: session.keepalive,
         user_timeout: session.user_timeout,

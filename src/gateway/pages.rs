@@ -34,7 +34,8 @@ impl Pages for GatewayPages {
         let signal = |server: &AllowedServer| (server.name.clone(), count(&server.name) as u64);
         metrics::render(metrics::Snapshot {
             role: Role::Gateway,
-            event_loop: control.shared.event_loop.word(),
+            event_loop: control.shared.platform.event_loop.word(),
+            relay: control.shared.platform.relay.word(),
             workers: control.counters.clone(),
             figures: control.ledger.figures(),
             waiting_agents: snapshot.waiting as u64,
@@ -91,7 +92,8 @@ impl Pages for GatewayPages {
             role: Role::Gateway,
             version: env!("CARGO_PKG_VERSION").to_owned(),
             instance: control.shared.instance.clone(),
-            event_loop: control.shared.event_loop.to_string(),
+            event_loop: control.shared.platform.event_loop.to_string(),
+            relay: control.shared.platform.relay.to_string(),
             pid: std::process::id(),
             uptime_s: (now - control.started).as_secs(),
             state,

@@ -74,6 +74,9 @@ fn needing_restart(before: &GatewayConfig, after: &GatewayConfig) -> Vec<String>
     if before.event_loop != after.event_loop {
         needs("another `event_loop`".to_owned());
     }
+    if before.relay != after.relay {
+        needs("another `relay`".to_owned());
+    }
     if before.upgrade_socket != after.upgrade_socket {
         needs("another `socket` of `[upgrade]`".to_owned());
     }

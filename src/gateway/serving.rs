@@ -10,7 +10,7 @@ use super::control::Control;
 use super::operator::hear;
 use super::pages::GatewayPages;
 use crate::control::Event;
-use crate::engine::StartError;
+use crate::engine::{Platform, StartError};
 use crate::telemetry::{http, notify};
 
 impl Control {
@@ -43,8 +43,9 @@ impl Control {
             info!(listener = %name, %address, "listening");
         }
         let instance = &self.shared.instance;
-        let (workers, event_loop) = (self.counters.len(), self.shared.event_loop);
-        info!(%instance, workers, %event_loop, "gateway runs; waits for a server");
+        let Platform { event_loop, relay } = self.shared.platform;
+        let workers = self.counters.len();
+        info!(%instance, workers, %event_loop, %relay, "gateway runs; waits for a server");
         notify::ready("waits for a server");
     }
 }

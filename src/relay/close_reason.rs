@@ -35,8 +35,10 @@ pub enum CloseReason {
     Truncated(Party),
     /// The peer broke the rules of TLS after the handshake, or sent a fatal alert.
     Corrupt(Party),
-    /// A session over TLS 1.2 has sent as many records as its key may seal.
+    /// A session over TLS 1.2, or over TLS of the kernel, has sent as many records as its key may seal.
     KeyUsedUp,
+    /// A peer took a new key, and the kernel, which opens its records, can't.
+    KeyUpdated,
     /// No byte in either direction for `idle_timeout_ms`.
     IdleTimeout,
     /// One direction had ended, and the other moved no byte for `half_closed_timeout_ms`.
@@ -138,6 +140,7 @@ impl CloseReason {
             Self::Truncated(party) => by_party!(party, "truncated"),
             Self::Corrupt(party) => by_party!(party, "corrupt"),
             Self::KeyUsedUp => "key_used_up",
+            Self::KeyUpdated => "key_updated",
             Self::IdleTimeout => "idle_timeout",
             Self::HalfClosedTimeout => "half_closed_timeout",
             Self::DrainTimeout => "drain_timeout",
@@ -210,9 +213,10 @@ impl fmt::Display for CloseReason {
 }
 
 /// The reasons that hold nothing more.
-const ALONE: [CloseReason; 36] = [
+const ALONE: [CloseReason; 37] = [
     CloseReason::Finished,
     CloseReason::KeyUsedUp,
+    CloseReason::KeyUpdated,
     CloseReason::IdleTimeout,
     CloseReason::HalfClosedTimeout,
     CloseReason::DrainTimeout,

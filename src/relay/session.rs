@@ -46,6 +46,8 @@ pub enum Failure {
     UnexpectedTls,
     /// Its key has sealed as many records as one may, and its TLS can't make another.
     KeyUsedUp,
+    /// It took another key, and the kernel, which opens its records, can't.
+    KeyUpdated,
 }
 
 impl Failure {
@@ -57,6 +59,7 @@ impl Failure {
             Self::Corrupt => CloseReason::Corrupt(party),
             Self::UnexpectedTls => CloseReason::UnexpectedTls,
             Self::KeyUsedUp => CloseReason::KeyUsedUp,
+            Self::KeyUpdated => CloseReason::KeyUpdated,
         }
     }
 }

@@ -199,6 +199,7 @@ mod tests {
             binds_privileged_port: false,
             passes_descriptors: false,
             splices: false,
+            kernel_tls: false,
         }
     }
 

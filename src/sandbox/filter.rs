@@ -109,9 +109,16 @@ pub(super) fn install(needs: &Needs) -> Result<Filters, String> {
             let mut calls = system_calls::of(needs.role, thread);
             match thread {
                 Thread::Control if needs.passes_descriptors => {
-                    calls.extend(system_calls::passing_descriptors());
+                    calls.extend(system_calls::messages());
                 }
-                Thread::Worker if needs.splices => calls.extend(system_calls::splicing()),
+                Thread::Worker => {
+                    if needs.splices {
+                        calls.extend(system_calls::splicing());
+                    }
+                    if needs.kernel_tls {
+                        calls.extend(system_calls::messages());
+                    }
+                }
                 _ => {}
             }
             allow_list(calls)

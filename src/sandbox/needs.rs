@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use super::Part;
 use crate::config::{
     AgentTls, AgentTlsEnd, Backend, Credentials, DeviceCertificates, GatewayConfig, HostPort,
-    ListenerKind, Role, ServerConfig,
+    ListenerKind, RelayMode, Role, ServerConfig,
 };
 
 /// Ports below this need a capability, unless the host says otherwise.
@@ -31,8 +31,10 @@ pub struct Needs {
     pub(super) binds_privileged_port: bool,
     /// Whether descriptors go to and come from another process of the same gateway.
     pub(super) passes_descriptors: bool,
-    /// Whether the kernel moves bytes between sockets that have no TLS of ours.
+    /// Whether the kernel moves bytes between sockets that have no TLS of ours, or have the kernel's.
     pub(super) splices: bool,
+    /// Whether the kernel has the records of sessions.
+    pub(super) kernel_tls: bool,
 }
 
 impl Needs {
@@ -62,7 +64,9 @@ impl Needs {
             connect: BTreeSet::new(),
             binds_privileged_port: ports.into_iter().any(is_privileged),
             passes_descriptors: config.upgrade_socket.is_some(),
-            splices: config.services.iter().any(|service| service.passthrough),
+            splices: config.services.iter().any(|service| service.passthrough)
+                || config.relay == RelayMode::KernelSplice,
+            kernel_tls: config.relay != RelayMode::Userspace,
         }
     }
 
@@ -103,7 +107,9 @@ impl Needs {
             connect,
             binds_privileged_port: telemetry.is_some_and(is_privileged),
             passes_descriptors: false,
-            splices: config.services.iter().any(|service| service.agent_tls == AgentTls::AtBackend),
+            splices: config.services.iter().any(|service| service.agent_tls == AgentTls::AtBackend)
+                || config.relay == RelayMode::KernelSplice,
+            kernel_tls: config.relay != RelayMode::Userspace,
         }
     }
 

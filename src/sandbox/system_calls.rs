@@ -191,13 +191,13 @@ pub(super) fn of(role: Role, thread: Thread) -> Vec<Call> {
         (Thread::Worker, Role::Gateway) => {
             calls.extend(always(SOCKETS));
             calls.extend(always(&[libc::SYS_accept4]));
-            calls.push(control_of(&[libc::FIONBIO]));
+            calls.push(control_of(&[libc::FIONBIO, libc::TIOCOUTQ]));
         }
         (Thread::Worker, Role::Server | Role::Agent) => {
             calls.extend(always(SOCKETS));
             calls.extend(always(&[libc::SYS_connect]));
             calls.push(tcp_socket());
-            calls.push(control_of(&[libc::FIONBIO]));
+            calls.push(control_of(&[libc::FIONBIO, libc::TIOCOUTQ]));
         }
         (Thread::Control, _) => {
             for list in [SOCKETS, CONTROL, CONTROL_OF_OLD] {
@@ -211,8 +211,9 @@ pub(super) fn of(role: Role, thread: Thread) -> Vec<Call> {
     calls
 }
 
-/// What the control thread of a gateway needs for another process of it (`unix(7)`, `SCM_RIGHTS`).
-pub(super) fn passing_descriptors() -> Vec<Call> {
+/// What the control thread of a gateway needs for another process of it (`unix(7)`, `SCM_RIGHTS`), and a worker for records of the
+/// kernel's TLS that are no payload.
+pub(super) fn messages() -> Vec<Call> {
     let no_connection = vec![vec![Condition::lacks(Argument::int(2), bits(libc::MSG_FASTOPEN))]];
     vec![Call::always(libc::SYS_recvmsg), Call::when(libc::SYS_sendmsg, no_connection)]
 }
@@ -337,7 +338,7 @@ mod tests {
 
     #[test]
     fn only_a_gateway_that_may_be_taken_over_passes_descriptors() {
-        let passing: Vec<_> = passing_descriptors().iter().map(|call| call.number).collect();
+        let passing: Vec<_> = messages().iter().map(|call| call.number).collect();
         assert_eq!(passing, [libc::SYS_recvmsg, libc::SYS_sendmsg]);
         for thread in [Thread::Log, Thread::Worker, Thread::Control] {
             let calls = numbers(Role::Gateway, thread);

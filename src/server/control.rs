@@ -21,8 +21,8 @@ use super::reload::ServerReader;
 use super::signal::{self, Dialled};
 use crate::control::{GatewayAction, GatewayEvent};
 use crate::engine::{
-    ControlLoop, Post, SignalEvent, StartError, Wakeup, WorkerThread, end_all_signals, end_signal,
-    fill_random, instance_name, start_signal,
+    ControlLoop, Platform, Post, SignalEvent, StartError, Wakeup, WorkerThread, end_all_signals,
+    end_signal, fill_random, instance_name, start_signal,
 };
 use crate::limits::{
     DIAL_TIMEOUT, MAILS_PER_TURN, MAX_SPARE_LIFE, RESOLVE_INTERVAL, SIGNAL_EVENTS,
@@ -140,8 +140,8 @@ impl Control {
         let (signals, mut signal_events) = mpsc::channel(SIGNAL_EVENTS);
         let doors = Doors { dialled, signals };
         let workers = control.borrow().counters.len();
-        let event_loop = control.borrow().shared.event_loop;
-        info!(workers, %event_loop, "server runs; dials its gateways");
+        let Platform { event_loop, relay } = control.borrow().shared.platform;
+        info!(workers, %event_loop, %relay, "server runs; dials its gateways");
         notify::ready("dials its gateways");
         loop {
             let due = control.borrow().next_timeout();
@@ -284,7 +284,7 @@ impl Control {
     }
 
     fn dial_ended(&mut self, attempt: u64, dialled: Option<Dialled>, doors: &Doors) {
-        let event_loop = self.shared.event_loop;
+        let event_loop = self.shared.platform.event_loop;
         let Some(gateway) = self.gateway_of(attempt) else { return };
         let Some(link) = self.links.get_mut(&gateway) else { return };
         let opened = dialled.and_then(|Dialled { parts, address }| {

@@ -34,7 +34,9 @@ use tokio::sync::Notify;
 
 use crate::config::{AgentTls, BackendTls, ServedService, ServerConfig};
 use crate::control::{GatewayEvent, GatewayLink, ServiceOffer};
-use crate::engine::{self, EventLoop, Post, StartError, WorkerSettings, fill_random};
+use crate::engine::{
+    self, NoKernelTls, Platform, Post, RelayMode, StartError, WorkerSettings, fill_random,
+};
 use crate::operator::Door;
 use crate::relay::RelayLimits;
 use crate::reload::Watch;
@@ -69,7 +71,7 @@ pub enum RunError {
 struct Shared {
     config: ServerConfig,
     /// What this process runs on.
-    event_loop: EventLoop,
+    platform: Platform,
     services: Vec<Arc<Service>>,
     /// For signal connections; data connections differ in ALPN only.
     gateway_tls: Arc<ClientConfig>,
@@ -96,20 +98,20 @@ struct Service {
 }
 
 impl Shared {
-    fn new(config: ServerConfig, event_loop: EventLoop) -> Result<Self, CredentialError> {
+    fn new(config: ServerConfig, platform: Platform) -> Result<Self, CredentialError> {
         warn_of_key_file(&config.credentials.key);
         let seats = Arc::new(Seats::new(config.max_sessions, config.gateways.len()));
-        Self::load(config, event_loop, seats)
+        Self::load(config, platform, seats)
     }
 
     /// What follows this one. Every file that the configuration names is read.
     fn next(&self, config: ServerConfig) -> Result<Self, CredentialError> {
-        Self::load(config, self.event_loop, Arc::clone(&self.seats))
+        Self::load(config, self.platform, Arc::clone(&self.seats))
     }
 
     fn load(
         config: ServerConfig,
-        event_loop: EventLoop,
+        platform: Platform,
         seats: Arc<Seats>,
     ) -> Result<Self, CredentialError> {
         let roots = load_roots(&config.gateway_ca)?;
@@ -127,7 +129,7 @@ impl Shared {
             certificates: certificates.collect(),
             lists: lists::load(&config.crls)?,
             seats,
-            event_loop,
+            platform,
             config,
         })
     }
@@ -200,12 +202,17 @@ fn prepare(
 }
 
 /// Runs a server until a signal ends it. `file` is where the configuration was read, and is read again by a
-/// reload; `door` is where operators are heard. The calling thread becomes the control thread.
-pub fn run(config: ServerConfig, file: &Path, door: Option<Door>) -> Result<(), RunError> {
+/// reload; `door` is where operators are heard, `relay` what the kernel was found to have before the sandbox. The calling thread becomes the control thread.
+pub fn run(
+    config: ServerConfig,
+    file: &Path,
+    door: Option<Door>,
+    relay: Result<RelayMode, NoKernelTls>,
+) -> Result<(), RunError> {
     engine::within_descriptors(max_connections(&config), engine::raise_descriptor_limit());
     let watch = Watch::new(file, &config.files());
-    let event_loop = EventLoop::choose(config.event_loop).map_err(StartError::Ring)?;
-    let shared = Arc::new(Shared::new(config, event_loop)?);
+    let platform = Platform::choose(config.event_loop, relay).map_err(StartError::Ring)?;
+    let shared = Arc::new(Shared::new(config, platform)?);
     let workers = shared.config.workers;
     let telemetry = shared.config.telemetry.address.map(engine::bind_telemetry).transpose()?;
     sandbox::close_doors().map_err(StartError::Kernel)?;
@@ -234,14 +241,14 @@ pub fn run(config: ServerConfig, file: &Path, door: Option<Door>) -> Result<(), 
     let reloads = crate::reload::start(reader, watch).map_err(StartError::Kernel)?;
     let control = Control::new(shared, posts, counters);
     let control = control.run(control_mails, notify, threads, telemetry, door, reloads);
-    engine::run_control(event_loop, control)?;
+    engine::run_control(platform.event_loop, control)?;
     Ok(())
 }
 
 fn settings(shared: &Shared) -> WorkerSettings {
     let session = &shared.config.session;
     WorkerSettings {
-        event_loop: shared.event_loop,
+        platform: shared.platform,
         // The seats keep to the bound on all workers.
         max_connections: max_connections(&shared.config),
         keepalive: session.keepalive,

@@ -38,7 +38,8 @@ impl Pages for ServerPages {
         let outcomes = control.outcomes;
         metrics::render(metrics::Snapshot {
             role: Role::Server,
-            event_loop: control.shared.event_loop.word(),
+            event_loop: control.shared.platform.event_loop.word(),
+            relay: control.shared.platform.relay.word(),
             workers: control.counters.clone(),
             figures: control.ledger.figures(),
             waiting_agents: 0,
@@ -88,7 +89,8 @@ impl Pages for ServerPages {
             role: Role::Server,
             version: env!("CARGO_PKG_VERSION").to_owned(),
             instance: control.instance.clone(),
-            event_loop: control.shared.event_loop.to_string(),
+            event_loop: control.shared.platform.event_loop.to_string(),
+            relay: control.shared.platform.relay.to_string(),
             pid: std::process::id(),
             uptime_s: (now - control.started).as_secs(),
             state: match (control.draining, ready) {

@@ -72,6 +72,9 @@ fn needing_restart(before: &ServerConfig, after: &ServerConfig) -> Vec<String> {
     if before.event_loop != after.event_loop {
         changes.push("another `event_loop` needs a restart".to_owned());
     }
+    if before.relay != after.relay {
+        changes.push("another `relay` needs a restart".to_owned());
+    }
     if before.telemetry != after.telemetry {
         changes.push("another `address` of `[telemetry]` needs a restart".to_owned());
     }

@@ -286,7 +286,7 @@ impl ServerWorker {
             agent: visitor.agent,
             peer: Arc::clone(&order.gateway.address),
             service: Arc::clone(&service.name),
-            path: visitor.path(),
+            path: self.shared.platform.path(visitor.path()),
             since: core.now,
         };
         let session = visitor.session.clone();
@@ -308,7 +308,7 @@ impl ServerWorker {
         stages.set(Stretch::ClaimToJoined, joined - claimed);
         stages.set(Stretch::AcceptToJoined, joined - order.received);
         let record = Box::new(SessionRecord {
-            path: visitor.path(),
+            path: self.shared.platform.path(visitor.path()),
             session: visitor.session,
             service,
             device: visitor.device,

@@ -36,6 +36,8 @@ pub struct WorkerCounters {
     pub bytes_server_to_agent: Counter,
     /// Times that a session was held back by a limit on its bandwidth.
     pub throttle_pauses: Counter,
+    /// Legs of sessions whose records the kernel was given to open and seal.
+    pub kernel_tls_legs: Counter,
     /// Turns of the worker's loop.
     pub turns: Counter,
     /// Mails read.

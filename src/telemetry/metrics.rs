@@ -26,6 +26,8 @@ pub struct Snapshot {
     pub role: Role,
     /// What its threads wait in: `io_uring` or `epoll`.
     pub event_loop: &'static str,
+    /// Who has the records of its sessions.
+    pub relay: &'static str,
     /// In the order of the workers.
     pub workers: Vec<Arc<WorkerCounters>>,
     /// Of the ledger.
@@ -164,6 +166,9 @@ impl Snapshot {
         let help = "Times that a limit on bandwidth held a session back";
         let pauses = self.sum(|worker| worker.throttle_pauses.get());
         page.counter("vestibule_throttle_pauses", help, pauses)?;
+        let help = "Legs of sessions whose records the kernel opens and seals";
+        let given = self.sum(|worker| worker.kernel_tls_legs.get());
+        page.counter("vestibule_kernel_tls_legs", help, given)?;
         let help = "Turns of a worker's loop";
         let mut family = page.family("vestibule_worker_turns", help, None, MetricType::Counter)?;
         for (index, worker) in self.named_workers() {
@@ -260,6 +265,7 @@ impl Snapshot {
             ("version", env!("CARGO_PKG_VERSION")),
             ("role", self.role.word()),
             ("event_loop", self.event_loop),
+            ("relay", self.relay),
         ];
         page.family("vestibule_build", "The software that runs", None, MetricType::Info)?
             .encode_info(&labels)?;
@@ -330,6 +336,7 @@ mod tests {
         Snapshot {
             role: Role::Gateway,
             event_loop: "io_uring",
+            relay: "userspace",
             workers,
             figures: ledger.figures(),
             waiting_agents: 2,
@@ -374,6 +381,7 @@ mod tests {
             "vestibule_stage_seconds histogram",
             "vestibule_relayed_bytes counter",
             "vestibule_throttle_pauses counter",
+            "vestibule_kernel_tls_legs counter",
             "vestibule_worker_turns counter",
             "vestibule_worker_mails counter",
             "vestibule_waiting_agents gauge",
@@ -428,7 +436,7 @@ mod tests {
             "vestibule_reloads_total{result=\"refused\"} 1",
             "vestibule_configuration_read_timestamp_seconds 1790000000",
             "vestibule_operator_requests_total{verb=\"end\",result=\"not_found\"} 1",
-            "vestibule_build_info{version=\"0.1.0\",role=\"gateway\",event_loop=\"io_uring\"} 1",
+            "vestibule_build_info{version=\"0.1.0\",role=\"gateway\",event_loop=\"io_uring\",relay=\"userspace\"} 1",
         ] {
             assert!(page.lines().any(|each| each == line), "{line}\nin\n{page}");
         }

@@ -63,9 +63,10 @@ const FATAL: u8 = 2;
 
 impl Alert {
     /// Of the record that holds an alert.
-    pub(super) const CONTENT_TYPE: u8 = 21;
+    pub const CONTENT_TYPE: u8 = 21;
 
-    pub(super) fn content(self) -> [u8; 2] {
+    /// What is in it.
+    pub fn content(self) -> [u8; 2] {
         [FATAL, self as u8]
     }
 

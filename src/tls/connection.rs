@@ -7,7 +7,7 @@ use rustls::{ClientConfig, Error, HandshakeKind, ServerConfig};
 use thiserror::Error;
 
 use super::alert::Alert;
-use super::record::{Pieces, RecordError, Records};
+use super::record::{KernelKey, KernelRecords, KeyUpdate, NextKey, Pieces, RecordError, Records};
 use super::rustls_end::RustlsEnd;
 use super::version::TlsVersion;
 
@@ -26,6 +26,8 @@ enum Stage {
     Handshake(Box<RustlsEnd>),
     /// TLS 1.3: the record layer is ours.
     Records(Box<Records>),
+    /// The same, and the record layer is the kernel's.
+    Kernel(Box<KernelRecords>),
     /// TLS 1.2: the record layer is that of rustls.
     Older(Box<RustlsEnd>),
     /// The handshake failed: rustls must not be asked for anything after an error.
@@ -195,9 +197,89 @@ impl TlsConnection {
         match self.stage {
             Stage::Records(records) => records.seal_alert(alert, &mut outgoing),
             Stage::Older(end) => end.seal_alert(alert, &mut outgoing),
-            Stage::Handshake(_) | Stage::Failed(_) => {}
+            Stage::Kernel(_) | Stage::Handshake(_) | Stage::Failed(_) => {}
         }
         outgoing
+    }
+
+    /// Keys of what comes and of what goes, where the kernel may have them: TLS 1.3, between two records.
+    pub fn kernel_keys(&self) -> Option<[KernelKey<'_>; 2]> {
+        match &self.stage {
+            Stage::Records(records) => records.kernel_keys(),
+            _ => None,
+        }
+    }
+
+    /// The kernel has the keys: they are forgotten here, and nothing is opened or sealed any more. Every record goes
+    /// through [`TlsConnection::take_record`] and [`TlsConnection::note_sealed`].
+    pub fn give_to_kernel(&mut self) {
+        let lost = Error::General("the connection was given up".into());
+        self.stage = match std::mem::replace(&mut self.stage, Stage::Failed(Box::new(lost))) {
+            Stage::Records(records) => Stage::Kernel(Box::new(records.into_kernel_records())),
+            other => other,
+        };
+    }
+
+    /// Whether the kernel opens and seals.
+    pub fn is_kernels(&self) -> bool {
+        matches!(self.stage, Stage::Kernel(_))
+    }
+
+    /// The kernel has opened so many bytes of payload.
+    pub fn take_payload(&mut self, len: usize) -> Result<(), TlsError> {
+        match &mut self.stage {
+            Stage::Kernel(records) => Ok(records.take_payload(len)?),
+            other => Err(other.refusal()),
+        }
+    }
+
+    /// A whole record of another type that the kernel has opened.
+    pub fn take_record(
+        &mut self,
+        content_type: u8,
+        content: &[u8],
+    ) -> Result<Option<KeyUpdate>, TlsError> {
+        match &mut self.stage {
+            Stage::Kernel(records) => Ok(records.take(content_type, content)?),
+            other => Err(other.refusal()),
+        }
+    }
+
+    /// The key of the peer's next record, for the kernel.
+    pub fn next_opening(&mut self) -> Result<NextKey, TlsError> {
+        match &mut self.stage {
+            Stage::Kernel(records) => Ok(records.next_opening()?),
+            other => Err(other.refusal()),
+        }
+    }
+
+    /// The key of our next record, for the kernel.
+    pub fn next_sealing(&mut self) -> Result<NextKey, TlsError> {
+        match &mut self.stage {
+            Stage::Kernel(records) => Ok(records.next_sealing()?),
+            other => Err(other.refusal()),
+        }
+    }
+
+    /// One call has had the kernel seal so many bytes. An error says that its key is used up.
+    pub fn note_sealed(&mut self, len: usize) -> Result<(), TlsError> {
+        match &mut self.stage {
+            Stage::Kernel(records) => Ok(records.note_sealed(len)?),
+            other => Err(other.refusal()),
+        }
+    }
+
+    /// The kernel has sealed so many records.
+    pub fn recount_sealed(&mut self, sealed: u64) -> Result<(), TlsError> {
+        match &mut self.stage {
+            Stage::Kernel(records) => Ok(records.recount_sealed(sealed)?),
+            other => Err(other.refusal()),
+        }
+    }
+
+    /// Bytes that are missing to the end of the record of TLS 1.3 that begins with `pending`, or to the end of its header.
+    pub fn missing_len(pending: &[u8]) -> usize {
+        Records::missing_len(pending)
     }
 
     /// Whether our last word in the handshake was a ticket, for which no peer waits: so it is where we are
@@ -209,7 +291,7 @@ impl TlsConnection {
     /// The version agreed on; `None` until the handshake is over, and well.
     pub fn version(&self) -> Option<TlsVersion> {
         match &self.stage {
-            Stage::Records(_) => Some(TlsVersion::Current),
+            Stage::Records(_) | Stage::Kernel(_) => Some(TlsVersion::Current),
             Stage::Older(_) => Some(TlsVersion::Older),
             Stage::Handshake(_) | Stage::Failed(_) => None,
         }
@@ -222,13 +304,14 @@ impl TlsConnection {
 
     /// Whether the handshake is over, and well.
     pub fn is_established(&self) -> bool {
-        matches!(self.stage, Stage::Records(_) | Stage::Older(_))
+        matches!(self.stage, Stage::Records(_) | Stage::Kernel(_) | Stage::Older(_))
     }
 
     /// Whether the peer's close_notify has come: what it sent is complete.
     pub fn peer_has_closed(&self) -> bool {
         match &self.stage {
             Stage::Records(records) => records.peer_has_closed(),
+            Stage::Kernel(records) => records.peer_has_closed(),
             Stage::Older(end) => end.peer_has_closed(),
             Stage::Handshake(_) | Stage::Failed(_) => false,
         }

@@ -1,6 +1,6 @@
 use rustls::{AlertDescription, CertificateError, Error, PeerIncompatible};
 
-use super::TlsError;
+use super::{Alert, RecordError, TlsError};
 use crate::relay::{CloseReason, Failure};
 
 impl TlsError {
@@ -16,7 +16,25 @@ impl TlsError {
     pub fn sealing_failure(&self) -> Failure {
         match self {
             // rustls has no other use for it.
-            Self::Rustls(Error::EncryptError) => Failure::KeyUsedUp,
+            Self::Rustls(Error::EncryptError) | Self::Record(RecordError::KeyUsedUp) => {
+                Failure::KeyUsedUp
+            }
+            _ => Failure::Corrupt,
+        }
+    }
+
+    /// What the peer is told of its record.
+    pub fn alert(&self) -> Option<Alert> {
+        match self {
+            Self::Record(error) => error.alert(),
+            Self::Rustls(_) => None,
+        }
+    }
+
+    /// How a leg broke that can't open what came.
+    pub fn opening_failure(&self) -> Failure {
+        match self {
+            Self::Record(RecordError::KeyUpdated) => Failure::KeyUpdated,
             _ => Failure::Corrupt,
         }
     }

@@ -32,7 +32,10 @@ pub(crate) use credentials::{date, read_pem_file};
 pub use expiry::Expiry;
 pub use failure::handshake_failure;
 pub use identity::{Identity, IdentityError, name_matches};
-pub use record::{Pieces, RecordError};
+pub use record::{
+    APPLICATION_DATA, CLOSE_NOTIFY, HANDSHAKE, KernelKey, KeyUpdate, NextKey, OUR_KEY_UPDATE,
+    Pieces, RecordError,
+};
 pub use resumption::{RoleConfig, check_dates, gateway_resumption};
 pub use revocation::{
     Anchor, BroughtLists, CertificateId, Crl, CrlDates, CrlError, CrlSource, CrlVerdict, HeldList,

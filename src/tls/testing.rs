@@ -23,8 +23,8 @@ use super::{
 };
 use crate::config::{
     AddressLimits, Credentials, DeviceCertificates, DeviceLimits, DevicePolicy, EventLoop,
-    GatewayConfig, GatewayLimits, Listener, ListenerKind, Operator, RevocationRules, ServersPolicy,
-    Service, ServiceLimits, SessionLimits, Telemetry,
+    GatewayConfig, GatewayLimits, Listener, ListenerKind, Operator, RelayMode, RevocationRules,
+    ServersPolicy, Service, ServiceLimits, SessionLimits, Telemetry,
 };
 use crate::control::SessionQuota;
 use crate::relay::RelayLimits;
@@ -244,6 +244,7 @@ pub(crate) fn gateway_config(
         upgrade_socket: None,
         workers: 1,
         event_loop: EventLoop::Auto,
+        relay: RelayMode::Userspace,
         listeners: vec![Listener {
             name: "main".to_owned(),
             addresses: vec![],

@@ -10,6 +10,7 @@
 
 mod awaited;
 mod inherited;
+mod kernel_tls;
 mod receive_buffer;
 #[cfg(feature = "shapes")]
 mod receives;
@@ -21,6 +22,10 @@ mod waker;
 
 pub use awaited::awaited;
 pub use inherited::take_inherited;
+pub use kernel_tls::{
+    Direction, attach_tls, expect_no_padding, give_key, receive_opened, sealed_records,
+    send_record, written_len,
+};
 pub use receive_buffer::unfix_buffers;
 #[cfg(feature = "shapes")]
 pub use receives::{Arrival, Operation, ReceiveRing};

@@ -79,7 +79,8 @@ fn assert_runs_on(event_loop: &str, site: &Site) {
         [("gateway", site.gateway.telemetry), ("server", site.server_telemetry)]
     {
         let labels = format!(
-            "version=\"{}\",role=\"{role}\",event_loop=\"{event_loop}\"",
+            "version=\"{}\",role=\"{role}\",event_loop=\"{event_loop}\",\
+             relay=\"userspace\"",
             env!("CARGO_PKG_VERSION")
         );
         assert_eq!(telemetry.metric(&format!("vestibule_build_info{{{labels}}}")), 1);

@@ -15,13 +15,19 @@ use tempfile::TempDir;
 pub(super) const OLDEST: &str = "6.1";
 /// A recent one.
 pub(super) const RECENT: &str = "6.12";
-/// Those that are run.
+/// The newest that Debian builds for a release.
+pub(super) const NEWEST: &str = "newest";
+/// Those of Debian 12.
 pub(super) const KERNELS: [&str; 2] = [OLDEST, RECENT];
 
 /// What tests run besides, if it is here.
 const OTHER_PROGRAMS: [&str; 2] = ["/usr/bin/curl", "/usr/bin/openssl"];
 /// Set in a guest, to the series of its kernel.
 const HERE: &str = "VESTIBULE_GUEST";
+/// Folders of modules that a guest gets: TLS of the kernel, and what it seals with.
+const MODULES: [&str; 4] = ["net/tls", "crypto", "arch/x86/crypto", "lib/crypto"];
+/// Has tests run in one kernel alone.
+const ONE_KERNEL: &str = "VESTIBULE_GUEST_KERNEL";
 /// What the guest says last, with the exit status of its tests.
 const LAST_WORDS: &str = "guest: the tests ended with ";
 /// An emulated machine is some thirty times slower than this one: a hang fails the test, slowness does not.
@@ -39,6 +45,21 @@ pub(super) fn is_here() -> bool {
     env::var_os(HERE).is_some()
 }
 
+/// Of these kernels the one that the environment names, if it names one.
+pub(super) fn chosen(kernels: &[&'static str]) -> Vec<&'static str> {
+    let one = env::var(ONE_KERNEL).ok();
+    kernels
+        .iter()
+        .copied()
+        .filter(|kernel| one.as_deref().is_none_or(|one| one == *kernel))
+        .collect()
+}
+
+/// Whether TLS of this kernel takes a second key, as it does from Linux 6.14 on.
+pub(super) fn takes_new_keys() -> bool {
+    env::var(HERE).is_ok_and(|series| series == NEWEST)
+}
+
 /// A virtual machine that runs this very test binary. Killed when dropped.
 pub(super) struct Guest {
     kernel: &'static str,
@@ -49,15 +70,19 @@ pub(super) struct Guest {
 }
 
 impl Guest {
-    /// Boots it, to run the tests that these arguments of the test binary choose.
+    /// Boots it, to run the tests that these arguments of the test binary choose, with these variables set.
     ///
     /// # Panics
     /// Where something is missing that it needs.
-    pub(super) fn start(kernel: &'static str, arguments: &[&str]) -> Self {
+    pub(super) fn start(
+        kernel: &'static str,
+        variables: &[(&str, &str)],
+        arguments: &[&str],
+    ) -> Self {
         let image = root().join("target/kernels").join(kernel).join("vmlinuz");
         assert!(image.exists(), "there is no {}: run tests/kernels/fetch", image.display());
         let folder = tempfile::tempdir().expect("a temporary folder");
-        let disk = pack(folder.path(), kernel, arguments);
+        let disk = pack(folder.path(), kernel, variables, arguments);
         let mut qemu = Command::new("qemu-system-x86_64")
             .args(["-cpu", "max", "-smp", "2", "-m", "3072", "-nographic", "-no-reboot"])
             .args(["-nic", "none", "-append", PARAMETERS])
@@ -124,7 +149,7 @@ fn root() -> PathBuf {
 }
 
 /// Packs the guest's file system, and returns the file.
-fn pack(folder: &Path, kernel: &str, arguments: &[&str]) -> PathBuf {
+fn pack(folder: &Path, kernel: &str, variables: &[(&str, &str)], arguments: &[&str]) -> PathBuf {
     let top = folder.join("root");
     for name in ["bin", "dev", "proc", "sys", "tmp", "run", "etc"] {
         fs::create_dir_all(top.join(name)).expect("room for a folder");
@@ -143,21 +168,27 @@ fn pack(folder: &Path, kernel: &str, arguments: &[&str]) -> PathBuf {
             fs::copy(&library, inside(&top, &library)).expect("room for a library");
         }
     }
+    copy_modules(&top, kernel);
+    let variables: Vec<_> =
+        variables.iter().map(|(name, value)| format!("{name}={value}")).collect();
     let init = format!(
         "#!/bin/busybox sh
 /bin/busybox --install -s /bin
-export PATH=/bin:/usr/bin HOME=/tmp {HERE}={kernel}
+export PATH=/bin:/usr/bin HOME=/tmp {HERE}={kernel} {}
 mount -t proc none /proc
 mount -t sysfs none /sys
 mount -t devtmpfs none /dev
 mount -t tmpfs none /tmp
 ip link set lo up
+echo /bin/modprobe >/proc/sys/kernel/modprobe
+depmod && modprobe aesni-intel
 ulimit -n 20000
 cd /tmp
 {} {} --test-threads=2 --nocapture
 echo \"{LAST_WORDS}$?\"
 poweroff -f
 ",
+        variables.join(" "),
         tests.display(),
         arguments.join(" "),
     );
@@ -170,6 +201,23 @@ poweroff -f
     );
     run(Command::new("sh").args(["-c", &pack]));
     disk
+}
+
+/// Puts modules where the guest's kernel looks for them.
+fn copy_modules(top: &Path, kernel: &str) {
+    let fetched = root().join("target/kernels").join(kernel);
+    let release = fs::read_to_string(fetched.join("release")).expect("tests/kernels/fetch says it");
+    let modules = top.join("lib/modules").join(release.trim());
+    for name in MODULES {
+        let from = fetched.join("modules/kernel").join(name);
+        let to = modules.join("kernel").join(name);
+        if from.exists() {
+            fs::create_dir_all(to.parent().expect("it has one")).expect("room for a folder");
+            run(Command::new("cp").arg("-r").arg(from).arg(to));
+        }
+    }
+    let unpack = "find \"$0\" -name '*.ko.xz' -exec xz --decompress {} +";
+    run(Command::new("sh").args(["-c", unpack]).arg(modules));
 }
 
 /// Where a file of this machine is in the guest, in a folder that exists.

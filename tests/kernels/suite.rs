@@ -31,7 +31,7 @@ fn the_end_to_end_suite_holds_on_the_oldest_kernel() {
         eprintln!("{name} is skipped: {reason}");
         arguments.extend(["--skip", name]);
     }
-    let passed = Guest::start(OLDEST, &arguments).expect_success();
+    let passed = Guest::start(OLDEST, &[], &arguments).expect_success();
     let passed: BTreeSet<_> = passed.iter().filter_map(|line| passed_test(line)).collect();
     assert!(passed.len() > MANY, "{passed:#?}");
 }

@@ -105,7 +105,8 @@ impl Ground {
         let [tls, plain, telemetry, server_telemetry, forward, backend] = free_addresses()?;
         let _backend = start_backend(&self.bench, self.folder.path(), backend)?;
         let gateway_toml = setup::gateway_toml(&self.pki, Threads::USUAL, [tls, plain, telemetry]);
-        let server_toml = setup::server_toml(&self.pki, None, tls, backend, server_telemetry);
+        let server_toml =
+            setup::server_toml(&self.pki, Threads::USUAL, tls, backend, server_telemetry);
         let agent_toml = setup::agent_toml(&self.pki, tls, forward, retry_for_ms);
         let mut gateway = self.start("gateway", &gateway_toml)?;
         let mut server = self.start("server", &server_toml)?;

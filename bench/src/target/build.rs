@@ -7,12 +7,13 @@ use clap::ValueEnum;
 use serde::{Deserialize, Deserializer, Serialize};
 
 use super::Target;
-use crate::setup::{EventLoop, Threads};
+use crate::setup::{EventLoop, Relay, Threads};
 
-const FORM: &str = "a build is NAME=PATH, perhaps with ,workers=N and ,event_loop=epoll";
+const FORM: &str =
+    "a build is NAME=PATH, perhaps with ,workers=N and ,event_loop=epoll and ,relay=ktls";
 
 /// `NAME=PATH`, perhaps with `,workers=N` for a gateway with more workers than one, and with
-/// `,event_loop=epoll` or `,event_loop=io_uring` for gateway and server.
+/// `,event_loop=epoll` or `,event_loop=io_uring`, and with `,relay=ktls` and the like, for gateway and server.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Build {
     /// What the results call it.
@@ -70,6 +71,11 @@ impl FromStr for Build {
                     threads.event_loop =
                         Some(chosen.ok_or(format!("{part}: choose io_uring or epoll"))?);
                 }
+                Some(("relay", word)) => {
+                    let chosen = Relay::ALL.into_iter().find(|relay| relay.word() == word);
+                    let advice = "choose userspace, ktls or ktls_splice";
+                    threads.relay = Some(chosen.ok_or(format!("{part}: {advice}"))?);
+                }
                 _ => return Err(format!("{part}: {FORM}")),
             }
         }
@@ -89,7 +95,7 @@ mod tests {
         let build = Build::from_str("two=/b/vestibule,workers=2").expect("it has all three");
         assert_eq!(build.name, BuildName("two"));
         assert_eq!(build.program, PathBuf::from("/b/vestibule"));
-        assert_eq!(build.threads, Threads { workers: 2, event_loop: None });
+        assert_eq!(build.threads, Threads { workers: 2, ..Threads::USUAL });
         let build = Build::from_str("one=/b/vestibule").expect("a name and a program");
         assert_eq!(build.threads, Threads::USUAL);
         let epoll = Some(EventLoop::Epoll);
@@ -99,8 +105,11 @@ mod tests {
             ("e=/b/v,event_loop=epoll,workers=3", 3),
         ] {
             let build = Build::from_str(text).expect("in either order");
-            assert_eq!(build.threads, Threads { workers, event_loop: epoll }, "{text}");
+            let threads = Threads { workers, event_loop: epoll, relay: None };
+            assert_eq!(build.threads, threads, "{text}");
         }
+        let build = Build::from_str("k=/b/v,relay=ktls_splice").expect("a third");
+        assert_eq!(build.threads.relay, Some(Relay::KernelSplice));
     }
 
     #[test]
@@ -108,7 +117,16 @@ mod tests {
         for wrong in ["/b/vestibule", "relay=/b/v", "=/b/v", "a=", "a=,workers=2"] {
             assert!(Build::from_str(wrong).is_err(), "{wrong}");
         }
-        for part in ["workers=0", "workers=many", "event_loop=auto", "event_loop", "turns=2", ""] {
+        let wrong = [
+            "workers=0",
+            "workers=many",
+            "event_loop=auto",
+            "event_loop",
+            "relay=tls",
+            "turns=2",
+            "",
+        ];
+        for part in wrong {
             let error = Build::from_str(&format!("a=/b,{part}")).expect_err("no such part");
             assert!(error.starts_with(&format!("{part}: ")), "{error}");
         }

@@ -20,7 +20,7 @@ pub(super) fn start_vestibule(
     let [tls, plain, gateway_telemetry, server_telemetry] = free_addresses()?;
     let gateway_toml = setup::gateway_toml(&ground.pki, threads, [tls, plain, gateway_telemetry]);
     let server_toml =
-        setup::server_toml(&ground.pki, threads.event_loop, tls, ground.backend, server_telemetry);
+        setup::server_toml(&ground.pki, threads, tls, ground.backend, server_telemetry);
     // Both before either is waited for: a gateway without a server is not ready.
     let mut gateway = start_role(ground, program, "gateway", &gateway_toml)?;
     let mut server = start_role(ground, program, "server", &server_toml)?;

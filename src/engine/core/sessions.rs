@@ -2,6 +2,7 @@
 
 use super::growth::Growth;
 use super::{Core, Life, Timer};
+use crate::engine::leg::Leg;
 use crate::engine::session::{self, Heat, Moved, Session, Terms};
 use crate::limits::{BULK_LEN, HOT_SESSION_LOOKS, HOT_SESSIONS};
 use crate::relay::{Ending, Pace, Party, Relay};
@@ -63,7 +64,7 @@ impl<S, R> Core<S, R> {
             connection.life = Life::Relaying(session);
             let deadline = connection.deadline.take();
             self.timers.change(Timer::Connection(token.to_bits()), deadline, None);
-            connection.leg.settle();
+            connection.leg.settle(self.settings.platform.relay);
         }
         self.timers.change(Timer::Session(session.to_bits()), None, timer);
         self.ready_sessions.push_back(session);
@@ -116,6 +117,7 @@ impl<S, R> Core<S, R> {
     /// Lets a session have its turn. Returns its ending if that was its last.
     pub(in crate::engine) fn serve_session(&mut self, token: Token) -> Option<Ending> {
         let session = self.sessions.get_mut(token)?;
+        let legs = [session.outer, session.inner];
         session.queued = false;
         let (outer, inner) = self.connections.pair_mut(session.outer, session.inner)?;
         if let Some(throttle) = &mut session.throttle {
@@ -129,6 +131,8 @@ impl<S, R> Core<S, R> {
             }
         }
         let before = session.bytes;
+        let kernels = |legs: [&Leg; 2]| legs.into_iter().filter(|leg| leg.is_kernels()).count();
+        let kernels_before = kernels([&outer.leg, &inner.leg]);
         let turn = session::run(
             &mut session.relay,
             &mut session.bytes,
@@ -137,6 +141,8 @@ impl<S, R> Core<S, R> {
             &mut self.scratch,
             self.now,
         );
+        let given = kernels([&outer.leg, &inner.leg]) - kernels_before;
+        self.counters.kernel_tls_legs.add(given as u64);
         let (inward, outward) =
             (session.bytes.inward - before.inward, session.bytes.outward - before.outward);
         self.counters.bytes_agent_to_server.add(inward);
@@ -154,7 +160,12 @@ impl<S, R> Core<S, R> {
             session::Turn::Again => self.queue_session(token),
             // There may be more, and its next turn says when.
             session::Turn::Waits if is_used_up => self.queue_session(token),
-            session::Turn::Waits => self.set_session_timer(token),
+            session::Turn::Waits => {
+                for leg in legs {
+                    self.watch_push(leg);
+                }
+                self.set_session_timer(token);
+            }
         }
         None
     }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::Core;
 use crate::engine::event_loop::{EventLoop, Poller};
+use crate::engine::platform::{Platform, RelayMode};
 use crate::engine::worker::WorkerSettings;
 use crate::relay::{Party, RelayLimits};
 use crate::uring::{Token, Waker};
@@ -17,7 +18,7 @@ pub(super) fn core() -> TestCore {
     let relay = RelayLimits { idle_timeout: None, half_closed_timeout: Duration::from_secs(60) };
     let (keepalive, user_timeout) = (Duration::from_secs(60), Duration::from_secs(60));
     let settings = WorkerSettings {
-        event_loop: EventLoop::IoUring,
+        platform: Platform { event_loop: EventLoop::IoUring, relay: RelayMode::Userspace },
         max_connections: 1000,
         keepalive,
         user_timeout,

@@ -366,6 +366,6 @@ fn the_kernel_moves_bulk_between_bare_legs_and_no_session_gets_what_another_left
         drop((outer, inner));
         writer.join().expect("the writer ends");
         scratch = used;
-        assert!(scratch.has_pipe());
+        assert!(scratch.take_pipe().is_some());
     }
 }

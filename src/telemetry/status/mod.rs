@@ -26,6 +26,8 @@ pub struct Status {
     pub instance: String,
     /// What its threads wait in: `io_uring` or `epoll`.
     pub event_loop: String,
+    /// Who has the records of its sessions: `userspace`, `ktls` or `ktls_splice`.
+    pub relay: String,
     /// Its process id.
     pub pid: u32,
     /// Seconds since it started.
@@ -327,6 +329,7 @@ pub(super) fn sample() -> Status {
         version: "0.1.0".to_owned(),
         instance: "00ff00ff00ff00ff".to_owned(),
         event_loop: "io_uring".to_owned(),
+        relay: "userspace".to_owned(),
         pid: 4242,
         uptime_s: 11_520,
         state: State::Ready,

@@ -31,13 +31,14 @@ fn headline(status: &Status) -> String {
         State::Draining => "draining: no new sessions",
     };
     format!(
-        "vestibule {} {}, {state}\nup {}, process {}, instance {}, on {}\n{}",
+        "vestibule {} {}, {state}\nup {}, process {}, instance {}, on {}, relay {}\n{}",
         status.role.word(),
         printable(&status.version),
         age(status.uptime_s),
         status.pid,
         printable(&status.instance),
         printable(&status.event_loop),
+        printable(&status.relay),
         configuration(status),
     )
 }

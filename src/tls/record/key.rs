@@ -4,7 +4,7 @@ use aws_lc_rs::aead::{
 use rustls::ConnectionTrafficSecrets;
 use rustls::crypto::cipher;
 
-use super::RecordError;
+use super::{KernelKey, RecordError};
 use crate::limits::{RECORD_HEADER_LEN, RECORD_TAG_LEN};
 
 /// Bytes of the nonce that stand in each record of TLS 1.2 with AES-GCM (RFC 5288 §3).
@@ -37,6 +37,11 @@ impl RecordKey {
     /// Records so far.
     pub(super) fn sequence(&self) -> u64 {
         self.sequence
+    }
+
+    /// This key in the kernel's hands. It must not be used here after that.
+    pub(super) fn for_kernel(&self) -> KernelKey<'_> {
+        KernelKey { secrets: &self.secrets, sequence: self.sequence }
     }
 
     /// Opens a record in place; returns the length of its inner plaintext. A record that does not

@@ -2,36 +2,43 @@
 //! lie: an unpadded record has the same length on both sides of a relay, so that payload goes from one
 //! connection to another without a copy.
 
+mod control;
+mod kernel;
 mod key;
 mod pieces;
 
-use rustls::client::ClientConnectionData;
-use rustls::kernel::KernelConnection;
-use rustls::server::ServerConnectionData;
-use rustls::{ConnectionTrafficSecrets, ExtractedSecrets, SupportedCipherSuite};
+use rustls::ExtractedSecrets;
 use thiserror::Error;
 
+use self::control::Control;
+pub use self::control::KeyUpdate;
+pub(super) use self::control::Secrets;
+pub(super) use self::kernel::KernelRecords;
+pub use self::kernel::{KernelKey, NextKey};
 pub(super) use self::key::RecordKey;
 pub use self::pieces::Pieces;
 use super::Alert;
 use crate::limits::{
-    KEY_UPDATE_MARGIN, MAX_KEY_UPDATES_IN_A_ROW, MAX_POST_HANDSHAKE_LEN, MAX_RECORD_CONTENT_LEN,
-    MAX_RECORD_LEN, RECORD_HEADER_LEN, RECORD_TAG_LEN, RECORD_TRAILER_LEN,
+    KEY_UPDATE_MARGIN, MAX_RECORD_CONTENT_LEN, MAX_RECORD_LEN, RECORD_HEADER_LEN, RECORD_TAG_LEN,
+    RECORD_TRAILER_LEN,
 };
 
 const ALERT: u8 = 21;
-const HANDSHAKE: u8 = 22;
-const APPLICATION_DATA: u8 = 23;
+/// Content type of handshake messages.
+pub const HANDSHAKE: u8 = 22;
+/// Content type of payload.
+pub const APPLICATION_DATA: u8 = 23;
 
-const NEW_SESSION_TICKET: u8 = 4;
 const KEY_UPDATE: u8 = 24;
-/// Bytes before the body of a handshake message.
-const MESSAGE_HEADER_LEN: usize = 4;
+/// The message that says that our next record is under a new key. The peer's is not asked for: the two directions are as
+/// independent as the limits of their keys.
+pub const OUR_KEY_UPDATE: [u8; 5] = [KEY_UPDATE, 0, 0, 1, 0];
 
-const CLOSE_NOTIFY: u8 = 0;
-const USER_CANCELED: u8 = 90;
+const CLOSE: u8 = 0;
 const WARNING: u8 = 1;
 const FATAL: u8 = 2;
+/// Content of the alert that ends a direction.
+pub const CLOSE_NOTIFY: [u8; 2] = [WARNING, CLOSE];
 
 /// Why a connection can't go on after its handshake.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -54,6 +61,12 @@ pub enum RecordError {
     /// The peer's word on an error of ours.
     #[error("the peer gave up with the fatal alert {0}")]
     Alerted(u8),
+    /// The peer's right, and too much for a kernel that has the key.
+    #[error("the peer changed its key, and the kernel, which has the old one, takes no other")]
+    KeyUpdated,
+    /// Ours: the kernel's key has sealed as many records as one may.
+    #[error("the key of this connection is used up")]
+    KeyUsedUp,
     /// Ours: keys of a suite that we do not know, or that are used up.
     #[error("the keys of this connection can't be used")]
     Unsupported,
@@ -61,36 +74,26 @@ pub enum RecordError {
 
 impl RecordError {
     /// What the peer is told.
-    fn alert(&self) -> Option<Alert> {
+    pub(super) fn alert(&self) -> Option<Alert> {
         match self {
             Self::NotAuthentic => Some(Alert::BadRecordMac),
             Self::TooLarge => Some(Alert::RecordOverflow),
             Self::Unexpected(_) => Some(Alert::UnexpectedMessage),
             Self::Malformed(_) => Some(Alert::DecodeError),
             Self::IllegalKeyUpdate => Some(Alert::IllegalParameter),
-            Self::Unsupported => Some(Alert::InternalError),
+            Self::KeyUpdated | Self::KeyUsedUp | Self::Unsupported => Some(Alert::InternalError),
             Self::Alerted(_) => None,
         }
     }
-}
-
-/// What rustls keeps of a connection: the secrets from which new keys are made.
-pub(super) enum Secrets {
-    Server(KernelConnection<ServerConnectionData>),
-    Client(KernelConnection<ClientConnectionData>),
 }
 
 /// Both directions of one connection.
 pub(super) struct Records {
     opening: RecordKey,
     sealing: RecordKey,
-    secrets: Secrets,
+    control: Control,
     /// Records that one key may seal.
     key_limit: u64,
-    /// The beginning of a handshake message whose rest is in a later record.
-    message: Vec<u8>,
-    key_updates: u32,
-    peer_closed: bool,
     failed: Option<RecordError>,
 }
 
@@ -100,11 +103,8 @@ impl Records {
         Ok(Self {
             opening: RecordKey::new(extracted.rx)?,
             sealing: RecordKey::new(extracted.tx)?,
-            key_limit: key_limit(&secrets)?,
-            secrets,
-            message: Vec::new(),
-            key_updates: 0,
-            peer_closed: false,
+            key_limit: secrets.key_limit()?,
+            control: Control::new(secrets),
             failed: None,
         })
     }
@@ -117,7 +117,32 @@ impl Records {
 
     /// Whether the peer's close_notify has come.
     pub(super) fn peer_has_closed(&self) -> bool {
-        self.peer_closed
+        self.control.peer_has_closed()
+    }
+
+    /// Bytes that are missing to the end of the record, or of the header, that begins with `pending`.
+    pub(super) fn missing_len(pending: &[u8]) -> usize {
+        let whole = match *pending {
+            [_, _, _, high, low, ..] => {
+                RECORD_HEADER_LEN + usize::from(u16::from_be_bytes([high, low]))
+            }
+            _ => RECORD_HEADER_LEN,
+        };
+        whole.saturating_sub(pending.len())
+    }
+
+    /// The keys of what comes and of what goes, for the kernel. `None` where it must not have them: in the middle
+    /// of a message, or where nothing more will be opened.
+    pub(super) fn kernel_keys(&self) -> Option<[KernelKey<'_>; 2]> {
+        let is_between = self.failed.is_none()
+            && !self.control.is_inside_message()
+            && !self.control.peer_has_closed();
+        is_between.then(|| [&self.opening, &self.sealing].map(RecordKey::for_kernel))
+    }
+
+    /// What is left to be known here once the kernel opens and seals.
+    pub(super) fn into_kernel_records(self) -> KernelRecords {
+        KernelRecords::new(self.control, self.sealing.sequence(), self.key_limit)
     }
 
     /// Opens every whole record at the front of `bytes`, in place, up to a close_notify. Payload is added to
@@ -134,7 +159,7 @@ impl Records {
         self.check()?;
         let mut at = 0;
         // What follows a close_notify is none of TLS (RFC 8446 §6.1).
-        while !self.peer_closed {
+        while !self.peer_has_closed() {
             match self.open_record(&mut bytes[at..], at, pieces, answers) {
                 Ok(Some(len)) => at += len,
                 Ok(None) => return Ok(at),
@@ -172,103 +197,35 @@ impl Records {
             return Err(RecordError::TooLarge);
         }
         match sealed[end] {
-            APPLICATION_DATA if !self.message.is_empty() => {
-                return Err(RecordError::Unexpected("payload inside a handshake message"));
-            }
-            APPLICATION_DATA if end > 0 => {
-                self.key_updates = 0;
+            APPLICATION_DATA => {
+                self.control.take_payload(end)?;
                 let start = at + RECORD_HEADER_LEN;
-                pieces.push(start..start + end);
+                if end > 0 {
+                    pieces.push(start..start + end);
+                }
             }
-            APPLICATION_DATA => {}
-            HANDSHAKE => self.take_handshake(&sealed[..end], answers)?,
-            ALERT => self.take_alert(&sealed[..end])?,
-            _ => return Err(RecordError::Unexpected("a record of an unknown type")),
+            content_type => {
+                if let Some(update) = self.control.take(content_type, &sealed[..end])? {
+                    self.take_key_update(update, answers)?;
+                }
+            }
         }
         Ok(Some(RECORD_HEADER_LEN + len))
     }
 
-    fn take_alert(&mut self, content: &[u8]) -> Result<(), RecordError> {
-        match *content {
-            [_, CLOSE_NOTIFY] => {
-                self.peer_closed = true;
-                Ok(())
-            }
-            // A close_notify follows it (RFC 8446 §6.1).
-            [_, USER_CANCELED] => Ok(()),
-            // All others are fatal, whatever their level (RFC 8446 §6.2).
-            [_, alert] => Err(RecordError::Alerted(alert)),
-            [] => Err(RecordError::Unexpected("an empty alert")),
-            _ => Err(RecordError::Malformed("an alert")),
-        }
-    }
-
-    fn take_handshake(&mut self, content: &[u8], answers: &mut Vec<u8>) -> Result<(), RecordError> {
-        if content.is_empty() {
-            return Err(RecordError::Unexpected("an empty handshake record"));
-        }
-        self.message.extend_from_slice(content);
-        let mut waiting = std::mem::take(&mut self.message);
-        let mut at = 0;
-        while let Some(&[kind, high, middle, low]) =
-            waiting[at..].first_chunk::<MESSAGE_HEADER_LEN>()
-        {
-            let len = u32::from_be_bytes([0, high, middle, low]) as usize;
-            if len > MAX_POST_HANDSHAKE_LEN {
-                return Err(RecordError::TooLarge);
-            }
-            let start = at + MESSAGE_HEADER_LEN;
-            let Some(body) = waiting.get(start..start + len) else { break };
-            at = start + len;
-            self.take_message(kind, body, at == waiting.len(), answers)?;
-        }
-        waiting.drain(..at);
-        self.message = waiting;
-        Ok(())
-    }
-
-    fn take_message(
+    fn take_key_update(
         &mut self,
-        kind: u8,
-        body: &[u8],
-        is_last: bool,
+        update: KeyUpdate,
         answers: &mut Vec<u8>,
     ) -> Result<(), RecordError> {
-        match (kind, &mut self.secrets) {
-            (NEW_SESSION_TICKET, Secrets::Client(secrets)) => secrets
-                .handle_new_session_ticket(body)
-                .map_err(|_| RecordError::Malformed("a NewSessionTicket")),
-            // The next record comes under the new key: nothing may share the record of the last
-            // message under the old one (RFC 8446 §5.1).
-            (KEY_UPDATE, _) if !is_last => {
-                Err(RecordError::Unexpected("a message behind a KeyUpdate"))
-            }
-            (KEY_UPDATE, _) => {
-                let &[asks] = body else { return Err(RecordError::Malformed("a KeyUpdate")) };
-                self.take_key_update(asks, answers)
-            }
-            _ => Err(RecordError::Unexpected("a handshake message of another type")),
-        }
-    }
-
-    fn take_key_update(&mut self, asks: u8, answers: &mut Vec<u8>) -> Result<(), RecordError> {
-        self.key_updates += 1;
-        if self.key_updates > MAX_KEY_UPDATES_IN_A_ROW {
-            return Err(RecordError::Unexpected("one KeyUpdate after another"));
-        }
-        self.opening = RecordKey::new(self.secrets.next_opening()?)?;
-        match asks {
-            0 => Ok(()),
-            1 => self.update_sealing_key(answers),
-            _ => Err(RecordError::IllegalKeyUpdate),
-        }
+        self.opening = RecordKey::new(self.control.secrets.next_opening()?)?;
+        if update.asks_for_ours { self.update_sealing_key(answers) } else { Ok(()) }
     }
 
     /// Tells the peer that our next record is under a new key, and takes that key.
     fn update_sealing_key(&mut self, outgoing: &mut Vec<u8>) -> Result<(), RecordError> {
-        // Not requested in return: the two directions are as independent as the limits of their keys.
-        self.seal_short(HANDSHAKE, &[KEY_UPDATE, 0, 0, 1, 0], outgoing)?;
-        self.sealing = RecordKey::new(self.secrets.next_sealing()?)?;
+        self.seal_short(HANDSHAKE, &OUR_KEY_UPDATE, outgoing)?;
+        self.sealing = RecordKey::new(self.control.secrets.next_sealing()?)?;
         Ok(())
     }
 
@@ -309,7 +266,7 @@ impl Records {
     /// Appends a close_notify: the clean end of our direction.
     pub(super) fn seal_end(&mut self, outgoing: &mut Vec<u8>) -> Result<(), RecordError> {
         self.check()?;
-        self.seal_short(ALERT, &[WARNING, CLOSE_NOTIFY], outgoing)
+        self.seal_short(ALERT, &CLOSE_NOTIFY, outgoing)
     }
 
     /// Appends a fatal alert, after which the connection is of no more use. Nothing where it has
@@ -361,36 +318,6 @@ impl Records {
         }
         self.failed = Some(error.clone());
         error
-    }
-}
-
-impl Secrets {
-    fn next_opening(&mut self) -> Result<(u64, ConnectionTrafficSecrets), RecordError> {
-        match self {
-            Self::Server(connection) => connection.update_rx_secret(),
-            Self::Client(connection) => connection.update_rx_secret(),
-        }
-        .map_err(|_| RecordError::Unsupported)
-    }
-
-    fn next_sealing(&mut self) -> Result<(u64, ConnectionTrafficSecrets), RecordError> {
-        match self {
-            Self::Server(connection) => connection.update_tx_secret(),
-            Self::Client(connection) => connection.update_tx_secret(),
-        }
-        .map_err(|_| RecordError::Unsupported)
-    }
-}
-
-/// Records that may be sealed under one key of the suite (RFC 8446 §5.5).
-fn key_limit(secrets: &Secrets) -> Result<u64, RecordError> {
-    let suite = match secrets {
-        Secrets::Server(connection) => connection.negotiated_cipher_suite(),
-        Secrets::Client(connection) => connection.negotiated_cipher_suite(),
-    };
-    match suite {
-        SupportedCipherSuite::Tls13(suite) => Ok(suite.common.confidentiality_limit),
-        SupportedCipherSuite::Tls12(_) => Err(RecordError::Unsupported),
     }
 }
 

@@ -233,7 +233,8 @@ fn a_message_in_pieces_is_put_together() {
     let (mut ours, mut theirs) = pair(SUITES[1]);
     let first = record(&mut theirs, HANDSHAKE, &[KEY_UPDATE, 0], 0);
     let second = record(&mut theirs, HANDSHAKE, &[0, 1, 0], 0);
-    theirs.sealing = RecordKey::new(theirs.secrets.next_sealing().expect("a key")).expect("a key");
+    theirs.sealing =
+        RecordKey::new(theirs.control.secrets.next_sealing().expect("a key")).expect("a key");
     assert_eq!(open(&mut ours, &first), Ok((vec![], vec![])));
     let _ = sealed(&mut ours, b"we may write meanwhile");
     assert_eq!(open(&mut ours, &second), Ok((vec![], vec![])));
@@ -245,7 +246,7 @@ fn a_message_in_pieces_is_put_together() {
 fn a_close_notify_ends_what_comes_and_nothing_behind_it_counts() {
     let (mut ours, mut theirs) = pair(SUITES[1]);
     let mut bytes = sealed(&mut theirs, b"last words");
-    bytes.extend(record(&mut theirs, ALERT, &[WARNING, USER_CANCELED], 0));
+    bytes.extend(record(&mut theirs, ALERT, &[WARNING, 90], 0));
     theirs.seal_end(&mut bytes).expect("sealed");
     let end = bytes.len();
     bytes.extend(b"anything at all");
@@ -346,7 +347,7 @@ fn a_fatal_alert_of_the_peer_ends_the_connection_and_is_not_answered() {
 #[test]
 fn key_updates_without_payload_come_to_an_end() {
     let (mut ours, mut theirs) = pair(SUITES[1]);
-    for _ in 0..MAX_KEY_UPDATES_IN_A_ROW {
+    for _ in 0..crate::limits::MAX_KEY_UPDATES_IN_A_ROW {
         let mut bytes = Vec::new();
         theirs.update_sealing_key(&mut bytes).expect("sealed");
         open(&mut ours, &bytes).expect("allowed");

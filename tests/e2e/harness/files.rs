@@ -6,6 +6,9 @@ use super::World;
 /// choose.
 const EVENT_LOOP: &str = "VESTIBULE_TEST_EVENT_LOOP";
 
+/// Who has the records of sessions there, if it is said.
+pub(crate) const RELAY: &str = "VESTIBULE_TEST_RELAY";
+
 /// `gateway.toml`: TLS on 13000, plain on 14000, and two services that servers 1 and 2 may serve:
 /// `echo` for devices with a certificate, `old` for plain agents.
 pub(crate) struct GatewayFile<'a> {
@@ -46,7 +49,7 @@ impl GatewayFile<'_> {
     pub(super) fn text(&self, world: &World) -> String {
         let Self { workers, internet, device_certificates, old, servers, .. } = self;
         let Self { agents_from, echo, more, limits, .. } = self;
-        let (ip, event_loop) = (world.ip(self.host), event_loop());
+        let (ip, platform) = (world.ip(self.host), platform());
         let device_ca = match *device_certificates {
             "none" => "",
             _ => "device_ca = \"pki/devices-ca.crt\"",
@@ -54,7 +57,7 @@ impl GatewayFile<'_> {
         format!(
             r#"
 workers = {workers}
-{event_loop}
+{platform}
 [[listeners]]
 name = "internet"
 addresses = ["{ip}:13000"]
@@ -133,11 +136,11 @@ impl ServerFile {
 
     pub(super) fn text(&self, world: &World) -> String {
         let Self { workers, name, keys, services, limits, .. } = self;
-        let (ip, event_loop) = (world.ip(self.host), event_loop());
+        let (ip, platform) = (world.ip(self.host), platform());
         format!(
             r#"
 workers = {workers}
-{event_loop}
+{platform}
 {keys}
 certificate = "pki/{name}.crt"
 key = "pki/{name}.key"
@@ -185,9 +188,13 @@ service = "{service}"
     }
 }
 
-fn event_loop() -> String {
-    std::env::var(EVENT_LOOP)
-        .map_or_else(|_| String::new(), |word| format!("event_loop = \"{word}\""))
+/// What gateways and servers are to run on.
+fn platform() -> String {
+    let line = |(variable, key)| {
+        let word = std::env::var(variable).ok()?;
+        Some(format!("{key} = \"{word}\"\n"))
+    };
+    [(EVENT_LOOP, "event_loop"), (RELAY, "relay")].into_iter().filter_map(line).collect()
 }
 
 fn gateways(addresses: &[String]) -> String {

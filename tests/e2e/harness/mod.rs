@@ -17,7 +17,7 @@ mod world;
 use std::time::{Duration, Instant};
 
 pub(crate) use backend::{Backend, Digest, payload};
-pub(crate) use files::{AgentFile, GatewayFile, ServerFile};
+pub(crate) use files::{AgentFile, GatewayFile, RELAY, ServerFile};
 pub(crate) use lists::{HOUR, List, der};
 pub(crate) use openssl::OpenSsl;
 pub(crate) use peer::{Ending, Peer};

@@ -133,6 +133,12 @@ impl Process {
             .collect()
     }
 
+    /// How many descriptors it has open.
+    pub(crate) fn descriptors(&self) -> usize {
+        let folder = format!("/proc/{}/fd", self.child.id());
+        std::fs::read_dir(folder).expect("it runs").count()
+    }
+
     /// The status of each of its threads, as the kernel tells it (`/proc/pid/task/tid/status`).
     pub(crate) fn threads(&self) -> Vec<String> {
         let folder = format!("/proc/{}/task", self.child.id());
