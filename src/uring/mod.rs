@@ -1,5 +1,5 @@
-//! The ring of a worker: readiness of sockets, and waking; what rings may do at all; a socket option that
-//! no crate has; and descriptors that others have opened. The only module with unsafe code.
+//! The ring of a worker: readiness of sockets, and waking; what rings may do at all; a socket option and
+//! the kernel's TLS, which no crate has; and descriptors that others have opened. The only module with unsafe code.
 //!
 //! The worker asks the kernel when a socket is ready, and then calls recv and send itself: bytes are
 //! touched while they are hot, and no buffer is ever lent to the kernel.

@@ -1,12 +1,10 @@
 //! Where io_uring is refused, as the default profiles of containers do: epoll serves instead.
 
-use std::collections::BTreeMap;
-use std::thread;
-
 use rustix::io::Errno;
-use seccompiler::{BpfProgram, SeccompAction, SeccompFilter, TargetArch, apply_filter};
 
-use super::harness::{Backend, Ending, GatewayFile, Kind, Process, ServerFile, Site, World};
+use super::harness::{
+    Backend, Ending, GatewayFile, Kind, Process, ServerFile, Site, World, with_answer,
+};
 
 #[test]
 fn where_io_uring_is_refused_gateway_and_server_say_so_and_serve_on_epoll() {
@@ -88,19 +86,7 @@ fn assert_runs_on(event_loop: &str, site: &Site) {
     }
 }
 
-/// Runs something, and the processes that it starts, where a filter answers with this error to who asks
-/// for a ring.
+/// Runs something, and the processes that it starts, where whoever asks for a ring gets this answer.
 fn without_io_uring(answer: Errno, run: impl FnOnce() + Send) {
-    let rules = BTreeMap::from([(libc::SYS_io_uring_setup, vec![])]);
-    let refused = SeccompAction::Errno(u32::try_from(answer.raw_os_error()).expect("positive"));
-    let arch = TargetArch::try_from(std::env::consts::ARCH).expect("one that seccomp knows");
-    let filter = SeccompFilter::new(rules, SeccompAction::Allow, refused, arch).expect("a filter");
-    let program = BpfProgram::try_from(filter).expect("a small filter");
-    thread::scope(|scope| {
-        let confined = scope.spawn(|| {
-            apply_filter(&program).expect("the kernel knows seccomp");
-            run();
-        });
-        confined.join().expect("it does not panic");
-    });
+    with_answer(answer, (libc::SYS_io_uring_setup, vec![]), run);
 }

@@ -12,6 +12,7 @@ mod floods;
 mod hostile_agents;
 mod hostile_gateway;
 mod hostile_server;
+mod kernel_tls;
 mod lifecycle;
 mod limits;
 mod openssl;

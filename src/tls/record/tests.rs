@@ -366,6 +366,64 @@ fn a_fatal_alert_of_ours_is_understood_by_rustls() {
     assert_eq!(heard, Err(Error::AlertReceived(AlertDescription::AccessDenied)));
 }
 
+#[test]
+fn a_key_in_the_kernel_counts_no_fewer_records_than_it_has_sealed_and_ends_before_its_limit() {
+    let (ours, _) = pair(SUITES[0]);
+    let limit = ours.key_limit;
+    let mut kernel = ours.into_kernel_records();
+    kernel.note_sealed(3 * MAX_RECORD_CONTENT_LEN + 1).expect("far from the limit");
+    kernel.recount_sealed(limit - KEY_UPDATE_MARGIN - 6).expect("records are left");
+    kernel.note_sealed(3 * MAX_RECORD_CONTENT_LEN + 1).expect("four of them, and a beginning");
+    assert_eq!(kernel.note_sealed(1), Err(RecordError::KeyUsedUp));
+    kernel.recount_sealed(10).expect("the kernel knows better");
+    kernel.note_sealed(1).expect("records are left");
+}
+
+#[test]
+fn what_the_kernel_opened_is_judged_as_what_was_opened_here() {
+    let (ours, _) = pair(SUITES[0]);
+    let mut kernel = ours.into_kernel_records();
+    let update = kernel.take(HANDSHAKE, &[KEY_UPDATE, 0, 0, 1, 1]).expect("allowed");
+    assert_eq!(update, Some(KeyUpdate { asks_for_ours: true }));
+    assert_eq!(kernel.take(HANDSHAKE, &OUR_KEY_UPDATE[..2]), Ok(None), "the rest is to come");
+    assert!(matches!(kernel.take_payload(1), Err(RecordError::Unexpected(_))));
+    let update = kernel.take(HANDSHAKE, &OUR_KEY_UPDATE[2..]).expect("the rest");
+    assert_eq!(update, Some(KeyUpdate { asks_for_ours: false }));
+    kernel.take_payload(1).expect("between two messages");
+    assert!(!kernel.peer_has_closed());
+    assert_eq!(kernel.take(ALERT, &CLOSE_NOTIFY), Ok(None));
+    assert!(kernel.peer_has_closed());
+}
+
+#[test]
+fn keys_are_for_the_kernel_between_two_messages_alone_and_not_behind_the_end() {
+    let (mut ours, mut theirs) = pair(SUITES[1]);
+    let payload = sealed(&mut theirs, b"one record");
+    open(&mut ours, &payload).expect("opens");
+    let keys = ours.kernel_keys().expect("between two records").map(|key| key.sequence);
+    assert_eq!(keys, [1, 0]);
+    let begun = record(&mut theirs, HANDSHAKE, &OUR_KEY_UPDATE[..2], 0);
+    open(&mut ours, &begun).expect("opens");
+    assert!(ours.kernel_keys().is_none());
+    let rest = record(&mut theirs, HANDSHAKE, &OUR_KEY_UPDATE[2..], 0);
+    open(&mut ours, &rest).expect("opens");
+    assert!(ours.kernel_keys().is_some());
+    let (mut ours, mut theirs) = pair(SUITES[1]);
+    let mut end = Vec::new();
+    theirs.seal_end(&mut end).expect("sealed");
+    open(&mut ours, &end).expect("a clean end");
+    assert!(ours.kernel_keys().is_none());
+}
+
+#[test]
+fn a_record_is_as_long_as_its_header_says() {
+    for (pending, missing) in [(&b""[..], 5), (&[23, 3, 3, 0], 1), (&[23, 3, 3, 1, 2], 258)] {
+        assert_eq!(Records::missing_len(pending), missing);
+    }
+    assert_eq!(Records::missing_len(&[23, 3, 3, 0, 2, 7]), 1);
+    assert_eq!(Records::missing_len(&[23, 3, 3, 0, 2, 7, 7]), 0);
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 

@@ -3,6 +3,7 @@
 
 mod backend;
 mod files;
+mod filter;
 mod lists;
 mod openssl;
 mod peer;
@@ -18,6 +19,7 @@ use std::time::{Duration, Instant};
 
 pub(crate) use backend::{Backend, Digest, payload};
 pub(crate) use files::{AgentFile, GatewayFile, RELAY, ServerFile};
+pub(crate) use filter::with_answer;
 pub(crate) use lists::{HOUR, List, der};
 pub(crate) use openssl::OpenSsl;
 pub(crate) use peer::{Ending, Peer};
