@@ -88,20 +88,19 @@ impl Leg {
             return Ok(());
         };
         let Some([opening, sealing]) = tls.kernel_keys() else { return Ok(()) };
-        // Not to be had on a socket that is closing, nor where memory is short.
-        let written = attach_tls(&self.socket).and_then(|()| written_len(&self.socket));
-        let Ok(written) = written else {
-            self.kernel = KernelSide::No;
-            return Ok(());
-        };
         let first = sealing.sequence;
         let give = |direction, key: KernelKey<'_>| {
             give_key(&self.socket, direction, key.secrets, key.sequence)
         };
-        let given = give(Direction::Sealing, sealing)
-            .and_then(|info_len| give(Direction::Opening, opening).map(|_| info_len));
+        // Not to be had on a socket that is closing, nor where memory is short.
+        let begun = attach_tls(&self.socket)
+            .and_then(|()| Ok((written_len(&self.socket)?, give(Direction::Sealing, sealing)?)));
+        let Ok((written, info_len)) = begun else {
+            self.kernel = KernelSide::No;
+            return Ok(());
+        };
         // There is no way back from one key alone.
-        let info_len = given.map_err(|_| Failure::Reset)?;
+        give(Direction::Opening, opening).map_err(|_| Failure::Reset)?;
         // Linux 6.0.
         let _ = expect_no_padding(&self.socket);
         tls.give_to_kernel();
@@ -120,13 +119,12 @@ impl Leg {
         Ok(())
     }
 
-    /// Whether the kernel has said our end, and has not sent all that is before it: TCP must go on until then.
+    /// Whether the kernel has yet to say our end, or to send all that is before it: TCP must go on until then.
     pub(in crate::engine) fn is_pushing(&self) -> bool {
-        matches!(&self.kernel, KernelSide::Given(given) if given.said_end)
-            && self.write_side == WriteSide::Ending
+        self.is_kernels() && self.write_side == WriteSide::Ending && self.outbox.is_empty()
     }
 
-    /// When to look again whether it has, since nobody tells. `None` where that was said already.
+    /// When to look again whether it has done so, since nobody tells. `None` where that was said already.
     pub(in crate::engine) fn next_push_look(&mut self, now: Instant) -> Option<Instant> {
         let is_pushing = self.is_pushing();
         let KernelSide::Given(given) = &mut self.kernel else { return None };

@@ -43,10 +43,24 @@ fn gateway_and_server_say_that_the_kernel_has_the_records() {
 fn what_the_kernel_has_sealed_goes_out_before_the_end_however_slow_the_reader() {
     let backend = Backend::by_hand();
     let site = Site::new(backend.address);
-    let (mut agent, mut service) = site.session(Kind::Tls, &backend);
-    // The agent ends first, so that the gateway closes when it has sent all: nobody reads meanwhile.
-    agent.end();
-    assert_eq!(service.ending(), Ending::Clean);
+    // Behind the end of the session the gateway closes when it has sent all, before it the way back stays open.
+    for agent_ends_first in [true, false] {
+        let (mut agent, mut service) = site.session(Kind::Tls, &backend);
+        if agent_ends_first {
+            agent.end();
+            assert_eq!(service.ending(), Ending::Clean);
+        }
+        let service = read_slowly(&mut agent, service);
+        if !agent_ends_first {
+            agent.end();
+            assert_eq!({ service }.ending(), Ending::Clean);
+        }
+    }
+    site.assert_ended("finished", 2);
+}
+
+/// Sends much and an end, and reads it as over a slow link: buffers are full all the time.
+fn read_slowly(agent: &mut Peer, mut service: Peer) -> Peer {
     SockRef::from(agent.socket()).set_recv_buffer_size(16 * 1024).expect("a socket");
     let sent = payload(7, BULK);
     let copy = sent.clone();
@@ -58,7 +72,6 @@ fn what_the_kernel_has_sealed_goes_out_before_the_end_however_slow_the_reader() 
     let mut received = Vec::new();
     let mut portion = vec![0; 32 * 1024];
     while received.len() < BULK {
-        // As a slow link: buffers are full all the time.
         if received.len() % (8 * portion.len()) < portion.len() {
             thread::sleep(Duration::from_millis(20));
         }
@@ -69,8 +82,7 @@ fn what_the_kernel_has_sealed_goes_out_before_the_end_however_slow_the_reader() 
     }
     assert!(received == sent, "{} of {BULK} bytes", received.len());
     assert_eq!(agent.ending(), Ending::Clean);
-    drop(writer.join().expect("it does not panic"));
-    site.assert_ended("finished", 1);
+    writer.join().expect("it does not panic")
 }
 
 #[test]
