@@ -3,7 +3,7 @@
 use rustls::AlertDescription;
 use vestibule::wire::{Decline, RefusalReason, Withdraw, from_server, to_server};
 
-use super::harness::{Ending, GatewayFile, Peer, ScriptedServer, Trial, World};
+use super::harness::{Ending, GatewayFile, Kind, Peer, ScriptedServer, Trial, World};
 
 const IMPATIENT: GatewayFile<'_> =
     GatewayFile { limits: "invitation_timeout_ms = 1500", ..GatewayFile::DEFAULT };
@@ -60,12 +60,14 @@ fn a_plain_agent_that_leaves_while_it_waits_is_withdrawn() {
 #[test]
 fn what_an_agent_sends_while_it_waits_arrives_and_so_does_its_end() {
     let trial = Trial::new(&GatewayFile::DEFAULT);
-    let agents: [(Peer, &[u8]); 2] = [
-        (trial.world.foreign_agent(&trial.gateway), b"over TLS"),
-        (Peer::dial(trial.gateway.plain), b"plain"),
-    ];
-    for (mut agent, request) in agents {
+    for kind in Kind::ALL {
+        // One after the other: of two that wait, either may be invited for first.
+        let mut agent = match kind {
+            Kind::Tls => trial.world.foreign_agent(&trial.gateway),
+            Kind::Plain => Peer::dial(trial.gateway.plain),
+        };
         let invitation = trial.server.invitation();
+        let request = b"what it came for";
         agent.send(request);
         agent.end();
         let (data, _) = trial.server.claim(&invitation);

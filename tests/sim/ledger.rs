@@ -293,13 +293,13 @@ impl Ledger {
                 link.draining = true;
             }
             Some(from_server::Message::Decline(decline)) => {
-                let is_spare = self.spares.get(&decline.id).is_some_and(|spare| spare.link == id);
-                if is_spare && decline.reason() == RefusalReason::Draining {
-                    link.draining = true;
-                }
+                let drained_before = link.draining;
+                // Whatever it was about.
+                link.draining |=
+                    decline.reason() == RefusalReason::Draining && link.offered.is_some();
                 let is_meant =
                     |waiting: &&mut Waiting| waiting.last == Some(decline.id) && !waiting.declined;
-                if self.invitations.get(&decline.id) != Some(&id) || link.draining {
+                if self.invitations.get(&decline.id) != Some(&id) || drained_before {
                     return;
                 }
                 let Some(waiting) = self.waiting.values_mut().find(is_meant) else { return };

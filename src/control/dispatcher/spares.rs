@@ -64,7 +64,7 @@ impl Dispatcher {
         }
     }
 
-    /// A server will not bring a spare, or ends it.
+    /// A server will not bring a spare, or ends it. Where that crossed with our withdrawing, it may still say that it drains.
     pub(super) fn spare_declined(
         &mut self,
         index: usize,
@@ -73,9 +73,10 @@ impl Dispatcher {
         random: &mut dyn FnMut(&mut [u8]),
     ) {
         let Some(greeted) = self.links[index].greeted_mut() else { return };
-        let Some(worker) = greeted.spares.remove(decline.id) else { return };
-        greeted.spares.pause(now);
-        self.close_spares(vec![(decline.id, worker)]);
+        if let Some(worker) = greeted.spares.remove(decline.id) {
+            greeted.spares.pause(now);
+            self.close_spares(vec![(decline.id, worker)]);
+        }
         if decline.reason() == RefusalReason::Draining {
             self.drain_link(index, now, random);
         }

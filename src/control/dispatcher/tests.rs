@@ -320,6 +320,16 @@ fn a_decline_of_a_draining_server_moves_all_its_agents_and_its_goodbye_may_still
 }
 
 #[test]
+fn a_decline_of_a_draining_server_counts_also_where_its_invitation_was_withdrawn_meanwhile() {
+    let mut bench = Bench::with_servers(&[1]);
+    let (_, id) = bench.invited(1);
+    assert_eq!(bench.happen(Event::Leave { agent: agent(1) }), [Seen::Withdrawn(1, id)]);
+    assert_eq!(bench.decline(1, id, RefusalReason::Draining), []);
+    bench.connect(2, 0);
+    assert_eq!(bench.invited(2).0, 2, "the other one drains");
+}
+
+#[test]
 fn an_agent_that_every_new_server_drops_is_refused_in_the_end() {
     let mut bench = Bench::with_servers(&[1]);
     bench.invited(1);

@@ -172,15 +172,22 @@ impl Peer {
         self.tls = None;
     }
 
+    /// The records that carry these bytes, which are not sent.
+    pub(crate) fn seal(&mut self, bytes: &[u8]) -> Vec<u8> {
+        let tls = self.tls.as_mut().expect("it has TLS");
+        tls.writer().write_all(bytes).expect("memory takes it");
+        let mut records = Vec::new();
+        while tls.wants_write() {
+            tls.write_tls(&mut records).expect("memory takes it");
+        }
+        records
+    }
+
     /// Says that its TLS ends, and sends bare bytes right behind that: in one segment, since an answer between the two would
     /// make them bytes that come in time.
     pub(crate) fn end_tls_with(&mut self, behind: &[u8]) {
-        let tls = self.tls.as_mut().expect("it has TLS");
-        tls.send_close_notify();
-        let mut bytes = Vec::new();
-        while tls.wants_write() {
-            tls.write_tls(&mut bytes).expect("memory takes it");
-        }
+        self.tls.as_mut().expect("it has TLS").send_close_notify();
+        let mut bytes = self.seal(&[]);
         bytes.extend_from_slice(behind);
         self.socket.write_all(&bytes).expect("the other side takes it");
     }

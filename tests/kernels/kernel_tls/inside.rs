@@ -9,7 +9,7 @@ use socket2::SockRef;
 use super::super::guest;
 use crate::e2e::harness::{
     Backend, Digest, Ending, Kind, Peer, Process, RELAY, Site, Telemetry, World, assert_bulk,
-    assert_talks, payload, wait_until,
+    assert_talks, payload, wait_until, welcomed,
 };
 
 const SESSIONS: u64 = 24;
@@ -110,6 +110,34 @@ fn a_key_update_is_followed_where_the_kernel_can_and_elsewhere_ends_the_session_
     assert_eq!(service.ending(), Ending::Reset);
     assert_ne!(agent.ending(), Ending::Clean);
     site.assert_ended("key_updated", 1);
+}
+
+#[test]
+#[ignore = "is run in guests by the tests of `kernels::kernel_tls`"]
+fn a_record_that_has_come_in_part_before_the_kernel_has_the_keys_is_not_lost() {
+    let backend = Backend::by_hand();
+    let site = Site::new(backend.address);
+    // In its header, behind it, and one whole record before.
+    for (legs, (cut, before)) in [(2, (3, 0)), (4, (5, 0)), (6, (700, 0)), (8, (700, 2_000))] {
+        let mut agent = site.world.foreign_agent(&site.gateway);
+        let mut records = agent.seal(&payload(1, before));
+        let start = records.len() + cut;
+        records.extend(agent.seal(&payload(2, 9_000)));
+        agent.socket().write_all(&records[..start]).expect("the gateway takes it");
+        let (mut agent, mut service) = welcomed(agent, &backend);
+        agent.socket().write_all(&records[start..]).expect("the gateway takes it");
+        service.expect(&[payload(1, before), payload(2, 9_000)].concat());
+        wait_until("the kernel has both legs of each", || {
+            agent.send(b"and more");
+            service.expect(b"and more");
+            site.gateway.telemetry.metric("vestibule_kernel_tls_legs_total") == legs
+        });
+        agent.end();
+        assert_eq!(service.ending(), Ending::Clean);
+        service.end();
+        assert_eq!(agent.ending(), Ending::Clean);
+    }
+    site.assert_ended("finished", 4);
 }
 
 #[test]
