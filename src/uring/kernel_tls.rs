@@ -67,7 +67,8 @@ pub fn give_key(
     result.map(|()| len)
 }
 
-/// Lets the kernel open records where they are to be read, in the hope that they have no padding, as hardly any have.
+/// Lets the kernel open records where they are to be read, in the hope that they have no padding, as hardly any have: those that
+/// have some are opened twice, which is all that a peer gains by it.
 pub fn expect_no_padding(socket: &impl AsFd) -> io::Result<()> {
     let on: libc::c_int = 1;
     set_option(socket, libc::SOL_TLS, TLS_RX_EXPECT_NO_PAD, &on.to_ne_bytes())
