@@ -171,6 +171,7 @@ fn pack(folder: &Path, kernel: &str, variables: &[(&str, &str)], arguments: &[&s
     copy_modules(&top, kernel);
     let variables: Vec<_> =
         variables.iter().map(|(name, value)| format!("{name}={value}")).collect();
+    // The root is in memory already: nothing is mounted on /tmp, where these binaries may be.
     let init = format!(
         "#!/bin/busybox sh
 /bin/busybox --install -s /bin
@@ -178,7 +179,6 @@ export PATH=/bin:/usr/bin HOME=/tmp {HERE}={kernel} {}
 mount -t proc none /proc
 mount -t sysfs none /sys
 mount -t devtmpfs none /dev
-mount -t tmpfs none /tmp
 ip link set lo up
 echo /bin/modprobe >/proc/sys/kernel/modprobe
 depmod && modprobe aesni-intel
