@@ -17,6 +17,7 @@ mod receives;
 mod refusal;
 mod restrictions;
 mod ring;
+mod socket_option;
 mod token;
 mod waker;
 

@@ -1,23 +1,13 @@
 use std::io;
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::AsFd;
+
+use super::socket_option::set_option;
 
 /// Lets the kernel size the buffers of a socket again, after `SO_RCVBUF` has fixed one (`SO_BUF_LOCK`,
 /// Linux 5.15).
 pub fn unfix_buffers(socket: &impl AsFd) -> io::Result<()> {
     let locks: libc::c_int = 0;
-    let len = libc::socklen_t::try_from(size_of_val(&locks)).expect("four bytes");
-    // SAFETY: the kernel reads `len` bytes of `locks`, which lives longer than the call, and the
-    // descriptor is open while `socket` is borrowed.
-    let result = unsafe {
-        libc::setsockopt(
-            socket.as_fd().as_raw_fd(),
-            libc::SOL_SOCKET,
-            libc::SO_BUF_LOCK,
-            (&raw const locks).cast(),
-            len,
-        )
-    };
-    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    set_option(socket, libc::SOL_SOCKET, libc::SO_BUF_LOCK, &locks.to_ne_bytes())
 }
 
 #[cfg(test)]
@@ -26,27 +16,17 @@ mod tests {
 
     use socket2::SockRef;
 
+    use super::super::socket_option::get_option;
     use super::*;
 
     /// `SOCK_RCVBUF_LOCK`, linux/socket.h.
     const RECEIVE_BUFFER: libc::c_int = 2;
 
     fn locks(socket: &impl AsFd) -> libc::c_int {
-        let mut locks: libc::c_int = -1;
-        let mut len = libc::socklen_t::try_from(size_of_val(&locks)).expect("four bytes");
-        // SAFETY: the kernel writes `len` bytes of `locks` at most, and `len` itself; both live longer
-        // than the call.
-        let result = unsafe {
-            libc::getsockopt(
-                socket.as_fd().as_raw_fd(),
-                libc::SOL_SOCKET,
-                libc::SO_BUF_LOCK,
-                (&raw mut locks).cast(),
-                &raw mut len,
-            )
-        };
-        assert_eq!(result, 0, "{}", io::Error::last_os_error());
-        locks
+        let mut locks = (-1 as libc::c_int).to_ne_bytes();
+        let len = get_option(socket, libc::SOL_SOCKET, libc::SO_BUF_LOCK, &mut locks);
+        assert_eq!(len.expect("Linux 5.15"), locks.len());
+        libc::c_int::from_ne_bytes(locks)
     }
 
     #[test]
