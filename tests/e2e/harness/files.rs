@@ -4,7 +4,7 @@ use super::World;
 
 /// What gateways and servers are told to run on, so that the same tests can run on either; otherwise they
 /// choose.
-const EVENT_LOOP: &str = "VESTIBULE_TEST_EVENT_LOOP";
+pub(crate) const EVENT_LOOP: &str = "VESTIBULE_TEST_EVENT_LOOP";
 
 /// Who has the records of sessions there, if it is said.
 pub(crate) const RELAY: &str = "VESTIBULE_TEST_RELAY";

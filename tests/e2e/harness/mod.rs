@@ -18,7 +18,7 @@ mod world;
 use std::time::{Duration, Instant};
 
 pub(crate) use backend::{Backend, Digest, payload};
-pub(crate) use files::{AgentFile, GatewayFile, RELAY, ServerFile};
+pub(crate) use files::{AgentFile, EVENT_LOOP, GatewayFile, RELAY, ServerFile};
 pub(crate) use filter::with_answer;
 pub(crate) use lists::{HOUR, List, der};
 pub(crate) use openssl::OpenSsl;
