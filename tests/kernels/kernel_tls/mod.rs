@@ -41,7 +41,8 @@ fn sessions_keep_their_promises_where_the_kernel_opens_and_seals() {
 #[test]
 #[ignore = "needs qemu-system-x86, seabios, busybox-static, cpio, binutils, xz-utils and tests/kernels/fetch"]
 fn sessions_keep_their_promises_where_the_kernel_also_moves_the_payload() {
-    assert_promises(&[OLDEST, RECENT, NEWEST], &[(RELAY, "ktls_splice")]);
+    // The newest differs in that it takes new keys, which the other test looks at.
+    assert_promises(&[OLDEST, RECENT], &[(RELAY, "ktls_splice")]);
 }
 
 #[test]
