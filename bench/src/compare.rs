@@ -96,10 +96,7 @@ pub(crate) fn compare(arguments: &CompareArguments) -> Result<(), BenchError> {
     if let Some(path) = &arguments.svg {
         picture::write(&results, path)?;
     }
-    match results.unclean() {
-        0 => Ok(()),
-        unclean => Err(BenchError::Unclean(unclean)),
-    }
+    results.expect_clean()
 }
 
 /// Takes all samples of these targets, and writes the file.

@@ -132,10 +132,7 @@ fn execute(command: Command) -> Result<(), BenchError> {
             if let Some(path) = svg {
                 picture::write(&results, &path)?;
             }
-            match results.unclean() {
-                0 => Ok(()),
-                unclean => Err(BenchError::Unclean(unclean)),
-            }
+            results.expect_clean()
         }
         Command::Budgets(arguments) => budgets::run(&arguments),
         Command::Far(arguments) => far::run(&arguments),

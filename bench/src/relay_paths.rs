@@ -11,7 +11,7 @@ use crate::error::BenchError;
 use crate::figures::{CPU_PER_GB, Part, Subject};
 use crate::results::Results;
 use crate::scenario::Scenario;
-use crate::setup::{Relay, Threads};
+use crate::setup::Threads;
 use crate::table;
 use crate::target::{Build, Target};
 
@@ -46,12 +46,12 @@ pub(crate) fn run(arguments: &RelayPathsArguments) -> Result<(), BenchError> {
     let bench = std::env::current_exe().map_err(BenchError::io("finding the bench itself"))?;
     let vestibule =
         arguments.vestibule.clone().unwrap_or_else(|| bench.with_file_name("vestibule"));
-    let build = |relay: Relay| Build {
+    let build = |relay: RelayMode| Build {
         name: relay.word().to_owned().into(),
         program: vestibule.clone(),
         threads: Threads { relay: Some(relay), ..Threads::USUAL },
     };
-    let builds: Vec<_> = Relay::ALL.map(build).into();
+    let builds: Vec<_> = RelayMode::ALL.map(build).into();
     let compared = CompareArguments::of_builds(
         builds.clone(),
         &SCENARIOS,
@@ -61,10 +61,7 @@ pub(crate) fn run(arguments: &RelayPathsArguments) -> Result<(), BenchError> {
     let targets: Vec<_> = builds.iter().map(|build| Target::Build(build.name)).collect();
     let results = compare::take(&compared, &targets)?;
     print!("{}\n{}", table::render(&results), advice(&builds, &results));
-    match results.unclean() {
-        0 => Ok(()),
-        unclean => Err(BenchError::Unclean(unclean)),
-    }
+    results.expect_clean()
 }
 
 /// What to write into gateway.toml and server.toml.

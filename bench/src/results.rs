@@ -142,6 +142,14 @@ impl Results {
     pub(crate) fn unclean(&self) -> usize {
         self.samples.iter().filter(|sample| !sample.is_clean()).count()
     }
+
+    /// An error where any sample is not clean.
+    pub(crate) fn expect_clean(&self) -> Result<(), BenchError> {
+        match self.unclean() {
+            0 => Ok(()),
+            unclean => Err(BenchError::Unclean(unclean)),
+        }
+    }
 }
 
 impl Sample {

@@ -4,6 +4,8 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::process::Command;
 
+use vestibule::config::RelayMode;
+
 use crate::error::BenchError;
 use crate::tls::{DEVICE_NAME, GATEWAY_NAME, PASSTHROUGH_NAME, Pki, SERVER_NAME};
 
@@ -15,31 +17,7 @@ pub(crate) struct Threads {
     /// What the threads of both wait in; `None` leaves it to them.
     pub(crate) event_loop: Option<EventLoop>,
     /// Who has the records of sessions at both; `None` leaves it to them.
-    pub(crate) relay: Option<Relay>,
-}
-
-/// Who opens and seals records.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Relay {
-    /// The process.
-    Userspace,
-    /// The kernel.
-    Kernel,
-    /// The kernel, which also moves the payload.
-    KernelSplice,
-}
-
-impl Relay {
-    pub(crate) const ALL: [Self; 3] = [Self::Userspace, Self::Kernel, Self::KernelSplice];
-
-    /// In a configuration, and on the command line.
-    pub(crate) const fn word(self) -> &'static str {
-        match self {
-            Self::Userspace => "userspace",
-            Self::Kernel => "ktls",
-            Self::KernelSplice => "ktls_splice",
-        }
-    }
+    pub(crate) relay: Option<RelayMode>,
 }
 
 /// What a thread waits in.
@@ -265,16 +243,16 @@ mod tests {
             (Some(EventLoop::IoUring), config::EventLoop::IoUring),
             (Some(EventLoop::Epoll), config::EventLoop::Epoll),
         ] {
-            let threads = Threads { workers: 3, event_loop, relay: Some(Relay::Kernel) };
+            let threads = Threads { workers: 3, event_loop, relay: Some(RelayMode::Kernel) };
             let text =
                 gateway_toml(&pki, threads, [1, 2, 3].map(|port| ([127, 0, 0, 1], port).into()));
             let gateway = parse_gateway(&text, Path::new("gateway.toml")).expect("sound").config;
             assert_eq!((gateway.workers, gateway.event_loop), (3, expected));
-            assert_eq!(gateway.relay, config::RelayMode::Kernel);
+            assert_eq!(gateway.relay, RelayMode::Kernel);
             let text = server_toml(&pki, threads, address, address, address);
             let server = parse_server(&text, Path::new("server.toml")).expect("sound").config;
             assert_eq!((server.workers, server.event_loop), (1, expected));
-            assert_eq!(server.relay, config::RelayMode::Kernel);
+            assert_eq!(server.relay, RelayMode::Kernel);
         }
     }
 }

@@ -24,6 +24,20 @@ pub enum RelayMode {
     KernelSplice,
 }
 
+impl RelayMode {
+    /// Every one; the first is the default.
+    pub const ALL: [Self; 3] = [Self::Userspace, Self::Kernel, Self::KernelSplice];
+
+    /// The one word for it: in a configuration, in log, status and metric.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Userspace => "userspace",
+            Self::Kernel => "ktls",
+            Self::KernelSplice => "ktls_splice",
+        }
+    }
+}
+
 /// What workers wait in: our choice unless it is written.
 pub(super) fn event_loop(table: &Table<'_>) -> EventLoop {
     let choices =
@@ -33,12 +47,7 @@ pub(super) fn event_loop(table: &Table<'_>) -> EventLoop {
 
 /// Who has the records of sessions: this process unless it is written.
 pub(super) fn relay(table: &Table<'_>) -> RelayMode {
-    let choices = [
-        ("userspace", RelayMode::Userspace),
-        ("ktls", RelayMode::Kernel),
-        ("ktls_splice", RelayMode::KernelSplice),
-    ];
-    choice(table, "relay", &choices)
+    choice(table, "relay", &RelayMode::ALL.map(|mode| (mode.word(), mode)))
 }
 
 /// The first of them where none is written.

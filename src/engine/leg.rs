@@ -306,7 +306,8 @@ impl Leg {
     pub fn send_payload(&mut self, scratch: &mut Scratch) -> Result<(), Failure> {
         let Scratch { buffer, pieces, outgoing, remainders, .. } = scratch;
         outgoing.clear();
-        if let Some(tls) = self.tls.as_mut().filter(|tls| !tls.is_kernels()) {
+        let is_kernels = self.is_kernels();
+        if let Some(tls) = self.tls.as_mut().filter(|_| !is_kernels) {
             tls.seal(buffer, pieces, outgoing).map_err(|error| error.sealing_failure())?;
         }
         self.send(&[IoSlice::new(outgoing)])?;
@@ -398,9 +399,10 @@ impl Leg {
             return Ok(());
         }
         self.write_side = WriteSide::Ending;
+        let is_kernels = self.is_kernels();
         if let Some(tls) = &mut self.tls
             && tls.is_established()
-            && !tls.is_kernels()
+            && !is_kernels
         {
             let mut record = Vec::new();
             tls.seal_end(&mut record).map_err(|_| Failure::Corrupt)?;

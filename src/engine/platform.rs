@@ -82,11 +82,12 @@ impl RelayMode {
 
     /// In log, status and metric, as in the configuration.
     pub const fn word(self) -> &'static str {
-        match self {
-            Self::Userspace => "userspace",
-            Self::Kernel(KernelTls { splices: false, .. }) => "ktls",
-            Self::Kernel(KernelTls { splices: true, .. }) => "ktls_splice",
-        }
+        let chosen = match self {
+            Self::Userspace => config::RelayMode::Userspace,
+            Self::Kernel(KernelTls { splices: false, .. }) => config::RelayMode::Kernel,
+            Self::Kernel(KernelTls { splices: true, .. }) => config::RelayMode::KernelSplice,
+        };
+        chosen.word()
     }
 }
 

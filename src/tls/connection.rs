@@ -220,11 +220,6 @@ impl TlsConnection {
         };
     }
 
-    /// Whether the kernel opens and seals.
-    pub fn is_kernels(&self) -> bool {
-        matches!(self.stage, Stage::Kernel(_))
-    }
-
     /// The kernel has opened so many bytes of payload.
     pub fn take_payload(&mut self, len: usize) -> Result<(), TlsError> {
         match &mut self.stage {

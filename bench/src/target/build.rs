@@ -5,9 +5,10 @@ use std::str::FromStr;
 
 use clap::ValueEnum;
 use serde::{Deserialize, Deserializer, Serialize};
+use vestibule::config::RelayMode;
 
 use super::Target;
-use crate::setup::{EventLoop, Relay, Threads};
+use crate::setup::{EventLoop, Threads};
 
 const FORM: &str =
     "a build is NAME=PATH, perhaps with ,workers=N and ,event_loop=epoll and ,relay=ktls";
@@ -72,7 +73,7 @@ impl FromStr for Build {
                         Some(chosen.ok_or(format!("{part}: choose io_uring or epoll"))?);
                 }
                 Some(("relay", word)) => {
-                    let chosen = Relay::ALL.into_iter().find(|relay| relay.word() == word);
+                    let chosen = RelayMode::ALL.into_iter().find(|relay| relay.word() == word);
                     let advice = "choose userspace, ktls or ktls_splice";
                     threads.relay = Some(chosen.ok_or(format!("{part}: {advice}"))?);
                 }
@@ -109,7 +110,7 @@ mod tests {
             assert_eq!(build.threads, threads, "{text}");
         }
         let build = Build::from_str("k=/b/v,relay=ktls_splice").expect("a third");
-        assert_eq!(build.threads.relay, Some(Relay::KernelSplice));
+        assert_eq!(build.threads.relay, Some(RelayMode::KernelSplice));
     }
 
     #[test]

@@ -204,21 +204,15 @@ impl Leg {
     /// Whether payload may be given to the kernel now: not before it has sent a `KeyUpdate` of ours that is due, and has the key
     /// behind it.
     pub(super) fn may_seal(&mut self) -> Result<bool, Failure> {
+        if !matches!(&self.kernel, KernelSide::Given(given) if given.owes_key_update) {
+            return Ok(true);
+        }
+        if !self.say(HANDSHAKE, &OUR_KEY_UPDATE)? {
+            return Ok(false);
+        }
         let (KernelSide::Given(given), Some(tls)) = (&mut self.kernel, &mut self.tls) else {
             return Ok(true);
         };
-        if !given.owes_key_update {
-            return Ok(true);
-        }
-        match send_record(&self.socket, HANDSHAKE, &OUR_KEY_UPDATE) {
-            Ok(()) => {}
-            Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                self.readiness.writable = false;
-                return Ok(false);
-            }
-            Err(error) if error.kind() == ErrorKind::Interrupted => return Ok(false),
-            Err(_) => return Err(Failure::Reset),
-        }
         let sealed = sealed_records(&self.socket, given.info_len).map_err(|_| Failure::Reset)?;
         given.written += (sealed - given.first) * ADDED_LEN;
         given.content += OUR_KEY_UPDATE.len() as u64;
@@ -228,6 +222,19 @@ impl Leg {
         given.first = first;
         given.owes_key_update = false;
         Ok(true)
+    }
+
+    /// Has the kernel send a record of another type than payload. `Ok(false)` where it takes none for now.
+    fn say(&mut self, content_type: u8, content: &[u8]) -> Result<bool, Failure> {
+        match send_record(&self.socket, content_type, content) {
+            Ok(()) => Ok(true),
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                self.readiness.writable = false;
+                Ok(false)
+            }
+            Err(error) if error.kind() == ErrorKind::Interrupted => Ok(false),
+            Err(_) => Err(Failure::Reset),
+        }
     }
 
     /// How a leg broke that could not receive.
@@ -286,18 +293,12 @@ impl Leg {
     /// Says close_notify, and looks whether TCP has taken all up to it: `Ok(true)` then. The kernel seals what it can't send yet, and a FIN
     /// would overtake that.
     pub(super) fn end_in_kernel(&mut self) -> Result<bool, Failure> {
-        let KernelSide::Given(given) = &mut self.kernel else { return Ok(true) };
-        if !given.said_end {
-            match send_record(&self.socket, Alert::CONTENT_TYPE, &CLOSE_NOTIFY) {
-                Ok(()) => given.said_end = true,
-                Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                    self.readiness.writable = false;
-                    return Ok(false);
-                }
-                Err(error) if error.kind() == ErrorKind::Interrupted => return Ok(false),
-                Err(_) => return Err(Failure::Reset),
-            }
+        let is_unsaid = matches!(&self.kernel, KernelSide::Given(given) if !given.said_end);
+        if is_unsaid && !self.say(Alert::CONTENT_TYPE, &CLOSE_NOTIFY)? {
+            return Ok(false);
         }
+        let KernelSide::Given(given) = &mut self.kernel else { return Ok(true) };
+        given.said_end = true;
         let sealed = sealed_records(&self.socket, given.info_len);
         let written = written_len(&self.socket);
         let (Ok(sealed), Ok(written)) = (sealed, written) else { return Err(Failure::Reset) };
