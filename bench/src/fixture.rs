@@ -53,6 +53,7 @@ pub(crate) fn results(samples: Vec<Sample>) -> Results {
         cpu: text(),
         cores: 2,
         kernel: text(),
+        congestion_control: text(),
         date: text(),
         load_average: text(),
         vestibule: text(),

@@ -16,6 +16,9 @@ pub(crate) struct Machine {
     pub(crate) cores: usize,
     /// Release of the kernel.
     pub(crate) kernel: String,
+    /// How its TCP paces itself: the same work costs two to three times as much CPU with bbr as with cubic on loopback.
+    #[serde(default = "not_recorded")]
+    pub(crate) congestion_control: String,
     /// When the run began, RFC 3339.
     pub(crate) date: String,
     /// Load average when the run began: a shared machine shows itself here.
@@ -39,6 +42,7 @@ impl Machine {
             cpu: cpu_model(&read("/proc/cpuinfo")),
             cores: std::thread::available_parallelism().map_or(0, usize::from),
             kernel: read("/proc/sys/kernel/osrelease"),
+            congestion_control: read("/proc/sys/net/ipv4/tcp_congestion_control"),
             date: now(),
             load_average: read("/proc/loadavg").split(' ').take(3).collect::<Vec<_>>().join(" "),
             vestibule: first_line(vestibule, &["--version"]),
@@ -47,6 +51,11 @@ impl Machine {
             profile: if cfg!(debug_assertions) { "debug" } else { "release" }.to_owned(),
         }
     }
+}
+
+/// Of results from before 2026-11-27.
+fn not_recorded() -> String {
+    "not recorded".to_owned()
 }
 
 /// The time of day, RFC 3339 in UTC.

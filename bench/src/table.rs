@@ -27,10 +27,11 @@ pub(crate) fn render(results: &Results) -> String {
 /// Where and with what.
 pub(crate) fn machine_line(machine: &Machine) -> String {
     format!(
-        "{}, {} cores, Linux {}, load {}; {}\n{} ({}, {}, {} build)\n",
+        "{}, {} cores, Linux {}, TCP {}, load {}; {}\n{} ({}, {}, {} build)\n",
         machine.cpu,
         machine.cores,
         machine.kernel,
+        machine.congestion_control,
         machine.load_average,
         machine.date,
         machine.vestibule,
