@@ -4,10 +4,10 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
 use crate::error::BenchError;
+use crate::extent::Extent;
 use crate::machine::{self, Machine};
 use crate::measure::{self, Watch};
 use crate::picture;
@@ -34,15 +34,8 @@ pub(crate) struct CompareArguments {
         value_name = "NAME=PATH[,workers=N][,event_loop=epoll|io_uring][,relay=ktls]"
     )]
     builds: Vec<Build>,
-    /// Samples of each scenario and target [default: 5, with --quick 1]
-    #[arg(long)]
-    runs: Option<NonZeroUsize>,
-    /// Little work: shows in seconds whether everything works; not for figures
-    #[arg(long)]
-    quick: bool,
-    /// File for all samples, as JSON
-    #[arg(long)]
-    json: Option<PathBuf>,
+    #[command(flatten)]
+    extent: Extent,
     /// File for the picture, as SVG
     #[arg(long)]
     svg: Option<PathBuf>,
@@ -67,16 +60,14 @@ impl CompareArguments {
     pub(crate) fn of_builds(
         builds: Vec<Build>,
         scenarios: &[Scenario],
-        (runs, quick): (Option<NonZeroUsize>, bool),
-        (json, vestibule): (Option<PathBuf>, PathBuf),
+        extent: Extent,
+        vestibule: PathBuf,
     ) -> Self {
         Self {
             scenarios: scenarios.to_vec(),
             targets: vec![],
             builds,
-            runs,
-            quick,
-            json,
+            extent,
             svg: None,
             profiles: None,
             vestibule: Some(vestibule),
@@ -108,8 +99,7 @@ pub(crate) fn take(
         [] => Scenario::ALL.to_vec(),
         chosen => chosen.to_vec(),
     };
-    let size = Size::new(arguments.quick);
-    let runs = size.runs(arguments.runs);
+    let (size, runs) = (arguments.extent.size(), arguments.extent.rounds());
     let plan: Vec<(usize, Scenario, Target)> = (0..runs)
         .flat_map(|run| scenarios.iter().map(move |scenario| (run, *scenario)))
         .flat_map(|(run, scenario)| {
@@ -135,7 +125,7 @@ pub(crate) fn take(
         }
         results.samples.push(sample);
         // After each sample: a run takes long, and what was measured must not be lost with it.
-        if let Some(path) = &arguments.json {
+        if let Some(path) = &arguments.extent.json {
             results.write(path)?;
         }
     }

@@ -7,6 +7,7 @@ mod budgets;
 mod compare;
 mod error;
 mod exchange;
+mod extent;
 mod far;
 mod figures;
 #[cfg(test)]

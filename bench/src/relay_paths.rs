@@ -1,6 +1,5 @@
 //! Which `relay` is better on this host: gateway and server with each, side by side.
 
-use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
 use vestibule::config::RelayMode;
@@ -8,6 +7,7 @@ use vestibule::engine;
 
 use crate::compare::{self, CompareArguments};
 use crate::error::BenchError;
+use crate::extent::Extent;
 use crate::figures::{CPU_PER_GB, Part, Subject};
 use crate::results::Results;
 use crate::scenario::Scenario;
@@ -23,15 +23,8 @@ const WORTH_WHILE: f64 = 0.9;
 /// What to run.
 #[derive(Debug, clap::Args)]
 pub(crate) struct RelayPathsArguments {
-    /// Samples of each scenario and way [default: 5, with --quick 1]
-    #[arg(long)]
-    runs: Option<NonZeroUsize>,
-    /// Little work: shows in seconds whether everything works; not for figures
-    #[arg(long)]
-    quick: bool,
-    /// File for all samples, as JSON
-    #[arg(long)]
-    json: Option<PathBuf>,
+    #[command(flatten)]
+    extent: Extent,
     /// The vestibule binary [default: the one beside this binary]
     #[arg(long)]
     vestibule: Option<PathBuf>,
@@ -55,8 +48,8 @@ pub(crate) fn run(arguments: &RelayPathsArguments) -> Result<(), BenchError> {
     let compared = CompareArguments::of_builds(
         builds.clone(),
         &SCENARIOS,
-        (arguments.runs, arguments.quick),
-        (arguments.json.clone(), vestibule),
+        arguments.extent.clone(),
+        vestibule,
     );
     let targets: Vec<_> = builds.iter().map(|build| Target::Build(build.name)).collect();
     let results = compare::take(&compared, &targets)?;

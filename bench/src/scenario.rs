@@ -1,6 +1,5 @@
 //! The scenarios, and how much work each is.
 
-use std::num::NonZeroUsize;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -68,22 +67,6 @@ pub(crate) enum Size {
     Full,
     /// Whether everything works, in seconds; too small for figures to be trusted.
     Quick,
-}
-
-impl Size {
-    /// Full, unless it is to be quick.
-    pub(crate) const fn new(quick: bool) -> Self {
-        if quick { Self::Quick } else { Self::Full }
-    }
-
-    /// Rounds, unless told otherwise.
-    pub(crate) fn runs(self, told: Option<NonZeroUsize>) -> usize {
-        match (told, self) {
-            (Some(runs), _) => runs.get(),
-            (None, Self::Full) => 5,
-            (None, Self::Quick) => 1,
-        }
-    }
 }
 
 /// Which way bulk bytes go.

@@ -8,6 +8,8 @@ mod kernel_tls;
 mod ring_setting;
 mod suite;
 
+use std::collections::BTreeSet;
+
 use guest::{Guest, KERNELS};
 
 /// Runs a test in a guest of each kernel: there the same test, by its name, comes here again, and is run.
@@ -30,4 +32,30 @@ fn on_kernels(kernels: &[&'static str], name: &str, test: impl FnOnce()) {
     for kernel in guest::chosen(kernels) {
         Guest::start(kernel, &[], &["--ignored", "--exact", name]).expect_success();
     }
+}
+
+/// Runs the tests that these arguments choose in a guest, without those that are skipped, each with its reason.
+///
+/// # Panics
+/// Where one of them fails, or no more than `fewest` are run: that guest has run something else.
+fn assert_kept(
+    kernel: &'static str,
+    variables: &[(&str, &str)],
+    arguments: &[&str],
+    skipped: &[(&str, &str)],
+    fewest: usize,
+) {
+    let mut arguments = arguments.to_vec();
+    for (name, reason) in skipped {
+        eprintln!("{name} is skipped: {reason}");
+        arguments.extend(["--skip", name]);
+    }
+    let lines = Guest::start(kernel, variables, &arguments).expect_success();
+    let passed: BTreeSet<_> = lines.iter().filter_map(|line| passed_test(line)).collect();
+    assert!(passed.len() > fewest, "{passed:#?}");
+}
+
+/// The name of a test in the line that says that it passed.
+fn passed_test(line: &str) -> Option<&str> {
+    line.strip_prefix("test ")?.strip_suffix(" ... ok")
 }

@@ -1,8 +1,7 @@
 //! The end-to-end suite, as it runs here, on the oldest kernel that is supported.
 
-use std::collections::BTreeSet;
-
-use super::guest::{Guest, OLDEST};
+use super::assert_kept;
+use super::guest::OLDEST;
 
 /// What is not run there, each with its reason.
 const SKIPPED: [(&str, &str); 3] = [
@@ -20,23 +19,11 @@ const SKIPPED: [(&str, &str); 3] = [
     ),
 ];
 
-/// Fewer would mean that the guest ran something else.
+/// There are some eighty more.
 const MANY: usize = 200;
 
 #[test]
 #[ignore = "needs qemu-system-x86, seabios, busybox-static, cpio, binutils, curl, openssl and tests/kernels/fetch"]
 fn the_end_to_end_suite_holds_on_the_oldest_kernel() {
-    let mut arguments = vec!["e2e::"];
-    for (name, reason) in SKIPPED {
-        eprintln!("{name} is skipped: {reason}");
-        arguments.extend(["--skip", name]);
-    }
-    let passed = Guest::start(OLDEST, &[], &arguments).expect_success();
-    let passed: BTreeSet<_> = passed.iter().filter_map(|line| passed_test(line)).collect();
-    assert!(passed.len() > MANY, "{passed:#?}");
-}
-
-/// The name of a test in the line that says that it passed.
-fn passed_test(line: &str) -> Option<&str> {
-    line.strip_prefix("test ")?.strip_suffix(" ... ok")
+    assert_kept(OLDEST, &[], &["e2e::"], &SKIPPED, MANY);
 }

@@ -105,6 +105,8 @@ pub(super) enum Sight {
     Ended(CloseReason),
     /// An agent that got its session at a gateway that was not the first it asked.
     OtherGateway,
+    /// A server that offered a service with its own TLS, or without, where the gateway has it the other way.
+    OfferOfAnotherKind,
     /// A server that refused a frame or a message of a gateway.
     GatewayRefused,
     /// A process that was stopped and went on.

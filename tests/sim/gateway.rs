@@ -25,7 +25,7 @@ const HERE: End = End::Acceptor;
 /// What its operator configured; at first the same at every gateway.
 #[derive(Clone)]
 pub(super) struct Settings {
-    pub(super) services: Vec<String>,
+    pub(super) services: Vec<ServiceOffer>,
     /// Services that a reload took away.
     pub(super) gone: BTreeSet<usize>,
     pub(super) servers: Vec<AllowedServer>,
@@ -46,7 +46,7 @@ pub(super) struct AllowedServer {
 
 impl Settings {
     pub(super) fn new(
-        services: Vec<String>,
+        services: Vec<ServiceOffer>,
         servers: Vec<AllowedServer>,
         random: &mut Random,
     ) -> Self {
@@ -85,7 +85,7 @@ impl Settings {
 
     /// Whether there is such a service.
     pub(super) fn number_of(&self, service: &str) -> Option<usize> {
-        let number = self.services.iter().position(|name| name == service);
+        let number = self.services.iter().position(|own| own.name == service);
         number.filter(|number| !self.gone.contains(number))
     }
 }
@@ -153,7 +153,7 @@ impl Gateway {
             index,
             life,
             clock: Clock::new(nature.start, &mut nature.random),
-            dispatcher: Dispatcher::new(told, offers(&services), instance.clone()),
+            dispatcher: Dispatcher::new(told, services.clone(), instance.clone()),
             ledger: Ledger::new(settings.limits.clone(), services),
             workers: workers
                 .map(|worker| Worker::new(index, life, worker, &instance, settings))
@@ -280,9 +280,18 @@ impl Gateway {
         }
     }
 
-    pub(super) fn handle(&mut self, event: Event, nature: &mut Nature) {
+    pub(super) fn handle(&mut self, mut event: Event, nature: &mut Nature) {
         let now = self.clock.read(nature.now);
         self.ledger.enter(&event, now, &mut nature.checks);
+        if let Event::LinkMessage { message, .. } = &mut event
+            && let Some(from_server::Message::ServerHello(hello)) = &mut message.message
+            && nature.has_planted(Planted::PassthroughIsNotCompared)
+        {
+            let own = self.settings.services.iter().filter(|own| own.passthrough);
+            let names: BTreeSet<_> = own.map(|own| &own.name).collect();
+            let places = (0..).zip(&hello.services).filter(|(_, name)| names.contains(name));
+            hello.passthrough = places.map(|(place, _)| place).collect();
+        }
         self.dispatcher.handle(event, now, &mut |bytes| nature.random.fill(bytes));
         self.act(now, nature);
     }
@@ -330,7 +339,7 @@ impl Gateway {
         }
         let changed = Reconfiguration {
             limits: told(settings, nature),
-            services: offers(&settings.services),
+            services: settings.services.clone(),
             gone: settings.gone.clone(),
             links,
         };
@@ -438,9 +447,4 @@ fn pinged(action: &Action) -> Option<LinkId> {
         }
         _ => None,
     }
-}
-
-/// Services by their names, as gateways and servers speak of them.
-pub(super) fn offers(names: &[String]) -> Vec<ServiceOffer> {
-    names.iter().cloned().map(ServiceOffer::new).collect()
 }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use vestibule::control::ServiceOffer;
 use vestibule::wire::alpn::Hint;
 use vestibule::wire::{
     Accepted, Claim, Decline, FrameDecoder, FromDataConnection, FromServer, GatewayHello, Goodbye,
@@ -20,7 +21,7 @@ const IDEA_MS: u64 = 1_500;
 /// A server that is allowed at the gateways.
 pub(super) struct HostileServer {
     index: usize,
-    services: Vec<String>,
+    services: Vec<ServiceOffer>,
     /// By gateway.
     signals: BTreeMap<usize, (ConnectionId, FrameDecoder)>,
     data: Vec<ConnectionId>,
@@ -30,7 +31,7 @@ pub(super) struct HostileServer {
 }
 
 impl HostileServer {
-    pub(super) fn new(index: usize, services: Vec<String>) -> Self {
+    pub(super) fn new(index: usize, services: Vec<ServiceOffer>) -> Self {
         Self {
             index,
             services,
@@ -57,7 +58,7 @@ impl HostileServer {
             self.signals.remove(&gateway);
         } else if nature.random.percent(95) {
             let hello = ServerHello {
-                services: self.services.clone(),
+                services: self.services.iter().map(|service| service.name.clone()).collect(),
                 capacity: u32::try_from(nature.random.below(4)).expect("small"),
                 software: "\u{1b}[2J".to_owned(),
                 spares: u32::try_from(nature.random.below(9)).expect("small"),

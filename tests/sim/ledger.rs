@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
 use vestibule::control::{
-    Action, AgentRef, DispatcherLimits, Event, LinkId, ServiceId, SpareFailure,
+    Action, AgentRef, DispatcherLimits, Event, LinkId, ServiceId, ServiceOffer, SpareFailure,
 };
 use vestibule::limits::{MAX_INVITATIONS_PER_AGENT, TICKET_LEN};
 use vestibule::relay::CloseReason;
@@ -18,7 +18,7 @@ mod quotas;
 
 pub(super) struct Ledger {
     limits: DispatcherLimits,
-    services: Vec<String>,
+    services: Vec<ServiceOffer>,
     /// Services that a reload took away.
     gone: BTreeSet<ServiceId>,
     /// Agents and spares that a reload found, where its bounds are lower.
@@ -59,7 +59,7 @@ struct Spare {
 struct Link {
     server: String,
     allowed: Vec<ServiceId>,
-    offered: Option<Vec<String>>,
+    offered: Option<Vec<ServiceOffer>>,
     /// How many spares it will hold.
     spares: usize,
     heard: Instant,
@@ -91,7 +91,7 @@ impl Link {
 }
 
 impl Ledger {
-    pub(super) fn new(limits: DispatcherLimits, services: Vec<String>) -> Self {
+    pub(super) fn new(limits: DispatcherLimits, services: Vec<ServiceOffer>) -> Self {
         Self {
             limits,
             services,
@@ -145,7 +145,7 @@ impl Ledger {
             Event::LinkMessage { link, message } => {
                 if let Some(entry) = self.links.get_mut(link) {
                     entry.heard = now;
-                    self.enter_message(*link, message.message.as_ref());
+                    self.enter_message(*link, message.message.as_ref(), checks);
                 }
             }
             Event::LinkClosed { link } => drop(self.links.remove(link)),
@@ -276,15 +276,25 @@ impl Ledger {
         }
     }
 
-    fn enter_message(&mut self, id: LinkId, message: Option<&from_server::Message>) {
+    fn enter_message(
+        &mut self,
+        id: LinkId,
+        message: Option<&from_server::Message>,
+        checks: &mut Checks,
+    ) {
         let Some(link) = self.links.get_mut(&id) else { return };
         match message {
             Some(from_server::Message::ServerHello(hello)) => {
-                // No service of these worlds is one whose agents' TLS goes through.
-                let passes = |place: usize| hello.passthrough.iter().any(|&p| p as usize == place);
-                let services = hello.services.iter().enumerate();
-                let offered = services.filter(|(place, _)| !passes(*place));
-                link.offered = Some(offered.map(|(_, name)| name.clone()).collect());
+                let offer = |(place, name): (u32, &String)| {
+                    let passthrough = hello.passthrough.contains(&place);
+                    ServiceOffer { name: name.clone(), passthrough }
+                };
+                let offered: Vec<_> = (0..).zip(&hello.services).map(offer).collect();
+                let is_other = |offer: &ServiceOffer| !self.services.contains(offer);
+                if offered.iter().any(is_other) {
+                    checks.see(Sight::OfferOfAnotherKind);
+                }
+                link.offered = Some(offered);
                 link.disowned.clear();
                 // Those above a smaller number are used, or age.
                 link.spares = link.spares.max(hello.spares as usize);
@@ -423,9 +433,11 @@ impl Ledger {
         let drains = self.is_closed(entry);
         let offered = entry.offered.as_ref();
         let is_spare = *spare_for_ms > 0;
-        let allowed = |index: &ServiceId| self.services[*index] == *service;
-        let is_served = offered.is_some_and(|offered| offered.contains(service))
-            && entry.allowed.iter().any(allowed);
+        let own = self.services.iter().position(|own| own.name == *service);
+        let is_served = own.is_some_and(|own| {
+            offered.is_some_and(|offered| offered.contains(&self.services[own]))
+                && entry.allowed.contains(&own)
+        });
         let may = !drains && offered.is_some() && (is_spare || is_served);
         checks.hold(Check::InvitedForWhatItMayServe, may, || {
             format!("{} is invited for {service:?}; drains: {drains}", entry.server)
@@ -454,7 +466,7 @@ impl Ledger {
         let is_allowed = link.allowed.contains(&waiting.service);
         let drains = self.is_closed(link);
         checks.hold(Check::InvitedForWhatItMayServe, is_offered && is_allowed && !drains, || {
-            format!("{} gets {agent:?} for {service} over a spare", link.server)
+            format!("{} gets {agent:?} for {service:?} over a spare", link.server)
         });
         self.invited.extend(spare.map(|spare| spare.link));
     }

@@ -194,6 +194,7 @@ fn the_worlds_are_not_too_tame_to_show_every_race() {
         Sight::SpareFailed(FailedSpare::Silent),
         Sight::SpareFailed(FailedSpare::Refused),
         Sight::ClaimTurnedAway,
+        Sight::OfferOfAnotherKind,
         Sight::GatewayRefused,
         Sight::OtherGateway,
         Sight::Resumed,

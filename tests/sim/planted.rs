@@ -32,10 +32,12 @@ pub(super) enum Planted {
     StagesWithoutBound,
     /// No peer's: a reload takes a server off the list, and its signal connection stays in use.
     ReloadKeepsOldTrust,
+    /// No peer's: a service is the same by its name, whoever ends the TLS of its agents.
+    PassthroughIsNotCompared,
 }
 
 impl Planted {
-    pub(super) const ALL: [Self; 13] = [
+    pub(super) const ALL: [Self; 14] = [
         Self::SignalIsWrittenOnly,
         Self::VisitorWaitsForEver,
         Self::QueueWithoutBound,
@@ -49,6 +51,7 @@ impl Planted {
         Self::TruncationLooksClean,
         Self::StagesWithoutBound,
         Self::ReloadKeepsOldTrust,
+        Self::PassthroughIsNotCompared,
     ];
 
     /// The checks, one of which is to find it.
@@ -67,6 +70,7 @@ impl Planted {
             Self::StagesWithoutBound => &[Check::BackpressureHolds],
             // An agent that it gives to such a server could have another.
             Self::ReloadKeepsOldTrust => &[Check::BooksAgree, Check::NobodyIsForgotten],
+            Self::PassthroughIsNotCompared => &[Check::InvitedForWhatItMayServe],
         }
     }
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use vestibule::control::{GatewayAction, GatewayEvent, GatewayLink};
+use vestibule::control::{GatewayAction, GatewayEvent, GatewayLink, ServiceOffer};
 use vestibule::limits::SIGNAL_DEAD_AFTER;
 use vestibule::relay::{CloseReason, RelayLimits};
 use vestibule::wire::alpn::Hint;
@@ -24,7 +24,7 @@ const HERE: End = End::Dialer;
 
 /// What its operator configured, and how it behaves.
 pub(super) struct ServerSettings {
-    pub(super) offered: Vec<String>,
+    pub(super) offered: Vec<ServiceOffer>,
     /// 0: no bound.
     pub(super) capacity: u32,
     pub(super) spares: u32,
@@ -36,13 +36,19 @@ pub(super) struct ServerSettings {
 impl ServerSettings {
     pub(super) fn new(
         index: usize,
-        services: &[String],
+        services: &[ServiceOffer],
         relay: RelayLimits,
         random: &mut Random,
     ) -> Self {
         // The first offers everything, so that no service is without a server for good.
-        let is_offered = |_: &&String| index == 0 || random.percent(80);
-        let offered = services.iter().filter(is_offered).cloned().collect();
+        let mut offered = services.to_vec();
+        if index > 0 {
+            offered.retain(|_| random.percent(80));
+            // Its operator has another idea of whose the agents' TLS is.
+            for offer in &mut offered {
+                offer.passthrough ^= random.percent(10);
+            }
+        }
         let bound = u32::try_from(random.between(1, 6)).expect("small");
         Self {
             offered,
@@ -51,6 +57,11 @@ impl ServerSettings {
             relay,
             sickness: *random.pick(&[0, 5, 30, 100]),
         }
+    }
+
+    /// What it offers by that name.
+    pub(super) fn offer(&self, service: &str) -> Option<&ServiceOffer> {
+        self.offered.iter().find(|offer| offer.name == service)
     }
 }
 
@@ -145,12 +156,7 @@ impl Server {
         let link = || {
             let ServerSettings { offered, capacity, spares, .. } = &**settings;
             Link {
-                machine: GatewayLink::new(
-                    &super::gateway::offers(offered),
-                    *capacity,
-                    *spares,
-                    now,
-                ),
+                machine: GatewayLink::new(offered, *capacity, *spares, now),
                 wire: None,
                 decoder: FrameDecoder::default(),
                 heard: None,
@@ -342,7 +348,7 @@ impl Server {
         nature: &mut Nature,
     ) {
         let is_spare = invitation.spare_for_ms > 0;
-        let is_offered = is_spare || self.settings.offered.contains(&invitation.service);
+        let is_offered = is_spare || self.settings.offer(&invitation.service).is_some();
         nature.checks.hold(Check::RightDeviceAndService, is_offered, || {
             format!("server {} follows an invitation for {}", self.index, invitation.service)
         });

@@ -4,6 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
+use vestibule::control::ServiceOffer;
+
 use super::agent::Agents;
 use super::backend::Backends;
 use super::checks::{Check, Failure, Sight};
@@ -80,8 +82,12 @@ pub(super) struct Fall {
 impl World {
     pub(super) fn new(seed: u64, planted: Option<Planted>, with_journal: bool) -> Self {
         let mut random = Random::new(seed);
-        let services: Vec<String> =
-            (0..random.between(1, 3)).map(|index| format!("service-{index}")).collect();
+        let count = random.between(1, 3);
+        let service = |index| ServiceOffer {
+            name: format!("service-{index}"),
+            passthrough: random.percent(30),
+        };
+        let services: Vec<_> = (0..count).map(service).collect();
         let servers = random.between(1, 4);
         let allowed = (0..servers).map(|index| AllowedServer {
             // Two of a kind now and then: a name may be connected twice.

@@ -5,13 +5,13 @@ mod case;
 mod results;
 mod table;
 
-use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::process::Command;
 
 use self::case::{Case, Set, Trial};
 use self::results::{ShapeResults, ShapeSample};
 use crate::error::BenchError;
+use crate::extent::Extent;
 use crate::load::Ends;
 use crate::machine::{self, Machine};
 use crate::measure::{self, Watch};
@@ -33,15 +33,8 @@ pub(crate) struct ShapesArguments {
     /// Trials, separated by commas [default: all]
     #[arg(long, value_delimiter = ',')]
     trials: Vec<Trial>,
-    /// Rounds [default: 5, with --quick 1]
-    #[arg(long)]
-    runs: Option<NonZeroUsize>,
-    /// Little work: shows whether everything works; not for figures
-    #[arg(long)]
-    quick: bool,
-    /// File for all samples, as JSON
-    #[arg(long)]
-    json: Option<PathBuf>,
+    #[command(flatten)]
+    extent: Extent,
     /// Measure nothing, and print the tables of results that were kept
     #[arg(long, value_name = "FILE", exclusive = true)]
     kept: Option<PathBuf>,
@@ -69,8 +62,7 @@ pub(crate) fn shapes(arguments: &ShapesArguments) -> Result<(), BenchError> {
 }
 
 fn take(arguments: &ShapesArguments) -> Result<ShapeResults, BenchError> {
-    let size = Size::new(arguments.quick);
-    let runs = size.runs(arguments.runs);
+    let (size, runs) = (arguments.extent.size(), arguments.extent.rounds());
     let cases = case::cases(&arguments.sets, &arguments.shapes);
     let chosen = |trial: &Trial| arguments.trials.is_empty() || arguments.trials.contains(trial);
     let plan: Vec<(usize, Trial, Case)> = (0..runs)
@@ -96,7 +88,7 @@ fn take(arguments: &ShapesArguments) -> Result<ShapeResults, BenchError> {
         }
         results.samples.push(sample);
         // After each sample, as `compare` does.
-        if let Some(path) = &arguments.json {
+        if let Some(path) = &arguments.extent.json {
             crate::results::write(&results, path)?;
         }
     }

@@ -137,11 +137,22 @@ impl Server {
 
     fn take_header(&mut self, id: ConnectionId, header: &SessionHeader, nature: &mut Nature) {
         let Some(Stage::Claiming { order, .. }) = self.stages.get(&id) else { return };
-        let is_offered = self.settings.offered.contains(&header.service);
+        let offer = self.settings.offer(&header.service);
+        let mismatch = match offer {
+            None => Some(RefusalReason::ServiceUnknown),
+            Some(offer) if offer.passthrough != header.passthrough => {
+                Some(RefusalReason::PassthroughMismatch)
+            }
+            Some(_) => None,
+        };
         let (is_extra, purpose) = (order.is_extra, order.purpose.clone());
         match purpose {
             Purpose::Session { service } if service != header.service => {
                 return self.data_failed(id, CloseReason::FrameInvalid, nature);
+            }
+            Purpose::Session { .. } if let Some(reason) = mismatch => {
+                nature.say(id, HERE, &FromDataConnection { message: Some(refused(reason)) });
+                return self.data_failed(id, CloseReason::Refused(reason), nature);
             }
             Purpose::Session { .. } if is_extra && !self.take_seat() => {
                 return self.data_failed(id, CloseReason::ConnectionsFull, nature);
@@ -151,8 +162,8 @@ impl Server {
                 let is_sick = !nature.calm && nature.random.percent(self.settings.sickness / 2);
                 let refusal = if is_sick {
                     Some(*nature.random.pick(&RefusalReason::ALL))
-                } else if !is_offered {
-                    Some(RefusalReason::ServiceUnknown)
+                } else if mismatch.is_some() {
+                    mismatch
                 } else if !self.take_seat() {
                     Some(RefusalReason::ServerFull)
                 } else {
