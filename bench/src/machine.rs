@@ -16,7 +16,7 @@ pub(crate) struct Machine {
     pub(crate) cores: usize,
     /// Release of the kernel.
     pub(crate) kernel: String,
-    /// How its TCP paces itself: the same work costs two to three times as much CPU with bbr as with cubic on loopback.
+    /// How its TCP paces itself: the same work costs up to three times as much CPU with bbr as with cubic on loopback.
     #[serde(default = "not_recorded")]
     pub(crate) congestion_control: String,
     /// When the run began, RFC 3339.
