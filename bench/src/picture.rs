@@ -52,11 +52,20 @@ struct Panel {
 
 const BULK: &[(&str, Scenario)] = &[("up", Scenario::BulkUp), ("down", Scenario::BulkDown)];
 const PLAIN: &[(&str, Scenario)] = &[("up", Scenario::PlainUp), ("down", Scenario::PlainDown)];
+const PASSTHROUGH: &[(&str, Scenario)] =
+    &[("up", Scenario::PassthroughUp), ("down", Scenario::PassthroughDown)];
 
-const PANELS: [Panel; 11] = [
+const PANELS: [Panel; 13] = [
     panel("Bulk, TLS to TLS: CPU of the gateway", "CPU-s/GB", Part::Gateway, BULK),
     panel("Bulk, TLS to TLS: throughput (more is better)", "GB/s", Part::Gateway, BULK),
     panel("Bulk, plain agents to TLS: CPU of the gateway", "CPU-s/GB", Part::Gateway, PLAIN),
+    panel("Bulk, agents' TLS through: CPU of the gateway", "CPU-s/GB", Part::Gateway, PASSTHROUGH),
+    panel(
+        "Bulk, agents' TLS through: CPU of the whole machine",
+        "machine CPU-s/GB",
+        Part::Gateway,
+        PASSTHROUGH,
+    ),
     panel(
         "New session, full handshake: CPU of the gateway",
         "CPU-ms/session",
