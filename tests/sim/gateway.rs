@@ -283,14 +283,8 @@ impl Gateway {
     pub(super) fn handle(&mut self, mut event: Event, nature: &mut Nature) {
         let now = self.clock.read(nature.now);
         self.ledger.enter(&event, now, &mut nature.checks);
-        if let Event::LinkMessage { message, .. } = &mut event
-            && let Some(from_server::Message::ServerHello(hello)) = &mut message.message
-            && nature.has_planted(Planted::PassthroughIsNotCompared)
-        {
-            let own = self.settings.services.iter().filter(|own| own.passthrough);
-            let names: BTreeSet<_> = own.map(|own| &own.name).collect();
-            let places = (0..).zip(&hello.services).filter(|(_, name)| names.contains(name));
-            hello.passthrough = places.map(|(place, _)| place).collect();
+        if nature.has_planted(Planted::PassthroughIsNotCompared) {
+            agree_on_passthrough(&mut event, &self.settings);
         }
         self.dispatcher.handle(event, now, &mut |bytes| nature.random.fill(bytes));
         self.act(now, nature);
@@ -447,4 +441,14 @@ fn pinged(action: &Action) -> Option<LinkId> {
         }
         _ => None,
     }
+}
+
+/// Has a server say of each service what the gateway thinks of it.
+fn agree_on_passthrough(event: &mut Event, settings: &Settings) {
+    let Event::LinkMessage { message, .. } = event else { return };
+    let Some(from_server::Message::ServerHello(hello)) = &mut message.message else { return };
+    let goes_through =
+        |name: &str| settings.services.iter().any(|own| own.passthrough && own.name == name);
+    let places = (0..).zip(&hello.services).filter(|(_, name)| goes_through(name));
+    hello.passthrough = places.map(|(place, _)| place).collect();
 }
