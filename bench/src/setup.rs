@@ -5,6 +5,7 @@ use std::path::Path;
 use std::process::Command;
 
 use vestibule::config::RelayMode;
+use vestibule::engine::EventLoop;
 
 use crate::error::BenchError;
 use crate::tls::{DEVICE_NAME, GATEWAY_NAME, PASSTHROUGH_NAME, Pki, SERVER_NAME};
@@ -18,25 +19,6 @@ pub(crate) struct Threads {
     pub(crate) event_loop: Option<EventLoop>,
     /// Who has the records of sessions at both; `None` leaves it to them.
     pub(crate) relay: Option<RelayMode>,
-}
-
-/// What a thread waits in.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum EventLoop {
-    /// A ring.
-    IoUring,
-    /// epoll(7).
-    Epoll,
-}
-
-impl EventLoop {
-    /// In a configuration, and on the command line.
-    pub(crate) const fn word(self) -> &'static str {
-        match self {
-            Self::IoUring => "io_uring",
-            Self::Epoll => "epoll",
-        }
-    }
 }
 
 impl Threads {

@@ -6,9 +6,10 @@ use std::str::FromStr;
 use clap::ValueEnum;
 use serde::{Deserialize, Deserializer, Serialize};
 use vestibule::config::RelayMode;
+use vestibule::engine::EventLoop;
 
 use super::Target;
-use crate::setup::{EventLoop, Threads};
+use crate::setup::Threads;
 
 const FORM: &str =
     "a build is NAME=PATH, perhaps with ,workers=N and ,event_loop=epoll and ,relay=ktls";
