@@ -102,7 +102,7 @@ pub const RECEIVE_LEN: usize = 256 * 1024;
 /// larger, since the kernel took all before it. One record.
 pub const MIN_RECEIVE_LEN: usize = MAX_RECORD_CONTENT_LEN;
 /// From how many bytes a receive on between two legs without TLS the kernel moves them itself (splice(2)): bulk then costs 0.6 to 0.7 of
-/// what copying does (`bench/results`, `-passthrough.json`), and below it two calls more cost what the copy costs.
+/// what copying does (`bench/results`, `2026-11-26-epyc-2-cores-passthrough.json`), and below it two calls more cost what the copy costs.
 pub const SPLICE_LEN: usize = 64 * 1024;
 /// Bytes that a socket takes before they can be sent (`TCP_NOTSENT_LOWAT`): what is on its way does not
 /// count, so that a long fat link stays full while a worker comes back within a millisecond, and what

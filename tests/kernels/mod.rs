@@ -37,13 +37,13 @@ fn on_kernels(kernels: &[&'static str], name: &str, test: impl FnOnce()) {
 /// Runs the tests that these arguments choose in a guest, without those that are skipped, each with its reason.
 ///
 /// # Panics
-/// Where one of them fails, or no more than `fewest` are run: that guest has run something else.
+/// Where one of them fails, or no more than `many` are run: that guest has run something else.
 fn assert_kept(
     kernel: &'static str,
     variables: &[(&str, &str)],
     arguments: &[&str],
     skipped: &[(&str, &str)],
-    fewest: usize,
+    many: usize,
 ) {
     let mut arguments = arguments.to_vec();
     for (name, reason) in skipped {
@@ -52,7 +52,7 @@ fn assert_kept(
     }
     let lines = Guest::start(kernel, variables, &arguments).expect_success();
     let passed: BTreeSet<_> = lines.iter().filter_map(|line| passed_test(line)).collect();
-    assert!(passed.len() > fewest, "{passed:#?}");
+    assert!(passed.len() > many, "{passed:#?}");
 }
 
 /// The name of a test in the line that says that it passed.

@@ -81,6 +81,12 @@ struct Waiting {
 }
 
 impl Link {
+    /// Whether it may have agents of this service, the gateway's `number`, and says that it serves it.
+    fn serves(&self, number: ServiceId, service: &ServiceOffer) -> bool {
+        let is_offered = self.offered.as_ref().is_some_and(|offered| offered.contains(service));
+        is_offered && self.allowed.contains(&number)
+    }
+
     fn note_decline(&mut self, id: LinkId, waiting: &mut Waiting, reason: RefusalReason) {
         match reason {
             RefusalReason::Draining => self.draining = true,
@@ -431,14 +437,11 @@ impl Ledger {
             format!("{id:x} to {}: new ticket {is_new}, announced {is_announced}", entry.server)
         });
         let drains = self.is_closed(entry);
-        let offered = entry.offered.as_ref();
         let is_spare = *spare_for_ms > 0;
-        let own = self.services.iter().position(|own| own.name == *service);
-        let is_served = own.is_some_and(|own| {
-            offered.is_some_and(|offered| offered.contains(&self.services[own]))
-                && entry.allowed.contains(&own)
-        });
-        let may = !drains && offered.is_some() && (is_spare || is_served);
+        let mut services = self.services.iter().enumerate();
+        let own = services.find(|(_, own)| own.name == *service);
+        let is_served = own.is_some_and(|(number, own)| entry.serves(number, own));
+        let may = !drains && entry.offered.is_some() && (is_spare || is_served);
         checks.hold(Check::InvitedForWhatItMayServe, may, || {
             format!("{} is invited for {service:?}; drains: {drains}", entry.server)
         });
@@ -462,10 +465,8 @@ impl Ledger {
         let Some(waiting) = self.waiting.get(&agent) else { return };
         let Some(link) = spare.and_then(|spare| self.links.get(&spare.link)) else { return };
         let service = &self.services[waiting.service];
-        let is_offered = link.offered.as_ref().is_some_and(|offered| offered.contains(service));
-        let is_allowed = link.allowed.contains(&waiting.service);
-        let drains = self.is_closed(link);
-        checks.hold(Check::InvitedForWhatItMayServe, is_offered && is_allowed && !drains, || {
+        let may = link.serves(waiting.service, service) && !self.is_closed(link);
+        checks.hold(Check::InvitedForWhatItMayServe, may, || {
             format!("{} gets {agent:?} for {service:?} over a spare", link.server)
         });
         self.invited.extend(spare.map(|spare| spare.link));

@@ -151,9 +151,7 @@ impl Ledger {
     fn could_have(&self, id: LinkId, waiting: &Waiting) -> bool {
         let Some(link) = self.links.get(&id) else { return false };
         let service = &self.services[waiting.service];
-        let is_offered = link.offered.as_ref().is_some_and(|offered| offered.contains(service));
-        is_offered
-            && link.allowed.contains(&waiting.service)
+        link.serves(waiting.service, service)
             && !link.disowned.contains(&waiting.service)
             && !self.is_closed(link)
             && !waiting.declined_by.contains(&id)

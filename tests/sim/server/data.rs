@@ -137,8 +137,7 @@ impl Server {
 
     fn take_header(&mut self, id: ConnectionId, header: &SessionHeader, nature: &mut Nature) {
         let Some(Stage::Claiming { order, .. }) = self.stages.get(&id) else { return };
-        let offer = self.settings.offer(&header.service);
-        let mismatch = match offer {
+        let objection = match self.settings.offer(&header.service) {
             None => Some(RefusalReason::ServiceUnknown),
             Some(offer) if offer.passthrough != header.passthrough => {
                 Some(RefusalReason::PassthroughMismatch)
@@ -150,7 +149,7 @@ impl Server {
             Purpose::Session { service } if service != header.service => {
                 return self.data_failed(id, CloseReason::FrameInvalid, nature);
             }
-            Purpose::Session { .. } if let Some(reason) = mismatch => {
+            Purpose::Session { .. } if let Some(reason) = objection => {
                 nature.say(id, HERE, &FromDataConnection { message: Some(refused(reason)) });
                 return self.data_failed(id, CloseReason::Refused(reason), nature);
             }
@@ -162,8 +161,8 @@ impl Server {
                 let is_sick = !nature.calm && nature.random.percent(self.settings.sickness / 2);
                 let refusal = if is_sick {
                     Some(*nature.random.pick(&RefusalReason::ALL))
-                } else if mismatch.is_some() {
-                    mismatch
+                } else if objection.is_some() {
+                    objection
                 } else if !self.take_seat() {
                     Some(RefusalReason::ServerFull)
                 } else {
