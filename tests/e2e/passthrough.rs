@@ -323,5 +323,5 @@ fn a_reload_that_has_the_gateway_end_the_tls_turns_away_who_waits_to_pass() {
     assert_eq!(data.answer().err(), Some(RefusalReason::TicketInvalid));
     let (_, ending) = agent.rest();
     assert_eq!(ending, Ending::Clean);
-    gateway.process.line("connection ended", &[("reason", "no_server")]);
+    gateway.process.line("connection ended", &[("reason", "service_unknown")]);
 }

@@ -67,6 +67,9 @@ impl Settings {
         let mut changed = self.clone();
         changed.limits = dispatcher_limits(self.limits.max_links, random);
         changed.gone = (0..self.services.len()).filter(|_| random.percent(20)).collect();
+        for service in &mut changed.services {
+            service.passthrough ^= random.percent(10);
+        }
         for server in &mut changed.servers {
             server.is_listed = random.percent(80);
             server.services = (0..self.services.len())

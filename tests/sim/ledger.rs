@@ -72,6 +72,8 @@ struct Link {
 struct Waiting {
     service: ServiceId,
     deadline: Instant,
+    /// Its service came to end the TLS elsewhere after it was admitted.
+    is_of_the_old_way: bool,
     invitations: usize,
     last: Option<u64>,
     /// Whether the last invitation was declined, or the spare failed.
@@ -200,6 +202,7 @@ impl Ledger {
         Waiting {
             service,
             deadline: now + self.limits.invitation_timeout,
+            is_of_the_old_way: false,
             invitations: 0,
             last: None,
             declined: false,
@@ -208,7 +211,7 @@ impl Ledger {
         }
     }
 
-    /// What a reload makes true: limits, services that are gone, and who may serve what.
+    /// What a reload makes true: limits, services that are gone or end the TLS elsewhere, and who may serve what.
     pub(super) fn note_reload(&mut self, settings: &Settings, verdicts: &[Verdict], now: Instant) {
         self.limits = settings.limits.clone();
         self.gone.clone_from(&settings.gone);
@@ -216,8 +219,10 @@ impl Ledger {
         self.left_over.waiting = self.waiting.len();
         self.left_over.spares = self.spares_by_worker();
         let latest = now + self.limits.invitation_timeout;
+        let before = std::mem::replace(&mut self.services, settings.services.clone());
         for waiting in self.waiting.values_mut() {
             waiting.deadline = waiting.deadline.min(latest);
+            waiting.is_of_the_old_way = before[waiting.service] != self.services[waiting.service];
         }
         for (link, verdict) in verdicts {
             match (verdict, self.links.get_mut(link)) {

@@ -63,6 +63,8 @@ enum Stage {
 struct Waiting {
     device: String,
     service: usize,
+    /// Whether it speaks TLS with the backend: it can't learn anything else after a reload.
+    passthrough: bool,
     admitted: Instant,
     /// The spare that it was given to.
     offered: Option<ConnectionId>,
@@ -267,7 +269,8 @@ impl Worker {
             return self.hang_up(id, nature);
         };
         nature.checks.note_admitted(self.gateway, id);
-        let waiting = Waiting { device, service, admitted: now, offered: None };
+        let passthrough = self.settings.services[service].passthrough;
+        let waiting = Waiting { device, service, passthrough, admitted: now, offered: None };
         let request = waiting.request();
         self.enter(id, Stage::Waiting(waiting));
         let agent = self.agent_ref(id);
@@ -296,7 +299,9 @@ impl Worker {
     /// Whether an agent may still wait, as things stand after a reload.
     fn judge_again(&mut self, id: ConnectionId, nature: &mut Nature) -> bool {
         let Some(Stage::Waiting(waiting)) = self.stages.get(&id) else { return false };
-        if !self.settings.gone.contains(&waiting.service) {
+        let is_gone = self.settings.gone.contains(&waiting.service);
+        let offered = &self.settings.services[waiting.service];
+        if !is_gone && offered.passthrough == waiting.passthrough {
             return true;
         }
         self.recall_offer(id, nature);

@@ -1,9 +1,10 @@
 //! A reload: who may serve what from now on, and who waits in vain.
 
+use std::collections::BTreeSet;
 use std::time::Instant;
 
 use super::{Dispatcher, send};
-use crate::control::{Action, LinkId, Reconfiguration, ServiceId};
+use crate::control::{Action, LinkId, Reconfiguration, ServiceId, ServiceOffer};
 use crate::wire::{RefusalReason, Withdraw, to_server};
 
 impl Dispatcher {
@@ -21,7 +22,7 @@ impl Dispatcher {
         self.quotas.grow(services.len());
         self.lost.resize(services.len(), None);
         self.limits = limits;
-        self.services = services;
+        let before = std::mem::replace(&mut self.services, services);
         self.gone = gone;
         let mut homeless = Vec::new();
         for (id, verdict) in links {
@@ -33,7 +34,7 @@ impl Dispatcher {
                 }
             }
         }
-        for waiting in self.queue.take_for(&self.gone) {
+        for waiting in self.queue.take_for(&self.closed_to_waiting(&before)) {
             self.refuse_waiting(&waiting, RefusalReason::ServiceUnknown, now);
             self.withdraw(&waiting, now, random);
         }
@@ -44,6 +45,14 @@ impl Dispatcher {
         for number in numbers {
             self.refill(number, now, random);
         }
+    }
+
+    /// Services that nobody who waits for them can reach any more: those that are gone, and those whose TLS ends
+    /// elsewhere now. An agent has spoken TLS as it was before: no server can mend that, and none is to be tried.
+    fn closed_to_waiting(&self, before: &[ServiceOffer]) -> BTreeSet<ServiceId> {
+        let pairs = before.iter().zip(&self.services).enumerate();
+        let turned = pairs.filter(|(_, (before, now))| before != now).map(|(service, _)| service);
+        self.gone.iter().copied().chain(turned).collect()
     }
 
     /// Lets a server serve these services and no others. Returns the positions of agents whose invitations

@@ -49,9 +49,12 @@ impl Ledger {
     }
 
     fn nobody_waits_in_vain(&self, checks: &mut Checks) {
-        let in_vain = self.waiting.iter().find(|(_, waiting)| self.gone.contains(&waiting.service));
+        let is_in_vain =
+            |waiting: &Waiting| self.gone.contains(&waiting.service) || waiting.is_of_the_old_way;
+        let in_vain = self.waiting.iter().find(|(_, waiting)| is_in_vain(waiting));
         checks.hold(Check::NobodyWaitsInVain, in_vain.is_none(), || {
-            format!("{:?} waits for a service that is gone", in_vain.map(|(agent, _)| agent))
+            let agent = in_vain.map(|(agent, _)| agent);
+            format!("{agent:?} waits for a service that is gone, or ends the TLS elsewhere now")
         });
     }
 

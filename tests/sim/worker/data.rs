@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use vestibule::control::{Event, Purpose, ServiceOffer};
+use vestibule::control::{Event, Purpose};
 use vestibule::relay::{CloseReason, Ending, Party};
 use vestibule::wire::{
     Claim, FrameDecoder, FromDataConnection, Opened, RefusalReason, Refused, SessionHeader,
@@ -113,11 +113,10 @@ impl Worker {
     }
 
     pub(super) fn header(&self, waiting: &Waiting, invitation: u64) -> ToDataConnection {
-        let ServiceOffer { name, passthrough } = self.settings.services[waiting.service].clone();
         let header = SessionHeader {
             session: format!("{}-{invitation:x}", self.instance),
-            service: name,
-            passthrough,
+            service: self.settings.services[waiting.service].name.clone(),
+            passthrough: waiting.passthrough,
             device: waiting.device.clone(),
             ..SessionHeader::default()
         };

@@ -121,13 +121,34 @@ fn no_spare_of_a_server_that_is_left_is_given_out() {
 #[test]
 fn a_server_is_invited_only_where_it_lets_the_tls_of_a_service_end_where_the_gateway_does() {
     let mut bench = Bench::with_servers(&[1]);
-    let (_, invitation) = bench.invited(7);
-    let pass = |changed: &mut Reconfiguration| changed.services[0].passthrough = true;
-    let seen = bench.reload(pass, &[(1, &[0, 1])]);
-    assert_eq!(seen[0], Seen::Withdrawn(1, invitation), "the server would end it elsewhere");
-    assert_eq!(seen[1..], [Seen::Refused(7, RefusalReason::NoServer)]);
-    let services = vec!["mail".to_owned(), "web".to_owned()];
-    let hello = ServerHello { services, passthrough: vec![1], ..ServerHello::default() };
-    assert_eq!(bench.hear(1, from_server::Message::ServerHello(hello)), []);
+    bench.reload(pass, &[(1, &[0, 1])]);
+    assert_eq!(bench.admit(7), [Seen::Refused(7, RefusalReason::NoServer)]);
+    assert_eq!(bench.hear(1, passes_web()), []);
     assert_eq!(bench.invited(8).0, 1);
+}
+
+#[test]
+fn who_waits_for_a_service_whose_tls_is_to_end_elsewhere_is_refused_and_goes_to_no_other_server() {
+    let mut bench = Bench::with_servers(&[1, 2]);
+    bench.hear(2, passes_web());
+    let (link, invitation) = bench.invited(7);
+    assert_eq!(link, 1);
+    let seen = bench.reload(pass, &[(1, &[0, 1]), (2, &[0, 1])]);
+    let refused = Seen::Refused(7, RefusalReason::ServiceUnknown);
+    assert_eq!(seen, [Seen::Withdrawn(1, invitation), refused]);
+    assert_eq!(bench.invited(8).0, 2, "whoever comes now is of the new way");
+}
+
+fn pass(changed: &mut Reconfiguration) {
+    changed.services[0].passthrough = true;
+}
+
+/// What a server says that passes on the TLS of `web`.
+fn passes_web() -> from_server::Message {
+    let services = vec!["mail".to_owned(), "web".to_owned()];
+    from_server::Message::ServerHello(ServerHello {
+        services,
+        passthrough: vec![1],
+        ..ServerHello::default()
+    })
 }
