@@ -1,5 +1,6 @@
 //! Where and with what a run was made. Figures without it can't be compared with any others.
 
+use std::fmt;
 use std::path::Path;
 use std::process::Command;
 
@@ -50,6 +51,27 @@ impl Machine {
             revision: first_line(Path::new("git"), &revision),
             profile: if cfg!(debug_assertions) { "debug" } else { "release" }.to_owned(),
         }
+    }
+}
+
+/// The lines above a table.
+impl fmt::Display for Machine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(
+            f,
+            "{}, {} cores, Linux {}, TCP {}, load {}; {}",
+            self.cpu,
+            self.cores,
+            self.kernel,
+            self.congestion_control,
+            self.load_average,
+            self.date,
+        )?;
+        writeln!(
+            f,
+            "{} ({}, {}, {} build)",
+            self.vestibule, self.revision, self.rustc, self.profile
+        )
     }
 }
 

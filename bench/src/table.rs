@@ -3,13 +3,12 @@
 use std::fmt::Write;
 
 use crate::figures::{Figure, Part, Subject, metrics, of, processes, reference};
-use crate::machine::Machine;
 use crate::results::Results;
 use crate::scenario::{Scenario, Size};
 
 /// All scenarios that have samples, and everything that went wrong.
 pub(crate) fn render(results: &Results) -> String {
-    let mut text = machine_line(&results.machine);
+    let mut text = results.machine.to_string();
     for (name, version) in &results.peers {
         writeln!(text, "{name}: {version}").expect("writing to a string does not fail");
     }
@@ -22,23 +21,6 @@ pub(crate) fn render(results: &Results) -> String {
     }
     text.push_str(&complaints(results));
     text
-}
-
-/// Where and with what.
-pub(crate) fn machine_line(machine: &Machine) -> String {
-    format!(
-        "{}, {} cores, Linux {}, TCP {}, load {}; {}\n{} ({}, {}, {} build)\n",
-        machine.cpu,
-        machine.cores,
-        machine.kernel,
-        machine.congestion_control,
-        machine.load_average,
-        machine.date,
-        machine.vestibule,
-        machine.revision,
-        machine.rustc,
-        machine.profile,
-    )
 }
 
 /// What the cells are.

@@ -104,18 +104,8 @@ impl Row {
 /// Medians over the rounds, and everything that went wrong.
 pub(super) fn render(results: &FarResults) -> String {
     let mut text = format!(
-        "{}, {} cores, Linux {}, load {}; {}; {} build of {}\n{:?}, MTU {}, {}, {:?}\n\n",
-        results.machine.cpu,
-        results.machine.cores,
-        results.machine.kernel,
-        results.machine.load_average,
-        results.machine.date,
-        results.machine.profile,
-        results.machine.revision,
-        results.link,
-        results.mtu,
-        results.congestion,
-        results.settings,
+        "{}{:?}, MTU {}, {}, {:?}\n\n",
+        results.machine, results.link, results.mtu, results.congestion, results.settings,
     );
     let header = [
         "sessions",

@@ -68,16 +68,8 @@ impl HerdResults {
 /// Medians over the rounds, smallest and largest beside them.
 pub(super) fn render(results: &HerdResults) -> String {
     let mut text = format!(
-        "{}, {} cores, Linux {}, load {}; {}; {} build of {}\n{} programs, {} ms without a gateway\n\n",
-        results.machine.cpu,
-        results.machine.cores,
-        results.machine.kernel,
-        results.machine.load_average,
-        results.machine.date,
-        results.machine.profile,
-        results.machine.revision,
-        results.programs,
-        results.down_ms,
+        "{}{} programs, {} ms without a gateway\n\n",
+        results.machine, results.programs, results.down_ms,
     );
     let header = [
         "retry_for_ms",

@@ -8,7 +8,7 @@ use crate::figures::{
     CPU_PER_GB, CPU_PER_MESSAGE, Figure, KERNEL_MEMORY, MESSAGE_RATE, Metric, Part, RSS, SYSCALLS,
     THROUGHPUT, ratio,
 };
-use crate::table::{align, cell, explanation, machine_line};
+use crate::table::{align, cell, explanation};
 
 /// A column: what it shows of which trial.
 #[derive(Clone, Copy)]
@@ -58,7 +58,7 @@ pub(crate) fn render(results: &ShapeResults) -> String {
     if !changed.is_empty() {
         changed.insert(0, &reference);
     }
-    let mut text = machine_line(&results.machine);
+    let mut text = results.machine.to_string();
     text.push_str(&explanation(results.size));
     for (heading, cases) in [("The shapes", plain), ("With one setting changed", changed)] {
         if !cases.is_empty() {

@@ -65,14 +65,9 @@ impl SlowResults {
 /// KB a session, MB in all.
 pub(super) fn render(results: &SlowResults) -> String {
     let mut text = format!(
-        "{}, {} cores, Linux {}; {}; {} build of {}\n{} sessions, {} bytes read fast, buffers of \
+        "{}{} sessions, {} bytes read fast, buffers of \
          peers up to {} bytes; {:?}\nKB (1,000 bytes) a session; kernel: queues of sockets.\n\n",
-        results.machine.cpu,
-        results.machine.cores,
-        results.machine.kernel,
-        results.machine.date,
-        results.machine.profile,
-        results.machine.revision,
+        results.machine,
         results.sessions,
         results.fast_bytes,
         results.peer_buffer,
