@@ -104,7 +104,7 @@ impl Row {
 /// Medians over the rounds, and everything that went wrong.
 pub(super) fn render(results: &FarResults) -> String {
     let mut text = format!(
-        "{}{:?}, MTU {}, {}, {:?}\n\n",
+        "{}{:?}, MTU {}, there TCP {}, {:?}\n\n",
         results.machine, results.link, results.mtu, results.congestion, results.settings,
     );
     let header = [
